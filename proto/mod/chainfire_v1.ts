@@ -1,0 +1,1 @@
+export * from "../gen/ultracloud/chainfire/v1/chainfire_pb.ts";

@@ -1,0 +1,1 @@
+export * from "../gen/ultracloud/flaredb/v1/flaredb_pb.ts";

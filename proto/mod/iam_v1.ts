@@ -1,0 +1,1 @@
+export * from "../gen/ultracloud/iam/v1/iam_pb.ts";

@@ -1,0 +1,1 @@
+export * from "../gen/ultracloud/plasmavmc/v1/plasmavmc_pb.ts";

@@ -1,0 +1,1 @@
+export * from "../gen/ultracloud/prismnet/v1/prismnet_pb.ts";

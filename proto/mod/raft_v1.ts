@@ -1,0 +1,1 @@
+export * from "../gen/ultracloud/raft/v1/raft_pb.ts";

@@ -1,0 +1,1 @@
+export * from "../gen/ultracloud/vmagent/v1/vmagent_pb.ts";
