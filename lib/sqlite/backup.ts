@@ -1,0 +1,33 @@
+import { fault } from "@ultracloud/base";
+
+/**
+ * Copies the database file at `from` to `to` while others read and write it: the copy is one consistent moment. Runs in
+ * a worker, so the event loop goes on. `to` appears whole or not at all. Answers the number of pages.
+ */
+export async function backupDatabase(from: string, to: string): Promise<number> {
+  const worker = new Worker(new URL("./backup_worker.ts", import.meta.url), { type: "module" });
+  const next = `${to}.new`;
+  try {
+    const answer = await new Promise<{ pages?: number; error?: string }>((resolve, reject) => {
+      worker.onmessage = ({ data }) => resolve(data);
+      worker.onerror = (event) => {
+        event.preventDefault();
+        reject(new Error(event.message));
+      };
+      worker.postMessage({ from, to: next });
+    });
+    if (answer.pages === undefined) throw new Error(answer.error);
+    await Deno.rename(next, to);
+    return answer.pages;
+  } catch (cause) {
+    await Deno.remove(next).catch(() => {});
+    throw fault(
+      "unavailable",
+      "backup_failed",
+      `Cannot back up the database ${from}: ${cause instanceof Error ? cause.message : cause}`,
+      { cause },
+    );
+  } finally {
+    worker.terminate();
+  }
+}

@@ -1,0 +1,3 @@
+/** The one adapter over node:sqlite. */
+export * from "./database.ts";
+export * from "./backup.ts";
