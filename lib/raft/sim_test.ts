@@ -1,0 +1,17 @@
+import assert from "node:assert/strict";
+import { plantedBugs, runSeeds, simulateRaft } from "@ultracloud/testing";
+
+Deno.test("A simulated cluster keeps every rule under faults and repeats exactly", () => {
+  const { failure, faults } = runSeeds({ from: 1000, count: 60, twice: true }, (seed) => simulateRaft(seed));
+  assert.equal(failure, undefined, failure && `seed ${failure.seed}: ${failure.error.stack}`);
+  // A run in which nothing happened proves nothing.
+  assert.ok(faults["(writes)"]! > 1000 && faults["(reads)"]! > 1000);
+  assert.ok(faults["power cut"]! > 20 && faults["failed sync"]! > 10 && faults["lost"]! > 100);
+});
+
+for (const [name, bug] of Object.entries(plantedBugs)) {
+  Deno.test(`The simulation notices within 200 seeds a replica that ${name}`, () => {
+    const { failure } = runSeeds({ from: 0, count: 200, twice: false }, (seed) => simulateRaft(seed, bug));
+    assert.ok(failure, "No seed noticed");
+  });
+}
