@@ -1,0 +1,33 @@
+import type { Grant } from "./trust.ts";
+
+const grant = (permission: string, scope = ""): Grant => ({ permission, scope });
+/** A service's own database, and the coordination keys it needs. */
+const ownDatabase = (service: string) => grant("flaredb.*.*", `sys_${service}`);
+const coordination = [grant("chainfire.kv.*"), grant("chainfire.watch.*"), grant("chainfire.lease.*")];
+
+/**
+ * What each principal of the cluster is granted, and nothing else: the one table that quickstart, tests and deployer
+ * write trust files from.
+ */
+const byPrincipal: Readonly<Record<string, readonly Grant[]>> = {
+  chainfire: [grant("chainfire.peer.*")],
+  flaredb: [grant("flaredb.peer.*")],
+  iam: [ownDatabase("iam")],
+  prismnet: [ownDatabase("prismnet"), ...coordination, grant("iam.policy.get")],
+  plasmavmc: [
+    ownDatabase("plasmavmc"),
+    ...coordination,
+    grant("iam.policy.get"),
+    grant("prismnet.port.*"),
+    grant("prismnet.subnet.get"),
+    grant("prismnet.security_group.get"),
+    grant("vmagent.*.*"),
+  ],
+  "vm-agent": [grant("plasmavmc.node.register"), grant("plasmavmc.node.heartbeat"), grant("plasmavmc.image.read")],
+  operator: [grant("chainfire.*.*"), grant("flaredb.*.*"), grant("vmagent.*.get"), grant("vmagent.*.list")],
+};
+
+/** Grants of a component or of the operator; none for a name the table does not have. */
+export function standardGrants(name: string): Grant[] {
+  return [...byPrincipal[name] ?? []];
+}

@@ -1,0 +1,127 @@
+import { type Clock, fault } from "@ultracloud/base";
+import { exportJWK, generateKeyPair, importJWK, type JWK } from "jose";
+import { z } from "zod";
+import { permissionMatches, scopeCovers } from "./permission.ts";
+
+const grantSchema = z.strictObject({ permission: z.string(), scope: z.string() });
+
+/** Public keys and grants of the cluster's own components: what the stores go by, as iam itself lives in them. */
+export const trustSchema = z.strictObject({
+  clusterId: z.string().min(1),
+  principals: z.record(
+    z.string().startsWith("spiffe://"),
+    z.strictObject({
+      publicKey: z.custom<JWK>((value) => typeof value === "object" && value !== null && (value as JWK).kty === "OKP"),
+      grants: z.array(grantSchema),
+    }),
+  ),
+});
+
+export type TrustFile = z.infer<typeof trustSchema>;
+export type Grant = z.infer<typeof grantSchema>;
+export type VerifyKey = Awaited<ReturnType<typeof importJWK>>;
+
+/** SPIFFE id of a component of the cluster. */
+export function svcId(clusterId: string, name: string): string {
+  return `spiffe://${clusterId}/svc/${name}`;
+}
+
+/** The file's time is looked at no more often than this. */
+const recheckMs = 1_000;
+
+interface Loaded {
+  readonly file: TrustFile;
+  readonly keys: ReadonlyMap<string, VerifyKey>;
+}
+
+/** The trust file, read again when it changes; a file that no longer parses leaves the last good one in force. */
+export class TrustStore {
+  readonly #path: string;
+  readonly #clock: Clock;
+  #loaded: Loaded;
+  #modifiedMs: number;
+  #checkedMs: number;
+  /** Counts replacements, so that caches of verified tokens know. */
+  generation = 0;
+
+  constructor(path: string, clock: Clock, loaded: Loaded, modifiedMs: number) {
+    this.#path = path;
+    this.#clock = clock;
+    this.#loaded = loaded;
+    this.#modifiedMs = modifiedMs;
+    this.#checkedMs = clock.monotonicMs();
+  }
+
+  get clusterId(): string {
+    return this.#loaded.file.clusterId;
+  }
+
+  /** Key of a principal; undefined when it is not trusted. */
+  key(id: string): VerifyKey | undefined {
+    return this.#loaded.keys.get(id);
+  }
+
+  /** True when the principal is granted the permission at the scope. */
+  granted(id: string, permission: string, scope: string): boolean {
+    const principal = this.#loaded.file.principals[id];
+    return principal !== undefined &&
+      principal.grants.some((grant) =>
+        permissionMatches(grant.permission, permission) && scopeCovers(grant.scope, scope)
+      );
+  }
+
+  /** Reads the file again when it changed; at most once a second. Call it where a wait does not matter. */
+  async refresh(): Promise<void> {
+    const now = this.#clock.monotonicMs();
+    if (now - this.#checkedMs < recheckMs) return;
+    this.#checkedMs = now;
+    try {
+      const modifiedMs = await modifiedOf(this.#path);
+      if (modifiedMs === this.#modifiedMs) return;
+      this.#loaded = await read(this.#path);
+      this.#modifiedMs = modifiedMs;
+      this.generation++;
+    } catch {
+      // Being replaced, or broken: the last good one stays.
+    }
+  }
+}
+
+async function modifiedOf(path: string): Promise<number> {
+  return (await Deno.stat(path)).mtime?.getTime() ?? 0;
+}
+
+async function read(path: string): Promise<Loaded> {
+  let json: unknown;
+  try {
+    json = JSON.parse(await Deno.readTextFile(path));
+  } catch (cause) {
+    throw fault("failed_precondition", "trust_unreadable", `Cannot read the trust file ${path}`, { cause });
+  }
+  const parsed = trustSchema.safeParse(json);
+  if (!parsed.success) {
+    throw fault(
+      "failed_precondition",
+      "trust_invalid",
+      `Cannot use the trust file ${path}: ${z.prettifyError(parsed.error)}`,
+    );
+  }
+  const keys = new Map<string, VerifyKey>();
+  for (const [id, { publicKey }] of Object.entries(parsed.data.principals)) {
+    const { kty, crv, x } = publicKey;
+    keys.set(id, await importJWK({ kty: kty!, crv: crv!, x: x! }, "EdDSA"));
+  }
+  return { file: parsed.data, keys };
+}
+
+/** Reads the trust file; failed_precondition when it is missing or wrong. */
+export async function loadTrust(path: string, deps: { readonly clock: Clock }): Promise<TrustStore> {
+  const loaded = await read(path);
+  return new TrustStore(path, deps.clock, loaded, await modifiedOf(path));
+}
+
+/** A new Ed25519 identity. The private half belongs in a file of mode 0600, the public half in the trust file. */
+export async function generateIdentity(): Promise<{ publicKey: JWK; privateKey: JWK }> {
+  const pair = await generateKeyPair("EdDSA", { crv: "Ed25519", extractable: true });
+  return { publicKey: await exportJWK(pair.publicKey), privateKey: await exportJWK(pair.privateKey) };
+}

@@ -1,0 +1,31 @@
+import type { Placement } from "@ultracloud/base";
+import type { Stack, StackOptions } from "./stack.ts";
+
+/** Configuration of a component in a stack on one machine: the common part, its callees, and what it alone has. */
+export function configOf(
+  name: string,
+  placement: Placement,
+  stack: Stack,
+  options: StackOptions,
+): Record<string, unknown> {
+  const peers: Record<string, string[]> = {};
+  for (const callee of stack.member(name).manifest.calls) {
+    const [component, listener] = callee.split(".") as [string, string];
+    if (listener === "rpc") peers[component] = [stack.endpoint(component)];
+  }
+  return {
+    clusterId: options.clusterId,
+    rpc: { listen: placement.listen.rpc },
+    stateDir: placement.stateDir,
+    runDir: placement.runDir,
+    identityKeyFile: `${placement.configDir}/identity.key`,
+    trustFile: placement.trustFile,
+    ...(Object.keys(peers).length > 0 ? { peers } : {}),
+    ...own[name]?.(stack),
+  };
+}
+
+/** What only one component has. */
+const own: Readonly<Record<string, (stack: Stack) => Record<string, unknown>>> = {
+  iam: (stack) => ({ mode: "dev", issuer: stack.endpoint("iam"), adminTokenFile: stack.adminTokenFile }),
+};

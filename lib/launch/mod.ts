@@ -1,0 +1,7 @@
+/** Starts components of the workspace under their pinned permissions: for the quickstart, tests and the test cluster. */
+export * from "./fleet.ts";
+export * from "./ports.ts";
+export * from "./process_table.ts";
+export * from "./readiness.ts";
+export * from "./spawn.ts";
+export * from "./stack.ts";

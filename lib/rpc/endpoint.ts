@@ -1,0 +1,208 @@
+import { Code, ConnectError, type Transport } from "@connectrpc/connect";
+import { createAsyncIterable, type UniversalClientFn } from "@connectrpc/connect/protocol";
+import { createTransport } from "@connectrpc/connect/protocol-connect";
+import { concatBytes, fault } from "@ultracloud/base";
+import type { TlsFiles } from "@ultracloud/config";
+import { gunzip, gzip } from "./body.ts";
+import { defaultLimits } from "./limits.ts";
+import { toConnectError } from "./errors.ts";
+
+/** Answers may hold pages and snapshots; larger than a request, still bounded. */
+const answerBytesMax = 64 * 1024 * 1024;
+/** How soon a renewed certificate is used for new connections. */
+const reloadEveryMs = 10_000;
+
+/** One place that answers calls, with its connections. */
+export class Endpoint implements Disposable {
+  /** As configured. */
+  readonly address: string;
+  readonly transport: Transport;
+  readonly #tls: TlsFiles | undefined;
+  readonly #unixPath: string | undefined;
+  #http: Deno.HttpClient | undefined;
+  #stamp = "";
+  #checkedMs = -Infinity;
+
+  constructor(address: string, tls: TlsFiles | undefined) {
+    this.address = address;
+    this.#tls = tls;
+    this.#unixPath = address.startsWith("unix:") ? address.slice("unix:".length) : undefined;
+    if (this.#unixPath === undefined && !/^https?:\/\/[^/\s]+\/?$/.test(address)) {
+      throw fault(
+        "invalid_argument",
+        "bad_endpoint",
+        `Cannot call ${address}: wanted http://host:port, https://host:port or unix:/path`,
+      );
+    }
+    this.transport = createTransport({
+      baseUrl: this.#unixPath === undefined ? address.replace(/\/$/, "") : "http://localhost",
+      httpClient: (request) => this.#send(request),
+      useBinaryFormat: true,
+      interceptors: [],
+      acceptCompression: [{
+        name: "gzip",
+        compress: gzip,
+        decompress: (bytes, bytesMax) =>
+          gunzip(bytes, bytesMax).catch((error) => {
+            throw toConnectError(error, "");
+          }),
+      }],
+      sendCompression: null,
+      compressMinBytes: 1024,
+      readMaxBytes: answerBytesMax,
+      writeMaxBytes: answerBytesMax,
+    });
+  }
+
+  /** True when `hint`, with or without scheme, names this endpoint. */
+  answersAt(hint: string): boolean {
+    const bare = (text: string) => text.replace(/^https?:\/\//, "").replace(/\/$/, "");
+    return bare(hint) === bare(this.address);
+  }
+
+  [Symbol.dispose](): void {
+    this.#http?.close();
+    this.#http = undefined;
+  }
+
+  #client(): Deno.HttpClient | undefined {
+    if (this.#unixPath !== undefined) {
+      return this.#http ??= Deno.createHttpClient({ proxy: { transport: "unix", path: this.#unixPath } });
+    }
+    const tls = this.#tls;
+    if (tls === undefined) return undefined;
+    const now = performance.now();
+    if (this.#http !== undefined && now - this.#checkedMs < reloadEveryMs) return this.#http;
+    this.#checkedMs = now;
+    const stamp = [tls.certFile, tls.keyFile, tls.caFile].map((path) => Deno.statSync(path).mtime?.getTime()).join();
+    if (this.#http !== undefined && stamp === this.#stamp) return this.#http;
+    this.#http?.close();
+    this.#stamp = stamp;
+    // HTTP/2 bodies through fetch stall for 40 ms each, and one day for ever.
+    return this.#http = Deno.createHttpClient({
+      cert: Deno.readTextFileSync(tls.certFile),
+      key: Deno.readTextFileSync(tls.keyFile),
+      caCerts: [Deno.readTextFileSync(tls.caFile)],
+      http2: false,
+    });
+  }
+
+  async #send(request: Parameters<UniversalClientFn>[0]): ReturnType<UniversalClientFn> {
+    const streaming = request.header.get("content-type")?.startsWith("application/connect+") ?? false;
+    const init: RequestInit & { client?: Deno.HttpClient } = {
+      method: request.method,
+      headers: request.header,
+      redirect: "manual",
+    };
+    if (request.signal !== undefined) init.signal = request.signal;
+    if (request.body !== undefined) init.body = streaming ? toStream(request.body) : await collect(request.body);
+    let response: Response;
+    try {
+      const client = this.#client();
+      if (client !== undefined) init.client = client;
+      response = await fetch(request.url, init);
+      // fetch has undone the compression of the body as a whole; its headers still speak of it.
+      const header = new Headers(response.headers);
+      header.delete("content-encoding");
+      header.delete("content-length");
+      if (streaming && response.status === 200) {
+        return { status: 200, header, body: fromStream(response.body, request.signal), trailer: new Headers() };
+      }
+      // Read here in any case: an answer left unread keeps its connection for ever.
+      const body = await readBounded(response);
+      return {
+        status: response.status,
+        header,
+        body: createAsyncIterable([body]),
+        trailer: new Headers(),
+      };
+    } catch (cause) {
+      if (request.signal?.aborted || cause instanceof ConnectError) throw cause;
+      throw this.#unreachable(cause);
+    }
+  }
+
+  #unreachable(cause: unknown): ConnectError {
+    const denied = cause instanceof Deno.errors.NotCapable;
+    // Nothing was sent when the connection itself failed.
+    const unsent = denied || /client error \(Connect\)/.test(wordsOf(cause));
+    const why = denied ? ": the process has no permission" : unsent ? "" : ": the connection ended before the answer";
+    const reason = fault(
+      "unavailable",
+      unsent ? "connect_failed" : "connection_lost",
+      `Cannot reach ${this.address}${why}`,
+      { cause },
+    );
+    return new ConnectError(reason.message, Code.Unavailable, undefined, undefined, reason);
+  }
+}
+
+/** What an error and its causes say; fetch hides the reason one level down. */
+function wordsOf(error: unknown): string {
+  return error instanceof Error ? `${error.message} ${wordsOf(error.cause)}` : "";
+}
+
+async function collect(parts: AsyncIterable<Uint8Array>): Promise<Uint8Array<ArrayBuffer>> {
+  const all: Uint8Array[] = [];
+  for await (const part of parts) all.push(part);
+  return all.length === 1 ? all[0] as Uint8Array<ArrayBuffer> : concatBytes(all);
+}
+
+async function readBounded(response: Response): Promise<Uint8Array<ArrayBuffer>> {
+  const parts: Uint8Array[] = [];
+  let total = 0;
+  for await (const part of response.body ?? []) {
+    total += part.length;
+    if (total > answerBytesMax) {
+      throw new ConnectError(`answer of more than ${answerBytesMax} bytes`, Code.ResourceExhausted);
+    }
+    parts.push(part);
+  }
+  return parts.length === 1 ? parts[0] as Uint8Array<ArrayBuffer> : concatBytes(parts);
+}
+
+function toStream(parts: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
+  const iterator = parts[Symbol.asyncIterator]();
+  return new ReadableStream({
+    async pull(controller) {
+      const item = await iterator.next();
+      if (item.done === true) controller.close();
+      else controller.enqueue(item.value);
+    },
+    async cancel(reason) {
+      await iterator.throw?.(reason).catch(() => {});
+    },
+  }, { highWaterMark: 0 });
+}
+
+/**
+ * The body in pieces. It is let go when the call is over, also when nobody reads it: a caller that leaves between the
+ * head of the answer and its first piece never asks the iterator to return.
+ */
+function fromStream(
+  body: ReadableStream<Uint8Array> | null,
+  signal: AbortSignal | undefined,
+): AsyncIterable<Uint8Array> {
+  const reader = body?.getReader();
+  const drop = () => void reader?.cancel().catch(() => {});
+  if (signal?.aborted) drop();
+  else signal?.addEventListener("abort", drop, { once: true });
+  const done = { done: true, value: undefined } as const;
+  const stop = async () => {
+    await reader?.cancel().catch(() => {});
+    return done;
+  };
+  return {
+    [Symbol.asyncIterator]: () => ({
+      async next() {
+        const item = await reader?.read();
+        return item === undefined || item.done ? done : { done: false, value: item.value };
+      },
+      return: stop,
+      throw: stop,
+    }),
+  };
+}
+
+/** The largest deadline a server grants; asking for more is asking for this. */
+export const clientTimeoutMsMax = defaultLimits.timeoutMsMax;

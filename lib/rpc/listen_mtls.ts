@@ -1,0 +1,200 @@
+import { createServer, type Server } from "node:https";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import type { TLSSocket } from "node:tls";
+import type { TlsFiles } from "@ultracloud/config";
+import { fault } from "@ultracloud/base";
+import type { Logger } from "@ultracloud/observe";
+import { hostPort } from "./address.ts";
+import { streamed } from "./generic.ts";
+import type { Listener, Serve } from "./listen_plain.ts";
+import type { Peer } from "./types.ts";
+
+/** Certificates are renewed in place; this is how soon a renewal is used. */
+const reloadEveryMs = 10_000;
+/** A peer must finish its handshake and its headers in this time. */
+const handshakeTimeoutMs = 10_000;
+
+const spiffe = /^spiffe:\/\/[a-z0-9._-]+(\/[A-Za-z0-9._-]+)+$/;
+
+/** The one SPIFFE id among the certificate's SANs; undefined when there is none or more than one URI. */
+export function spiffeIdOf(subjectAltName: string | undefined): string | undefined {
+  // A quoted entry holds characters that could imitate another entry.
+  if (subjectAltName === undefined || subjectAltName.includes('"')) return undefined;
+  const uris = subjectAltName.split(", ").filter((entry) => entry.startsWith("URI:"));
+  const uri = uris[0]?.slice("URI:".length);
+  return uris.length === 1 && uri !== undefined && spiffe.test(uri) ? uri : undefined;
+}
+
+function secureContext(files: TlsFiles) {
+  return {
+    cert: Deno.readTextFileSync(files.certFile),
+    key: Deno.readTextFileSync(files.keyFile),
+    ca: Deno.readTextFileSync(files.caFile),
+    requestCert: true,
+    rejectUnauthorized: true,
+    minVersion: "TLSv1.2" as const,
+  };
+}
+
+function stamp(files: TlsFiles): string {
+  return [files.certFile, files.keyFile, files.caFile].map((path) => Deno.statSync(path).mtime?.getTime()).join();
+}
+
+/** Serves HTTP/1.1 over mutual TLS: a peer without a certificate of our CA never reaches a handler. */
+export async function listenMtls(
+  options: { readonly host: string; readonly port: number; readonly tls: TlsFiles },
+  deps: { readonly serve: Serve; readonly log: Logger },
+): Promise<Listener> {
+  let seen: string;
+  let server: Server;
+  try {
+    seen = stamp(options.tls);
+    server = createServer(
+      { ...secureContext(options.tls), handshakeTimeout: handshakeTimeoutMs, noDelay: true },
+      (incoming, outgoing) => void answer(incoming, outgoing, deps),
+    );
+  } catch (cause) {
+    throw fault("failed_precondition", "tls_unreadable", "Cannot read the TLS files of the listener", { cause });
+  }
+  server.headersTimeout = handshakeTimeoutMs;
+  server.on("tlsClientError", (error: Error, socket: Socket) => {
+    deps.log.debug("peer refused", { error: error.message });
+    socket.destroy();
+  });
+  // The server knows only of connections that finished their handshake; the others must go too when it stops.
+  const sockets = new Set<Socket>();
+  server.on("connection", (socket: Socket) => {
+    sockets.add(socket);
+    socket.on("close", () => sockets.delete(socket));
+  });
+  server.on("clientError", (_error: Error, socket: { destroy(): void }) => socket.destroy());
+  server.on("secureConnection", (socket: TLSSocket) => {
+    socket.setNoDelay(true);
+    socket.on("error", () => {});
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(options.port, options.host, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
+  const reload = setInterval(() => {
+    try {
+      const now = stamp(options.tls);
+      if (now === seen) return;
+      server.setSecureContext(secureContext(options.tls));
+      seen = now;
+      deps.log.info("certificates reloaded");
+    } catch (error) {
+      deps.log.warn("cannot reload certificates", { error });
+    }
+  }, reloadEveryMs);
+  const { port } = server.address() as { port: number };
+  const address = hostPort(options.host, port);
+  return {
+    address,
+    url: `https://${address}`,
+    stop: () => {
+      clearInterval(reload);
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      server.closeIdleConnections();
+      return closed;
+    },
+    kill: () => {
+      server.closeAllConnections();
+      for (const socket of sockets) socket.destroy();
+    },
+  };
+}
+
+const peers = new WeakMap<object, Peer>();
+
+function peerOf(socket: TLSSocket): Peer {
+  let peer = peers.get(socket);
+  if (peer === undefined) {
+    peer = { certificateId: spiffeIdOf(socket.getPeerCertificate().subjectaltname) };
+    peers.set(socket, peer);
+  }
+  return peer;
+}
+
+async function answer(
+  incoming: IncomingMessage,
+  outgoing: ServerResponse,
+  deps: { readonly serve: Serve; readonly log: Logger },
+): Promise<void> {
+  const left = new AbortController();
+  outgoing.on("close", () => left.abort());
+  outgoing.on("error", () => left.abort());
+  incoming.on("error", () => left.abort());
+  try {
+    const response = await deps.serve(toRequest(incoming, left.signal), peerOf(incoming.socket as TLSSocket));
+    await send(response, outgoing);
+  } catch (error) {
+    if (!outgoing.headersSent && !outgoing.destroyed) outgoing.writeHead(500).end();
+    else outgoing.destroy();
+    deps.log.error("cannot answer", { error });
+  }
+}
+
+function toRequest(incoming: IncomingMessage, signal: AbortSignal): Request {
+  const headers = new Headers();
+  const raw = incoming.rawHeaders;
+  for (let i = 0; i + 1 < raw.length; i += 2) headers.append(raw[i]!, raw[i + 1]!);
+  const method = incoming.method ?? "GET";
+  const body = method === "GET" || method === "HEAD" ? null : bodyOf(incoming);
+  // Only the path is looked at; a Host header of the caller must not end up in front of it.
+  const path = incoming.url?.startsWith("/") ? incoming.url : "/";
+  return new Request(`https://peer${path}`, { method, headers, body, signal, duplex: "half" } as RequestInit);
+}
+
+function bodyOf(incoming: IncomingMessage): ReadableStream<Uint8Array<ArrayBuffer>> {
+  const iterator = incoming.iterator({ destroyOnReturn: false }) as AsyncIterator<Uint8Array<ArrayBuffer>>;
+  return new ReadableStream({
+    async pull(controller) {
+      const item = await iterator.next();
+      if (item.done === true) controller.close();
+      else controller.enqueue(new Uint8Array(item.value));
+    },
+    async cancel() {
+      await iterator.return?.();
+    },
+  }, { highWaterMark: 0 });
+}
+
+async function send(response: Response, outgoing: ServerResponse): Promise<void> {
+  const headers: Record<string, string> = {};
+  response.headers.forEach((value, name) => headers[name] = value);
+  if (!streamed.has(response)) {
+    // Several small writes cost 40 ms each on a connection with delayed acknowledgements.
+    const body = response.body === null ? new Uint8Array(0) : await response.bytes();
+    if (outgoing.destroyed) return;
+    outgoing.writeHead(response.status, { ...headers, "content-length": String(body.length) });
+    outgoing.end(body);
+    return;
+  }
+  outgoing.writeHead(response.status, headers);
+  outgoing.flushHeaders();
+  const reader = response.body!.getReader();
+  outgoing.on("close", () => void reader.cancel().catch(() => {}));
+  for (;;) {
+    const item = await reader.read();
+    if (item.done || outgoing.destroyed) break;
+    if (!outgoing.write(item.value)) await drained(outgoing);
+  }
+  outgoing.end();
+}
+
+function drained(outgoing: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      outgoing.off("drain", done);
+      outgoing.off("close", done);
+      resolve();
+    };
+    outgoing.on("drain", done);
+    outgoing.on("close", done);
+  });
+}
