@@ -1,0 +1,167 @@
+import assert from "node:assert/strict";
+import { Fault, fault, systemClock, systemRng, utf8 } from "@ultracloud/base";
+import { Health, noopLogger, Registry } from "@ultracloud/observe";
+import { type InstallSnapshotRequestSchema, RaftPeerService } from "@ultracloud/proto/raft/v1";
+import { createRpcClient, startRpcServer } from "@ultracloud/rpc";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { systemDisk } from "@ultracloud/wal";
+import { type GroupStateMachine, openReplicaNode } from "./mod.ts";
+
+type Part = MessageInitShape<typeof InstallSnapshotRequestSchema>;
+const peer = "Bearer peer";
+
+/** A single voter with its peer service behind a token, and what must stay as it is. */
+async function served(work: (at: { url: string; state: () => unknown }) => Promise<void>): Promise<void> {
+  const dir = await Deno.makeTempDir();
+  let applied = 0;
+  const machine: GroupStateMachine = {
+    appliedIndex: () => applied,
+    applyBatch: (entries) => entries.map(({ index }) => applied = index),
+    skipTo: (index) => void (applied = index),
+    checkpoint: () => 0,
+    snapshot: () => utf8.encode("s"),
+    restore: () => assert.fail("a snapshot was restored"),
+  };
+  try {
+    await using node = openReplicaNode(
+      { clusterId: "test", nodeId: 1, dir, tickMs: 10, electionTicks: 20, heartbeatTicks: 2, clientUrls: {} },
+      {
+        disk: systemDisk,
+        clock: systemClock,
+        rng: systemRng,
+        log: noopLogger,
+        registry: new Registry(),
+        onFatal: (error) => assert.fail(error),
+      },
+    );
+    const group = await node.openGroup({ group: 1, voters: [1] }, machine);
+    const deadline = performance.now() + 5_000;
+    while (group.status().role !== "leader" || applied < group.status().commitIndex) {
+      assert.ok(performance.now() < deadline, "no leader");
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    await using server = await startRpcServer(
+      { name: "store", version: "0", listen: "127.0.0.1:0", limits: { messageBytesMax: 100_000 } },
+      {
+        services: [node.peerService],
+        authenticator: {
+          authenticate: (header) => {
+            const token = header.get("authorization");
+            if (token === null) return { kind: "anonymous", id: "anonymous" };
+            if (token === peer) return { kind: "workload", id: "spiffe://test/svc/store" };
+            if (token === "Bearer other") return { kind: "workload", id: "spiffe://test/svc/other" };
+            throw fault("unauthenticated", "token_invalid", "Cannot accept the token");
+          },
+        },
+        authorizer: {
+          authorize: (principal) =>
+            principal.id.endsWith("/store") ? { allow: true } : { allow: false, visible: true, reason: "no grant" },
+        },
+        registry: new Registry(),
+        health: new Health(),
+        log: noopLogger,
+        clock: systemClock,
+        rng: systemRng,
+      },
+    );
+    const state = () => {
+      const { role, term, commitIndex, lastIndex, voters } = group.status();
+      return { role, term, commitIndex, lastIndex, voters, applied };
+    };
+    await work({ url: server.url, state });
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+}
+
+const send = "/ultracloud.raft.v1.RaftPeerService/Send";
+const wrong: Readonly<Record<string, readonly [body: string, token: string | undefined, code: string]>> = {
+  "no credentials": ["{}", undefined, "unauthenticated"],
+  "a wrong token": ["{}", "Bearer x", "unauthenticated"],
+  "another component": ["{}", "Bearer other", "permission_denied"],
+  "malformed JSON": ["{", peer, "invalid_argument"],
+  "a wrong type": ['{"group":{}}', peer, "invalid_argument"],
+  "an unknown field": ['{"nothing":1}', peer, "invalid_argument"],
+  "too many bytes": [JSON.stringify({ clusterId: "x".repeat(200_000) }), peer, "resource_exhausted"],
+  "nothing": ["{}", peer, "failed_precondition"],
+  "another cluster": ['{"clusterId":"other","group":1}', peer, "failed_precondition"],
+  "an unknown group": ['{"clusterId":"test","group":99}', peer, "unavailable"],
+  "a term beyond 2^53": [
+    '{"clusterId":"test","group":1,"messages":[{"kind":"MESSAGE_KIND_HEARTBEAT","from":2,"to":1,"term":"18446744073709551615"}]}',
+    peer,
+    "invalid_argument",
+  ],
+};
+
+Deno.test("bad input to Send is answered with its code and changes nothing", async () => {
+  await served(async ({ url, state }) => {
+    const before = state();
+    for (const [name, [body, token, code]] of Object.entries(wrong)) {
+      const headers = { "content-type": "application/json", ...(token ? { authorization: token } : {}) };
+      const response = await fetch(url + send, { method: "POST", headers, body });
+      assert.equal((await response.json()).code, code, name);
+    }
+    assert.deepEqual(state(), before);
+  });
+});
+
+Deno.test("bad input to InstallSnapshot is answered with its code and changes nothing", async () => {
+  await served(async ({ url, state }) => {
+    const before = state();
+    const header = { clusterId: "test", group: 1n, from: 2n, to: 1n, term: 9n, index: 50n, logTerm: 9n };
+    const cases: Readonly<Record<string, readonly [Part[], string | undefined, string]>> = {
+      "no credentials": [[{ part: { case: "header", value: header } }], undefined, "unauthenticated"],
+      "another component": [[{ part: { case: "header", value: header } }], "Bearer other", "permission_denied"],
+      "nothing": [[], peer, "invalid_argument"],
+      "a chunk first": [[{ part: { case: "chunk", value: new Uint8Array(3) } }], peer, "invalid_argument"],
+      "two headers": [
+        [{ part: { case: "header", value: header } }, { part: { case: "header", value: header } }],
+        peer,
+        "invalid_argument",
+      ],
+      "too short": [[{ part: { case: "header", value: { ...header, bytesTotal: 4n } } }], peer, "invalid_argument"],
+      "too large": [
+        [{ part: { case: "header", value: { ...header, bytesTotal: 2n ** 40n } } }],
+        peer,
+        "resource_exhausted",
+      ],
+      "a wrong digest": [
+        [{ part: { case: "header", value: { ...header, bytesTotal: 1n } } }, {
+          part: { case: "chunk", value: new Uint8Array(1) },
+        }],
+        peer,
+        "data_loss",
+      ],
+      "a wrong configuration": [
+        [{
+          part: {
+            case: "header",
+            value: {
+              ...header,
+              sha256: new Uint8Array(await crypto.subtle.digest("SHA-256", new Uint8Array(0))),
+              config: new Uint8Array([9, 9]),
+            },
+          },
+        }],
+        peer,
+        "invalid_argument",
+      ],
+    };
+    for (const [name, [parts, token, kind]] of Object.entries(cases)) {
+      using client = createRpcClient(RaftPeerService, {
+        endpoints: [url],
+        ...(token === undefined ? {} : { authorization: () => token }),
+        retries: 0,
+      });
+      const requests = (async function* () {
+        yield* parts;
+      })();
+      await assert.rejects(
+        client.installSnapshot(requests),
+        (error) => error instanceof Fault && error.kind === kind,
+        name,
+      );
+    }
+    assert.deepEqual(state(), before);
+  });
+});

@@ -1,0 +1,177 @@
+import { assert, backoffMs, type Clock, type Rng } from "@ultracloud/base";
+import type { TlsFiles } from "@ultracloud/config";
+import type { Logger } from "@ultracloud/observe";
+import { type InstallSnapshotRequest, InstallSnapshotRequestSchema, RaftPeerService } from "@ultracloud/proto/raft/v1";
+import { encodeConfiguration, type Message, type SnapshotHeader, type Transport } from "@ultracloud/raft";
+import { createRpcClient, type RpcClient } from "@ultracloud/rpc";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { createHash } from "node:crypto";
+import { messageBytes, toWire } from "./wire.ts";
+
+export interface PeerTransportOptions {
+  readonly clusterId: string;
+  /** Peer listener of each other replica, by node id. */
+  readonly peers: Readonly<Record<number, string>>;
+  readonly tls?: TlsFiles | undefined;
+}
+
+export interface PeerTransportDeps {
+  readonly clock: Clock;
+  readonly rng: Rng;
+  readonly log: Logger;
+  readonly authorization: () => string | Promise<string>;
+}
+
+/** Messages that wait for one peer; Raft repeats what is dropped. */
+const queueBytesMax = 32 * 2 ** 20;
+const queueMessagesMax = 8_192;
+/** In one call: below the size the server accepts. */
+const callBytesMax = 4 * 2 ** 20;
+const callTimeoutMs = 5_000;
+const snapshotTimeoutMs = 300_000;
+const snapshotChunkBytes = 512 * 1024;
+const backoff = { baseMs: 20, maxMs: 500, tries: Number.MAX_SAFE_INTEGER };
+
+interface Queued {
+  readonly group: number;
+  readonly message: Message;
+  readonly bytes: number;
+}
+
+/** One direction to one peer: a bounded queue, one call at a time, everything that waits in the next one. */
+class Link {
+  readonly #client: RpcClient<typeof RaftPeerService>;
+  readonly #clusterId: string;
+  readonly #deps: PeerTransportDeps;
+  readonly #stop = new AbortController();
+  #queue: Queued[] = [];
+  #bytes = 0;
+  #sending: Promise<void> | undefined;
+  #failures = 0;
+
+  constructor(url: string, options: PeerTransportOptions, deps: PeerTransportDeps) {
+    this.#clusterId = options.clusterId;
+    this.#deps = deps;
+    this.#client = createRpcClient(RaftPeerService, {
+      endpoints: [url],
+      authorization: deps.authorization,
+      tls: options.tls,
+      timeoutMs: callTimeoutMs,
+      retries: 0,
+    });
+  }
+
+  send(group: number, message: Message): void {
+    const bytes = messageBytes(message);
+    if (this.#queue.length >= queueMessagesMax || this.#bytes + bytes > queueBytesMax) return;
+    this.#queue.push({ group, message, bytes });
+    this.#bytes += bytes;
+    this.#sending ??= this.#drain().finally(() => this.#sending = undefined);
+  }
+
+  async #drain(): Promise<void> {
+    while (this.#queue.length > 0 && !this.#stop.signal.aborted) {
+      const { group, messages } = this.#take();
+      try {
+        await this.#client.send({ clusterId: this.#clusterId, group: BigInt(group), messages: messages.map(toWire) }, {
+          signal: this.#stop.signal,
+        });
+        this.#failures = 0;
+      } catch (error) {
+        if (this.#stop.signal.aborted) return;
+        if (++this.#failures === 1) this.#deps.log.debug("peer does not answer", { error });
+        // What waited is old by now: heartbeats and probes start afresh.
+        this.#queue = [];
+        this.#bytes = 0;
+        await this.#deps.clock.sleep(backoffMs(backoff, Math.min(this.#failures, 6), this.#deps.rng), this.#stop.signal)
+          .catch(() => {});
+      }
+    }
+  }
+
+  /** The longest run of messages of one group from the front that fits a call. */
+  #take(): { group: number; messages: Message[] } {
+    const { group } = this.#queue[0]!;
+    const messages: Message[] = [];
+    let bytes = 0;
+    let taken = 0;
+    for (const queued of this.#queue) {
+      if (queued.group !== group || (taken > 0 && bytes + queued.bytes > callBytesMax)) break;
+      messages.push(queued.message);
+      bytes += queued.bytes;
+      taken++;
+    }
+    this.#queue.splice(0, taken);
+    this.#bytes -= bytes;
+    return { group, messages };
+  }
+
+  async sendSnapshot(group: number, header: SnapshotHeader, data: Uint8Array): Promise<boolean> {
+    const answer = await this.#client.installSnapshot(snapshotParts(this.#clusterId, group, header, data), {
+      signal: this.#stop.signal,
+      timeoutMs: snapshotTimeoutMs,
+    });
+    return answer.installed;
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await this.#sending;
+    this.#client[Symbol.dispose]();
+  }
+}
+
+async function* snapshotParts(
+  clusterId: string,
+  group: number,
+  { from, to, term, meta }: SnapshotHeader,
+  data: Uint8Array,
+): AsyncGenerator<MessageInitShape<typeof InstallSnapshotRequestSchema>> {
+  const value = {
+    clusterId,
+    group: BigInt(group),
+    from: BigInt(from),
+    to: BigInt(to),
+    term: BigInt(term),
+    index: BigInt(meta.index),
+    logTerm: BigInt(meta.term),
+    config: encodeConfiguration(meta.configuration) as Uint8Array<ArrayBuffer>,
+    bytesTotal: BigInt(data.length),
+    sha256: new Uint8Array(createHash("sha256").update(data).digest()),
+  };
+  yield { part: { case: "header", value } };
+  for (let at = 0; at < data.length; at += snapshotChunkBytes) {
+    const chunk = data.slice(at, at + snapshotChunkBytes);
+    yield create(InstallSnapshotRequestSchema, { part: { case: "chunk", value: chunk } }) as InstallSnapshotRequest;
+  }
+}
+
+/** Ways to every other replica, shared by the groups of a node. */
+export class PeerTransport implements AsyncDisposable {
+  readonly #links = new Map<number, Link>();
+
+  constructor(options: PeerTransportOptions, deps: PeerTransportDeps) {
+    for (const [id, url] of Object.entries(options.peers)) this.#links.set(Number(id), new Link(url, options, deps));
+  }
+
+  /** The transport of one group. */
+  forGroup(group: number, log: Logger): Transport {
+    return {
+      send: (messages) => {
+        for (const message of messages) this.#links.get(message.to)?.send(group, message);
+      },
+      sendSnapshot: (header, data, done) => {
+        const link = this.#links.get(header.to);
+        assert(link !== undefined, `Replica ${header.to} must be known to the transport`);
+        link.sendSnapshot(group, header, data).then(done, (error) => {
+          log.warn("cannot send a snapshot", { to: header.to, error });
+          done(false);
+        });
+      },
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#links.values()].map((link) => link.close()));
+  }
+}

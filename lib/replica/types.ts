@@ -1,0 +1,50 @@
+import type { BoundService } from "@ultracloud/rpc";
+import type { GroupStateMachine } from "./state_machine.ts";
+
+export interface GroupStatus {
+  readonly group: number;
+  readonly id: number;
+  readonly role: "follower" | "pre_candidate" | "candidate" | "leader";
+  readonly term: number;
+  /** 0 when unknown. */
+  readonly leader: number;
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  readonly lastIndex: number;
+  readonly voters: readonly number[];
+  readonly learners: readonly number[];
+}
+
+/** One Raft group on this replica. */
+export interface Group {
+  /**
+   * Resolves with the state machine's result once the entry is committed and applied here. Rejects with an unavailable
+   * fault, with a hint at the leader when one is known, when this replica does not lead or loses the lead. After
+   * `leadership_lost` the entry may still take effect.
+   */
+  propose(data: Uint8Array): Promise<unknown>;
+  /** Resolves once local state holds everything that was committed when it was called. */
+  readBarrier(): Promise<void>;
+  /** Resolves once the entry at `index` is applied here; rejects with the signal's reason. */
+  waitApplied(index: number, signal: AbortSignal): Promise<void>;
+  status(): GroupStatus;
+  /** How long ago this replica last heard from its leader (or, leading, from a quorum). */
+  contactAgeMs(): number;
+  transferLeader(to: number): void;
+  /** Called after role, term or leader changed. Answers how to stop. */
+  onRoleChange(callback: (status: GroupStatus) => void): () => void;
+}
+
+/** The replicas of several groups in this process, on one log. */
+export interface ReplicaNode extends AsyncDisposable {
+  /** Opens a group; `voters` count only when the group is new on this replica. */
+  openGroup(
+    options: { readonly group: number; readonly voters: readonly number[] },
+    machine: GroupStateMachine,
+  ): Promise<Group>;
+  /** Stops a group and forgets its log. */
+  removeGroup(group: number): Promise<void>;
+  /** What the other replicas call; to be served on the peer listener. */
+  readonly peerService: BoundService;
+  status(): GroupStatus[];
+}

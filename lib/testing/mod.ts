@@ -1,0 +1,12 @@
+export { inProcessClient } from "./in_process.ts";
+export * from "./skip.ts";
+export { createTestCa, type TestCa, type TestLeaf, type TestLeafOptions } from "./test_ca.ts";
+export { type LocalServer, serveLocally } from "./serve_locally.ts";
+export * from "./history.ts";
+export * from "./seeds.ts";
+export { SimClock } from "./sim_clock.ts";
+export { SimDisk, type SimDiskFile, type SimDiskOptions } from "./sim_disk.ts";
+export * from "./stack.ts";
+export { simulateRaft } from "./sim_raft.ts";
+export { plantedBugs } from "./sim_raft_bugs.ts";
+export { SimNet, type SimNetFaults } from "./sim_net.ts";

@@ -1,0 +1,296 @@
+import { type Rng, uniform } from "@ultracloud/base";
+import type { NodeId, RaftOptions } from "@ultracloud/raft";
+import { checkLinearizable } from "./history.ts";
+import { type SeedOutcome, splitRng } from "./seeds.ts";
+import { SimClock } from "./sim_clock.ts";
+import { SimNet } from "./sim_net.ts";
+import { RaftChecks, Violation } from "./sim_raft_checks.ts";
+import { SimClients } from "./sim_raft_clients.ts";
+import { type Packet, type PlantedBug, SimNode } from "./sim_raft_node.ts";
+
+/** How long faults are injected, and how long a healed cluster may take to come back. */
+const FAULTS_MS = 6_000;
+const RECOVERY_MS = 4_000;
+
+/**
+ * A whole cluster in one thread: real core and driver over a simulated clock, network and disks, with clients, under
+ * faults drawn from the seed. Throws a Violation as soon as a rule is broken.
+ */
+export function simulateRaft(seed: number, bug: PlantedBug = {}): SeedOutcome {
+  return new RaftWorld(seed, bug).run();
+}
+
+class RaftWorld {
+  readonly #clock = new SimClock();
+  readonly #faults: Record<string, number> = {};
+  readonly #nodes: SimNode[] = [];
+  readonly #net: SimNet<Packet>;
+  readonly #checks: RaftChecks;
+  readonly #clients: SimClients;
+  readonly #rng: Rng;
+  /** Share of new leaders that are struck down before they get anything done. */
+  readonly #struckLeaders: number;
+  readonly #troubleMsMax: number;
+  readonly #downMsMax: number;
+  #violation: Error | undefined;
+  #hash = 0x811c9dc5;
+  #hash2 = 0;
+  #events = 0;
+  #calm = false;
+
+  constructor(seed: number, bug: PlantedBug) {
+    const knobs = splitRng(seed, 1);
+    this.#rng = splitRng(seed, 2);
+    this.#struckLeaders = pick(knobs, [0, 40, 80, 95]);
+    this.#troubleMsMax = pick(knobs, [40, 150, 400]);
+    this.#downMsMax = pick(knobs, [60, 250, 800]);
+    const voters = Array.from({ length: pick(knobs, [1, 3, 3, 3, 5, 5]) }, (_, i) => i + 1);
+    this.#checks = new RaftChecks(() => this.#nodes);
+    this.#net = new SimNet<Packet>({
+      drop: pick(knobs, [0, 0.02, 0.25]),
+      duplicate: pick(knobs, [0, 0.02, 0.1]),
+      replay: pick(knobs, [0, 0.005, 0.02]),
+      delayMsMin: 1,
+      delayMsMax: pick(knobs, [3, 20, 80]),
+    }, {
+      clock: this.#clock,
+      rng: splitRng(seed, 3),
+      deliver: (to, packet) => this.#nodes[to - 1]!.deliver(packet),
+      count: (fault) => this.#count(fault),
+    });
+    const trace = (what: string, a: number, b: number) => this.#trace(what, a, b);
+    const raft = raftKnobs(knobs);
+    for (const id of voters) {
+      this.#nodes.push(
+        new SimNode({ id, seed, voters, raft, bug }, {
+          clock: this.#clock,
+          checks: this.#checks,
+          send: (from, to, packet) => this.#send(from, to, packet),
+          trace,
+          performed: (value, result) => this.#clients.performed(value, result),
+          elected: (node) => this.#elected(node),
+          fatal: (node, error) => this.#fatal(node, error),
+        }),
+      );
+    }
+    this.#clients = new SimClients(this.#nodes, {
+      clock: this.#clock,
+      rng: splitRng(seed, 4),
+      checks: this.#checks,
+      delayMs: () => this.#net.delayMs(),
+      trace,
+    });
+  }
+
+  run(): SeedOutcome {
+    for (const node of this.#nodes) node.boot();
+    this.#clients.start(6);
+    this.#clock.after(300, () => this.#trouble());
+    this.#runUntil(this.#clock.monotonicMs() + FAULTS_MS);
+    this.#recover();
+    const broken = checkLinearizable(this.#clients.settledHistory());
+    if (broken.length > 0) throw new Violation(`History of register ${broken.join(", ")} is not linearizable`);
+    return {
+      traceHash: `${this.#hash.toString(16)}-${this.#hash2.toString(16)}`,
+      events: this.#events,
+      faults: { ...this.#faults, "(writes)": this.#clients.acknowledgedWrites, "(reads)": this.#clients.servedReads },
+    };
+  }
+
+  #runUntil(ms: number): void {
+    while (this.#clock.step(ms)) {
+      this.#events++;
+      if (this.#violation) throw this.#violation;
+    }
+    this.#clock.run(ms - this.#clock.monotonicMs());
+  }
+
+  /** Everything heals: a leader, an answer to a write, and the same state everywhere are due in bounded time. */
+  #recover(): void {
+    this.#calm = true;
+    this.#net.heal();
+    Object.assign(this.#net.faults, { drop: 0, duplicate: 0, replay: 0, delayMsMax: 5 });
+    for (const node of this.#nodes) {
+      node.pausedUntilMs = 0;
+      node.syncMsMax = 2;
+      node.disk.failSyncs(0);
+      if (!node.started) node.boot();
+    }
+    const deadline = this.#clock.monotonicMs() + RECOVERY_MS;
+    const before = this.#clients.acknowledgedWrites;
+    while (this.#clients.acknowledgedWrites < before + 3) {
+      const now = this.#clock.monotonicMs();
+      if (now >= deadline) throw new Violation(`No write was served within ${RECOVERY_MS} ms after everything healed`);
+      this.#runUntil(now + 50);
+    }
+    // Every operation comes to its end, or what it wrote would be missing in the history.
+    this.#clients.stopped = true;
+    this.#runUntil(this.#clock.monotonicMs() + 500);
+    for (;;) {
+      const now = this.#clock.monotonicMs();
+      this.#runUntil(now + 50);
+      const states = this.#nodes.map(({ core, machine }) => `${core?.appliedIndex}/${machine?.hash}`);
+      const applied = this.#nodes[0]!.core?.appliedIndex ?? 0;
+      if (states.every((state) => state === states[0]) && applied >= this.#checks.decidedLast) return;
+      if (now >= deadline) throw new Violation(`Replicas have not come together after everything healed: ${states}`);
+    }
+  }
+
+  /** One fault, and the next one later. */
+  #trouble(): void {
+    if (this.#calm) return;
+    const rng = this.#rng;
+    const node = pick(rng, this.#nodes);
+    const ids = this.#nodes.map(({ id }) => id);
+    const others = ids.filter((id) => id !== node.id);
+    const leader = this.#nodes.find(({ core }) => core?.role === "leader");
+    const action = pick(rng, ACTIONS);
+    this.#count(action);
+    this.#trace(action, node.id, 0);
+    switch (action) {
+      case "power cut":
+        this.#crash(node, true);
+        break;
+      case "power cut of all":
+        for (const each of this.#nodes) this.#crash(each, true);
+        break;
+      case "kill":
+        this.#crash(node, false);
+        break;
+      case "kill of the leader":
+        if (leader) this.#crash(leader, uniform(rng, 2) === 0);
+        break;
+      case "isolation of the leader":
+        if (!leader) break;
+        // The others can go on without it.
+        this.#net.heal();
+        this.#net.partition([leader.id], ids.filter((id) => id !== leader.id));
+        break;
+      case "partition": {
+        const left = ids.filter(() => uniform(rng, 2) === 0);
+        this.#net.partition(left, ids.filter((id) => !left.includes(id)));
+        break;
+      }
+      case "one-way cut":
+        if (others.length > 0) this.#net.cut(node.id, pick(rng, others));
+        break;
+      case "healing":
+        this.#net.heal();
+        break;
+      case "pause":
+        node.pausedUntilMs = this.#clock.monotonicMs() + 50 + uniform(rng, 600);
+        break;
+      case "slow disk":
+        node.syncMsMax = pick(rng, [1, 20, 150]);
+        break;
+      case "failed sync":
+        node.disk.failSyncs(1);
+        break;
+      case "transfer":
+        if (leader && others.length > 0) leader.driver!.transferLeader(pick(rng, ids));
+        break;
+      case "checkpoint":
+        for (const each of this.#nodes) if (uniform(rng, 2) === 0) each.checkpoint();
+        break;
+    }
+    this.#clock.after(5 + uniform(rng, this.#troubleMsMax), () => this.#trouble());
+  }
+
+  /** Leaders that fall right after their election leave logs that differ: the paper's figure 8. */
+  #elected(node: SimNode): void {
+    if (this.#calm || uniform(this.#rng, 100) >= this.#struckLeaders) return;
+    this.#clock.after(uniform(this.#rng, 4 * this.#net.faults.delayMsMax), () => {
+      if (this.#calm) return;
+      this.#count("fall of a new leader");
+      this.#net.heal();
+      if (uniform(this.#rng, 2) === 0) this.#crash(node, true);
+      else this.#net.partition([node.id], this.#nodes.map(({ id }) => id).filter((id) => id !== node.id));
+    });
+  }
+
+  #crash(node: SimNode, power: boolean): void {
+    if (!node.started) return;
+    node.crash(power, uniform(this.#rng, 2) === 0);
+    this.#restartLater(node);
+  }
+
+  #restartLater(node: SimNode): void {
+    this.#clock.after(5 + uniform(this.#rng, this.#downMsMax), () => {
+      if (!node.started) node.boot();
+    });
+  }
+
+  #fatal(node: SimNode, error: Error): void {
+    if ((error as { code?: string }).code !== "EIO") {
+      this.#violation ??= error instanceof Violation
+        ? error
+        : new Violation(`Replica ${node.id} stopped itself: ${error.message}`, { cause: error });
+      return;
+    }
+    // A disk that failed a sync cannot be trusted; the process ends, and its successor reads what is really there.
+    this.#clock.after(0, () => this.#crash(node, true));
+  }
+
+  #send(from: NodeId, to: NodeId, packet: Packet): void {
+    if (packet.kind === "messages") {
+      for (const m of packet.messages) this.#trace(m.kind, m.from * 8 + m.to, m.index * 64 + m.term);
+    }
+    this.#net.send(from, to, packet);
+  }
+
+  #count(fault: string): void {
+    this.#faults[fault] = (this.#faults[fault] ?? 0) + 1;
+  }
+
+  /** Two rolling hashes over everything that happens, with its time. */
+  #trace(what: string, a: number, b: number): void {
+    const at = Math.round(this.#clock.monotonicMs() * 1000);
+    let mixed = Math.imul(at ^ (at / 4294967296), 0x9e3779b1) ^ Math.imul(a, 0x85ebca6b) ^ Math.imul(b, 0xc2b2ae35);
+    for (let i = 0; i < what.length; i++) mixed = Math.imul(mixed ^ what.charCodeAt(i), 0x01000193);
+    this.#hash = Math.imul(this.#hash ^ mixed, 0x01000193) >>> 0;
+    this.#hash2 = (Math.imul(this.#hash2, 31) + (mixed >>> 3)) >>> 0;
+  }
+}
+
+const ACTIONS = [
+  "power cut",
+  "power cut of all",
+  "kill",
+  "kill of the leader",
+  "isolation of the leader",
+  "isolation of the leader",
+  "isolation of the leader",
+  "partition",
+  "one-way cut",
+  "healing",
+  "healing",
+  "healing",
+  "healing",
+  "healing",
+  "pause",
+  "slow disk",
+  "failed sync",
+  "transfer",
+  "checkpoint",
+  "checkpoint",
+  "checkpoint",
+] as const;
+
+/** Sizes so small that every limit is met many times in a run. */
+function raftKnobs(rng: Rng): Omit<RaftOptions, "id"> {
+  return {
+    electionTicks: 10,
+    heartbeatTicks: 2,
+    messageBytesMax: pick(rng, [1, 1, 60, 1000]),
+    inflightMessagesMax: pick(rng, [1, 2, 8]),
+    inflightBytesMax: pick(rng, [30, 1000]),
+    uncommittedBytesMax: pick(rng, [60, 10_000]),
+    applyBytesMax: pick(rng, [1, 100, 10_000]),
+    cacheBytesMax: pick(rng, [1, 200, 10_000]),
+    retainedEntries: pick(rng, [0, 3, 30]),
+  };
+}
+
+function pick<T>(rng: Rng, from: readonly T[]): T {
+  return from[uniform(rng, from.length)]!;
+}

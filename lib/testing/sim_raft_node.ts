@@ -1,0 +1,249 @@
+import { seededRng } from "@ultracloud/base";
+import {
+  bootstrapBatch,
+  type Message,
+  type NodeId,
+  type ProposalOutcome,
+  RaftDriver,
+  type RaftOptions,
+  raftRules,
+  type ReadOutcome,
+  type Rules,
+  type SnapshotHeader,
+} from "@ultracloud/raft";
+import type { SimClock } from "./sim_clock.ts";
+import { SimDisk } from "./sim_disk.ts";
+import type { RaftChecks } from "./sim_raft_checks.ts";
+import { type SimLogBugs, SimLogStore } from "./sim_raft_log.ts";
+import { SimMachine, valueOf } from "./sim_raft_machine.ts";
+
+/** One broken rule at a time, to prove that the simulation notices. */
+export interface PlantedBug {
+  readonly rules?: Partial<Rules>;
+  readonly log?: SimLogBugs;
+  /** Cuts the log behind what is applied, not behind what is durable. */
+  readonly compactApplied?: boolean;
+}
+
+export type Packet =
+  | { readonly kind: "messages"; readonly messages: readonly Message[] }
+  | {
+    readonly kind: "snapshot";
+    readonly header: SnapshotHeader;
+    readonly data: Uint8Array;
+    readonly answer: (installed: boolean) => void;
+  }
+  | { readonly kind: "call"; readonly run: () => void };
+
+export interface SimNodeDeps {
+  readonly clock: SimClock;
+  readonly checks: RaftChecks;
+  readonly send: (from: NodeId, to: NodeId, packet: Packet) => void;
+  readonly trace: (what: string, a: number, b: number) => void;
+  /** A command took effect on some replica. */
+  readonly performed: (value: number, result: boolean) => void;
+  readonly elected: (node: SimNode) => void;
+  /** The replica ended itself; expected only after a disk fault. */
+  readonly fatal: (node: SimNode, error: Error) => void;
+}
+
+const TICK_MS = 10;
+/** A snapshot that has not been answered by then counts as lost. */
+const SNAPSHOT_TIMEOUT_MS = 400;
+
+/** One machine of the cluster: a disk that outlives crashes, and a replica that does not. */
+export class SimNode {
+  readonly id: NodeId;
+  readonly disk: SimDisk;
+  log: SimLogStore | undefined;
+  machine: SimMachine | undefined;
+  driver: RaftDriver | undefined;
+  /** Deliveries and ticks wait until then: a stopped process, not a dead one. */
+  pausedUntilMs = 0;
+  syncMsMax = 2;
+  #life = 0;
+  #started = false;
+  #survivors: ReturnType<SimMachine["survivors"]> | undefined;
+  readonly #seed: number;
+  readonly #voters: readonly NodeId[];
+  readonly #options: Omit<RaftOptions, "id">;
+  readonly #bug: PlantedBug;
+  readonly #deps: SimNodeDeps;
+  readonly #tickMs: number;
+
+  constructor(
+    options: {
+      readonly id: NodeId;
+      readonly seed: number;
+      readonly voters: readonly NodeId[];
+      readonly raft: Omit<RaftOptions, "id">;
+      readonly bug: PlantedBug;
+    },
+    deps: SimNodeDeps,
+  ) {
+    this.id = options.id;
+    this.#seed = options.seed;
+    this.#voters = options.voters;
+    this.#options = options.raft;
+    this.#bug = options.bug;
+    this.#deps = deps;
+    const rng = seededRng(Math.imul(options.seed + 1, 7919) + options.id);
+    // Clocks that run at other speeds: safety must not rest on them.
+    this.#tickMs = TICK_MS * [1, 1, 0.7, 2][rng.uint32() % 4]!;
+    this.disk = new SimDisk({
+      rng,
+      after: (ms, run) => deps.clock.after(ms, run),
+      syncMs: () => this.syncMsMax * (rng.uint32() / 2 ** 32),
+    });
+    this.log = new SimLogStore(this.disk, () => {});
+    this.log.writeAtOnce(bootstrapBatch(this.#voters));
+    deps.clock.run(this.syncMsMax + 1);
+    this.disk.kill();
+    this.log = undefined;
+  }
+
+  /** The replica runs or is about to. */
+  get started(): boolean {
+    return this.#started;
+  }
+  get up(): boolean {
+    return this.driver !== undefined;
+  }
+  get core() {
+    return this.driver?.core;
+  }
+
+  boot(): void {
+    const life = ++this.#life;
+    this.#started = true;
+    this.log = new SimLogStore(this.disk, (run) => void this.#deps.clock.after(0, this.#alive(run)), this.#bug.log);
+    this.log.settle(this.#alive((error) => error ? this.#deps.fatal(this, error) : this.#begin(this.log!, life)));
+  }
+
+  /** `run`, unless this life has ended by then. */
+  #alive<A extends unknown[]>(run: (...args: A) => void): (...args: A) => void {
+    const life = this.#life;
+    return (...args) => {
+      if (life === this.#life) run(...args);
+    };
+  }
+
+  #begin(log: SimLogStore, life: number): void {
+    const { clock, checks, trace } = this.#deps;
+    this.machine = new SimMachine(this.#survivors, (index, hash, entry, result) => {
+      trace("apply", this.id, index);
+      checks.applied(this.id, index, hash, entry);
+      if (result !== undefined) this.#deps.performed(valueOf(entry.data), result);
+    });
+    const driver = new RaftDriver({ ...this.#options, id: this.id }, {
+      log,
+      machine: this.machine,
+      transport: {
+        send: (messages) => this.#send(messages),
+        sendSnapshot: (header, data, done) => this.#sendSnapshot(header, data, done),
+      },
+      events: {
+        wake: () => void clock.after(0, this.#alive(() => this.#turn(() => driver.run()))),
+        roleChanged: ({ role, term, leader }) => {
+          trace("role", term, leader);
+          if (role === "leader") this.#deps.elected(this);
+        },
+        fatal: (error) => this.#deps.fatal(this, error),
+      },
+      rng: seededRng(Math.imul(this.#seed + 1, 104729) + this.id * 1000 + life),
+      rules: { ...raftRules, ...this.#bug.rules },
+    });
+    this.driver = driver;
+    checks.restarted(this);
+    trace("boot", this.id, life);
+    this.#turn(() => driver.start());
+    const tick = this.#alive(() => {
+      if (clock.monotonicMs() >= this.pausedUntilMs) this.#turn(() => driver.tick());
+      clock.after(this.#tickMs, tick);
+    });
+    clock.after(this.#tickMs, tick);
+  }
+
+  /** Ends the replica: `power` takes unsynced writes with it. */
+  crash(power: boolean, writtenBack: boolean): void {
+    if (!this.#started) return;
+    this.#deps.trace("crash", this.id, power ? 1 : 0);
+    this.#life++;
+    this.#started = false;
+    this.pausedUntilMs = 0;
+    if (this.machine) this.#survivors = this.machine.survivors(!power || writtenBack);
+    this.driver = undefined;
+    this.machine = undefined;
+    if (power) this.disk.crash();
+    else this.disk.kill();
+    // What a crash left is what the next life will read.
+    this.log = new SimLogStore(this.disk, () => {});
+  }
+
+  deliver(packet: Packet): void {
+    const waitMs = this.pausedUntilMs - this.#deps.clock.monotonicMs();
+    if (waitMs > 0) {
+      const life = this.#life;
+      // Rounded up, or a remainder too small to move the clock would come back for ever.
+      this.#deps.clock.after(Math.ceil(waitMs), () => life === this.#life && this.deliver(packet));
+      return;
+    }
+    const { driver } = this;
+    if (!driver) return;
+    this.#turn(() => {
+      if (packet.kind === "messages") driver.receive(packet.messages);
+      else if (packet.kind === "call") packet.run();
+      else {
+        const { header, data, answer } = packet;
+        driver.receiveSnapshot(header, data, (installed) => {
+          this.#deps.send(this.id, header.from, { kind: "call", run: () => answer(installed) });
+        });
+      }
+    });
+  }
+
+  propose(data: Uint8Array, done: (outcome: ProposalOutcome) => void): void {
+    this.driver!.propose(data, done);
+  }
+
+  read(key: number, done: (outcome: ReadOutcome, value: number) => void): void {
+    const { machine } = this;
+    this.driver!.read((outcome) => done(outcome, machine!.read(key)));
+  }
+
+  /** Makes applied state durable and cuts the log behind it. */
+  checkpoint(): void {
+    if (!this.driver) return;
+    const durable = this.#bug.compactApplied ? this.machine!.appliedIndex() : this.machine!.checkpoint();
+    this.#turn(() => this.#deps.trace("cut", this.id, this.driver!.compact(durable)));
+  }
+
+  #turn(run: () => void): void {
+    run();
+    this.#deps.checks.stepped(this);
+  }
+
+  #send(messages: readonly Message[]): void {
+    const byPeer = new Map<NodeId, Message[]>();
+    for (const m of messages) {
+      this.#deps.checks.sending(this, m);
+      const list = byPeer.get(m.to);
+      if (list) list.push(m);
+      else byPeer.set(m.to, [m]);
+    }
+    for (const [to, list] of byPeer) this.#deps.send(this.id, to, { kind: "messages", messages: list });
+  }
+
+  #sendSnapshot(header: SnapshotHeader, data: Uint8Array, done: (installed: boolean) => void): void {
+    let answered = false;
+    const life = this.#life;
+    const answer = (installed: boolean) => {
+      if (answered || life !== this.#life) return;
+      answered = true;
+      this.#turn(() => done(installed));
+    };
+    this.#deps.trace("snapshot", header.to, header.meta.index);
+    this.#deps.send(this.id, header.to, { kind: "snapshot", header, data, answer });
+    this.#deps.clock.after(SNAPSHOT_TIMEOUT_MS, () => answer(false));
+  }
+}
