@@ -1,0 +1,117 @@
+import type { Clock, Disk, Rng } from "@ultracloud/base";
+import type { Health, Logger, Registry } from "@ultracloud/observe";
+import { openReplicaNode, type PeerTransport } from "@ultracloud/replica";
+import type { BoundService } from "@ultracloud/rpc";
+import { openDatabase } from "@ultracloud/sqlite";
+import { clusterService } from "./cluster_service.ts";
+import type { ChainfireConfig } from "./config.ts";
+import { LeaseClock } from "./domain/lease_clock.ts";
+import { startHousekeeping } from "./housekeeping.ts";
+import { kvService } from "./kv_service.ts";
+import { leaseService } from "./lease_service.ts";
+import { Member, type MemberInfo } from "./member.ts";
+import { ChainfireState } from "./state/machine.ts";
+import { WatchHub } from "./watch/hub.ts";
+import { watchService } from "./watch_service.ts";
+
+export type ChainfireOptions =
+  & Pick<
+    ChainfireConfig,
+    | "clusterId"
+    | "memberId"
+    | "members"
+    | "tickMs"
+    | "electionTicks"
+    | "heartbeatTicks"
+    | "stateBytesMax"
+    | "historyRevisionsMax"
+    | "stateDir"
+    | "rpc"
+  >
+  & { readonly version: string };
+
+export interface ChainfireDeps {
+  readonly disk: Disk;
+  readonly clock: Clock;
+  readonly rng: Rng;
+  readonly log: Logger;
+  readonly registry: Registry;
+  readonly health: Health;
+  /** Absent for a member that decides alone. */
+  readonly transport?: PeerTransport | undefined;
+  /** The log or the logic is broken: the process must end at once. */
+  readonly onFatal: (error: Error) => void;
+}
+
+/** One member of the coordination store. Disposing it makes what was applied durable. */
+export interface Chainfire extends AsyncDisposable {
+  /** For the client listener. */
+  readonly services: readonly BoundService[];
+  /** For the peer listener. */
+  readonly peerService: BoundService;
+}
+
+/** Everything is in one Raft group. */
+const group = 1;
+
+/**
+ * SQLite's own checkpoint syncs while a commit waits; checkpoints that cut the log come often enough. It still bounds
+ * the file should those fail: 32 MiB.
+ */
+const autoCheckpointPages = 8_192;
+
+/** Opens the member's state and log and takes part from then on; it serves before a leader is known. */
+export async function createChainfire(options: ChainfireOptions, deps: ChainfireDeps): Promise<Chainfire> {
+  const { clusterId, memberId, tickMs, electionTicks, heartbeatTicks, stateDir, version } = options;
+  const members = membersOf(options);
+  deps.health.set("raft", "starting", "no leader is known");
+  await using opened = new AsyncDisposableStack();
+  await Deno.mkdir(stateDir, { recursive: true });
+  const db = opened.use(openDatabase(`${stateDir}/state.db`));
+  db.exec(`PRAGMA wal_autocheckpoint=${autoCheckpointPages}`);
+  const state = new ChainfireState(db);
+  const hub = new WatchHub({ source: state, clock: deps.clock });
+  state.listen(hub);
+  const node = opened.use(
+    openReplicaNode({
+      clusterId,
+      nodeId: memberId,
+      dir: `${stateDir}/raft`,
+      tickMs,
+      electionTicks,
+      heartbeatTicks,
+      clientUrls: Object.fromEntries(members.map((info) => [info.id, info.clientUrl])),
+    }, deps),
+  );
+  const raft = await node.openGroup({ group, voters: members.map(({ id }) => id) }, state);
+  const leaseClock = new LeaseClock({ clock: deps.clock, replicatedMs: () => state.clockMs });
+  if (raft.status().role === "leader") leaseClock.restart();
+  const member = new Member({
+    clusterId,
+    memberId,
+    version,
+    members,
+    stateBytesMax: options.stateBytesMax,
+    electionTimeoutMs: tickMs * electionTicks,
+  }, { state, group: raft, leaseClock });
+  opened.use(startHousekeeping(options, { ...deps, member, hub }));
+  opened.defer(() => hub.close("the member is stopping"));
+  const whole = opened.move();
+  return {
+    services: [
+      kvService(member),
+      watchService(member, { ...deps, hub }),
+      leaseService(member, deps),
+      clusterService(member, deps),
+    ],
+    peerService: node.peerService,
+    [Symbol.asyncDispose]: () => whole.disposeAsync(),
+  };
+}
+
+/** The founding members; a member on its own is its only one. */
+function membersOf({ members, memberId, rpc }: ChainfireOptions): readonly MemberInfo[] {
+  if (members.length > 0) return members;
+  const clientUrl = rpc.listen.startsWith("unix:") ? rpc.listen : `http${rpc.tls ? "s" : ""}://${rpc.listen}`;
+  return [{ id: memberId, name: String(memberId), peerUrl: "", clientUrl }];
+}

@@ -1,0 +1,44 @@
+import { baseShape, tlsFilesSchema } from "@ultracloud/config";
+import { z } from "zod";
+
+const memberSchema = z.strictObject({
+  id: z.number().int().min(1).max(2 ** 31).describe("Never used again after the member is gone"),
+  name: z.string().min(1).max(63),
+  peerUrl: z.url().describe("Where the other members reach its peer listener"),
+  clientUrl: z.url().describe("Where clients reach it; told to those who ask a follower"),
+});
+export type MemberConfig = z.infer<typeof memberSchema>;
+
+export const configSchema = z.strictObject({
+  ...baseShape,
+  memberId: z.number().int().min(1).default(1).describe("Which of the members this is"),
+  members: z.array(memberSchema).max(9).default([]).describe("Founding voters; empty for a member that decides alone"),
+  peer: z.strictObject({
+    listen: z.string().min(1).describe("host:port of the peer listener; only loopback without tls"),
+    tls: tlsFilesSchema.optional(),
+  }).optional().describe("Needed as soon as there are several members"),
+  // etcd's proportions: ten heartbeats to an election. Under emulation an operator makes these longer.
+  tickMs: z.number().int().min(5).max(10_000).default(50).describe("Length of a Raft tick"),
+  electionTicks: z.number().int().min(3).max(1_000).default(10).describe("Ticks without a leader before an election"),
+  heartbeatTicks: z.number().int().min(1).max(100).default(2).describe("Ticks between a leader's heartbeats"),
+  historyRevisionsMax: z.number().int().min(0).default(100_000).describe(
+    "Revisions of history kept at least; the leader compacts at twice as many, 0 keeps all",
+  ),
+  stateBytesMax: z.number().int().min(1 << 20).default(2 * 2 ** 30).describe(
+    "Size of the state at which writes are refused; reads, deletes and compaction go on",
+  ),
+}).refine((c) => c.heartbeatTicks * 3 <= c.electionTicks, {
+  path: ["heartbeatTicks"],
+  error: "must be at most a third of electionTicks",
+}).refine((c) => c.members.length === 0 || c.members.some((member) => member.id === c.memberId), {
+  path: ["memberId"],
+  error: "must be the id of one of members",
+}).refine((c) => new Set(c.members.map((member) => member.id)).size === c.members.length, {
+  path: ["members"],
+  error: "must have different ids",
+}).refine((c) => c.members.length < 2 || c.peer !== undefined, {
+  path: ["peer"],
+  error: "is needed with several members",
+});
+
+export type ChainfireConfig = z.infer<typeof configSchema>;

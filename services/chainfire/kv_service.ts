@@ -1,0 +1,83 @@
+import {
+  CompactRequestSchema,
+  DeleteRangeRequestSchema,
+  KvService,
+  PutRequestSchema,
+  TxnRequestSchema,
+} from "@ultracloud/proto/chainfire/v1";
+import { bind, type BoundService } from "@ultracloud/rpc";
+import { checkOp, isReadOnly } from "./domain/check.ts";
+import type { DeleteResult, Op, PutResult, TxnResult } from "./domain/types.ts";
+import { rejections } from "./errors.ts";
+import type { Member } from "./member.ts";
+import {
+  fromDelete,
+  fromPut,
+  fromRange,
+  fromTxn,
+  isSerializable,
+  toDelete,
+  toNumber,
+  toPut,
+  toRange,
+  toTxn,
+} from "./wire.ts";
+
+const root = () => "";
+
+/** Keys and transactions. */
+export function kvService(member: Member): BoundService {
+  const { state, group, header } = member;
+  return bind(KvService, {
+    async range(request) {
+      const op = toRange(request);
+      checkOp(op);
+      if (!isSerializable(request)) await group.readBarrier();
+      return fromRange(state.range(op), header);
+    },
+    async put(request, context) {
+      const op = toPut(request);
+      checkOp(op);
+      member.checkSpace();
+      const result = await member.proposeFor(context, PutRequestSchema, request, op);
+      return fromPut(result as PutResult, header);
+    },
+    async deleteRange(request, context) {
+      const op = toDelete(request);
+      checkOp(op);
+      const result = await member.proposeFor(context, DeleteRangeRequestSchema, request, op);
+      return fromDelete(result as DeleteResult, header);
+    },
+    async txn(request, context) {
+      const op = toTxn(request);
+      checkOp(op);
+      if (isReadOnly(op)) {
+        await group.readBarrier();
+        return fromTxn(state.read(op) as TxnResult, header);
+      }
+      if (puts(op)) member.checkSpace();
+      const result = await member.proposeFor(context, TxnRequestSchema, request, op);
+      return fromTxn(result as TxnResult, header);
+    },
+    async compact(request, context) {
+      const revision = toNumber(request.revision);
+      if (revision === 0) throw rejections.fieldInvalid("revision", "Cannot compact to revision 0: wanted 1 or more");
+      const command = { kind: "compact", revision } as const;
+      const result = await member.proposeFor(context, CompactRequestSchema, request, command);
+      return { header: header(result.revision) };
+    },
+  }, {
+    range: { resource: "kv", action: "get", scope: root },
+    put: { resource: "kv", action: "update", scope: root },
+    deleteRange: { resource: "kv", action: "delete", scope: root },
+    // May read, write and delete: a grant of it is a grant of all three.
+    txn: { resource: "kv", action: "txn", scope: root },
+    compact: { resource: "kv", action: "compact", scope: root },
+  });
+}
+
+/** True when the operation may grow the state. */
+function puts(op: Op): boolean {
+  if (op.kind === "txn") return op.success.some(puts) || op.failure.some(puts);
+  return op.kind === "put";
+}

@@ -1,0 +1,105 @@
+import { assert } from "@ultracloud/base";
+import type { Database, Row, SqlParameter } from "@ultracloud/sqlite";
+import { Reader, Writer } from "./bytes.ts";
+
+/** First byte of a dump. */
+const dumpVersion = 1;
+
+const rowsAtOnce = 256;
+
+type ColumnType = "uint" | "uint64" | "bytes" | "bytes?" | "text";
+
+/** Every table, in a fixed order, with the order of its rows: equal states have equal dumps. */
+const tables: readonly { name: string; columns: Readonly<Record<string, ColumnType>>; order: readonly string[] }[] = [
+  { name: "meta", columns: { name: "text", value: "uint" }, order: ["name"] },
+  {
+    name: "history",
+    columns: {
+      id: "uint",
+      revision: "uint",
+      key: "bytes",
+      value: "bytes?",
+      create_revision: "uint",
+      version: "uint",
+      lease: "uint64",
+    },
+    order: ["id"],
+  },
+  { name: "live", columns: { key: "bytes", id: "uint", lease: "uint64" }, order: ["key"] },
+  { name: "lease", columns: { id: "uint64", ttl_ms: "uint", deadline_ms: "uint" }, order: ["id"] },
+  {
+    name: "call",
+    columns: { caller: "text", key: "text", body_hash: "text", answer: "bytes", clock_ms: "uint" },
+    order: ["caller", "key"],
+  },
+];
+
+/** The whole state, independent of how SQLite lays it out. */
+export function encodeDump(db: Database): Uint8Array {
+  const w = new Writer(1 << 16);
+  w.byte(dumpVersion);
+  for (const { name, columns, order } of tables) {
+    const names = Object.keys(columns);
+    const types = Object.values(columns);
+    w.uint(db.get<{ n: number }>(`SELECT COUNT(*) AS n FROM ${name}`)!.n);
+    // In pieces, each behind the last row of the one before: a table need not fit twice into memory.
+    const behind = (after: Row | undefined) => after ? `WHERE (${order}) > (${order.map(() => "?").join(", ")})` : "";
+    let after: Row | undefined;
+    for (let full = true; full;) {
+      const last = after;
+      const keys = last ? order.map((column) => last[column]!) : [];
+      const sql = `SELECT ${names.join(", ")} FROM ${name} ${behind(after)} ORDER BY ${order} LIMIT ${rowsAtOnce}`;
+      const rows = db.all<Row>(sql, ...keys);
+      for (const row of rows) names.forEach((column, i) => writeValue(w, types[i]!, row[column]!));
+      full = rows.length === rowsAtOnce;
+      after = rows.at(-1);
+    }
+  }
+  return w.finish();
+}
+
+/** Replaces the whole state, inside the caller's transaction. */
+export function decodeDump(db: Database, bytes: Uint8Array): void {
+  const r = new Reader(bytes);
+  const version = r.byte();
+  assert(version === dumpVersion, `A dump must have version ${dumpVersion}, this one has ${version}`);
+  for (const { name, columns } of tables) {
+    const names = Object.keys(columns);
+    const types = Object.values(columns);
+    const insert = `INSERT INTO ${name}(${names.join(", ")}) VALUES(${names.map(() => "?").join(", ")})`;
+    db.run(`DELETE FROM ${name}`);
+    for (let rows = r.uint(); rows > 0; rows--) db.run(insert, ...types.map((type) => readValue(r, type)));
+  }
+  assert(r.done, "A dump must end after its last table");
+}
+
+function writeValue(w: Writer, type: ColumnType, value: unknown): void {
+  switch (type) {
+    case "uint":
+      return void w.uint(value as number);
+    case "uint64":
+      return void w.uint64(BigInt(value as number | bigint));
+    case "text":
+      return void w.text(value as string);
+    case "bytes":
+      return void w.bytes(value as Uint8Array);
+    case "bytes?":
+      w.flag(value !== null);
+      if (value !== null) w.bytes(value as Uint8Array);
+  }
+}
+
+function readValue(r: Reader, type: ColumnType): SqlParameter {
+  switch (type) {
+    case "uint":
+      return r.uint();
+    case "uint64":
+      return r.uint64();
+    case "text":
+      return r.text();
+    case "bytes":
+      return r.bytes();
+    case "bytes?":
+      return r.flag() ? r.bytes() : null;
+  }
+}

@@ -1,0 +1,251 @@
+import type { Database } from "@ultracloud/sqlite";
+import { rejections } from "../errors.ts";
+import { rangeBytesMax } from "../domain/limits.ts";
+import { isOpenEnd, noBytes } from "../domain/ranges.ts";
+import type { KeyRange, KeyValue, KvEvent, RangeOp, RangeResult } from "../domain/types.ts";
+import type { Counters } from "./schema.ts";
+
+interface Row {
+  readonly id: number;
+  readonly revision: number;
+  readonly key: Uint8Array;
+  /** Null for a deletion. */
+  readonly value: Uint8Array | null;
+  readonly create_revision: number;
+  readonly version: number;
+  readonly lease: number | bigint;
+}
+
+const columns = "h.id, h.revision, h.key, h.value, h.create_revision, h.version, h.lease";
+const keyColumns = "h.id, h.revision, h.key, x'' AS value, h.create_revision, h.version, h.lease";
+const liveRows = "live JOIN history h ON h.id = live.id";
+/** Per key value, beside key and value. */
+const kvOverheadBytes = 40;
+
+const sortColumns = {
+  key: "h.key",
+  version: "h.version",
+  create: "h.create_revision",
+  mod: "h.revision",
+  value: "h.value",
+} as const;
+
+/** Rows read before their usual size is known, and at once when they are small. */
+const rowsFirst = 64;
+const rowsAtOnceMax = 16_384;
+
+/** Rows `h` of history to choose from. */
+interface Source {
+  readonly from: string;
+  readonly where: string;
+  readonly params: readonly (Uint8Array | number)[];
+}
+
+/** A condition on a key column and its parameters. */
+export function keyCondition(column: string, { key, end }: KeyRange): { sql: string; params: Uint8Array[] } {
+  if (end.length === 0) return { sql: `${column} = ?`, params: [key] };
+  if (isOpenEnd(end)) return { sql: `${column} >= ?`, params: [key] };
+  return { sql: `${column} >= ? AND ${column} < ?`, params: [key, end] };
+}
+
+function toKv(row: Row): KeyValue {
+  return {
+    key: row.key,
+    value: row.value ?? noBytes,
+    createRevision: row.create_revision,
+    modRevision: row.revision,
+    version: row.version,
+    lease: BigInt(row.lease),
+  };
+}
+
+/** Keys with all their revisions. Writes happen inside the caller's transaction and leave an event each. */
+export class KeyValues {
+  readonly #db: Database;
+  readonly #counters: Counters;
+  /** Changes since they were last taken, in order. */
+  #events: KvEvent[] = [];
+
+  constructor(db: Database, counters: Counters) {
+    this.#db = db;
+    this.#counters = counters;
+  }
+
+  takeEvents(): KvEvent[] {
+    const events = this.#events;
+    this.#events = [];
+    return events;
+  }
+
+  /** How many changes are noted, to go back to with `dropEvents`. */
+  get eventCount(): number {
+    return this.#events.length;
+  }
+
+  dropEvents(count: number): void {
+    this.#events.length = count;
+  }
+
+  get(key: Uint8Array): KeyValue | undefined {
+    const row = this.#db.get<Row>(`SELECT ${columns} FROM ${liveRows} WHERE live.key = ?`, key);
+    return row && toKv(row);
+  }
+
+  /** Keys of the range that exist now, in order. */
+  all(range: KeyRange): KeyValue[] {
+    const { sql, params } = keyCondition("live.key", range);
+    return this.#db.all<Row>(`SELECT ${columns} FROM ${liveRows} WHERE ${sql} ORDER BY live.key`, ...params).map(toKv);
+  }
+
+  keysOfLease(id: bigint): Uint8Array[] {
+    const rows = this.#db.all<{ key: Uint8Array }>(
+      "SELECT key FROM live WHERE lease = ? AND lease <> 0 ORDER BY key",
+      id,
+    );
+    return rows.map((row) => row.key);
+  }
+
+  put(before: KeyValue | undefined, key: Uint8Array, value: Uint8Array, lease: bigint, revision: number): KeyValue {
+    const kv: KeyValue = {
+      key,
+      value,
+      createRevision: before?.createRevision ?? revision,
+      modRevision: revision,
+      version: (before?.version ?? 0) + 1,
+      lease,
+    };
+    const id = this.#append(kv, value);
+    this.#db.run("INSERT OR REPLACE INTO live(key, id, lease) VALUES(?, ?, ?)", key, id, lease);
+    this.#events.push({ type: "put", kv, prev: before });
+    return kv;
+  }
+
+  delete(before: KeyValue, revision: number): void {
+    const kv: KeyValue = {
+      key: before.key,
+      value: noBytes,
+      createRevision: 0,
+      modRevision: revision,
+      version: 0,
+      lease: 0n,
+    };
+    this.#append(kv, null);
+    this.#db.run("DELETE FROM live WHERE key = ?", before.key);
+    this.#events.push({ type: "delete", kv, prev: before });
+  }
+
+  #append(kv: KeyValue, value: Uint8Array | null): bigint {
+    return this.#db.run(
+      "INSERT INTO history(revision, key, value, create_revision, version, lease) VALUES(?, ?, ?, ?, ?, ?)",
+      kv.modRevision,
+      kv.key,
+      value,
+      kv.createRevision,
+      kv.version,
+      kv.lease,
+    ).lastInsertRowid;
+  }
+
+  /** Keys of the range at the asked revision. Rejects one that is compacted or not there yet. */
+  range(op: RangeOp): RangeResult {
+    const { revision: now, compactRevision } = this.#counters;
+    if (op.revision > now) throw rejections.futureRevision(op.revision, now);
+    if (op.revision > 0 && op.revision < compactRevision) throw rejections.compacted(op.revision, compactRevision);
+    const source = this.#source(op, op.revision > 0 && op.revision < now);
+    if (op.countOnly) return { kind: "range", revision: now, kvs: [], more: false, count: this.#count(source) };
+
+    const where = [source.where];
+    const params = [...source.params];
+    const bound = (sql: string, value: number) => {
+      if (value === 0) return;
+      where.push(sql);
+      params.push(value);
+    };
+    bound("h.revision >= ?", op.minMod);
+    bound("h.revision <= ?", op.maxMod);
+    bound("h.create_revision >= ?", op.minCreate);
+    bound("h.create_revision <= ?", op.maxCreate);
+    const filtered = where.length > 1;
+    const direction = op.descending ? "DESC" : "ASC";
+    const order = op.target === "key" ? `h.key ${direction}` : `${sortColumns[op.target]} ${direction}, h.key ASC`;
+    const sql = `SELECT ${op.keysOnly ? keyColumns : columns} FROM ${source.from} WHERE ${where.join(" AND ")}` +
+      ` ORDER BY ${order} LIMIT ? OFFSET ?`;
+
+    const kvs: KeyValue[] = [];
+    let bytes = 0;
+    let more = false;
+    // Rows come in pieces of what still fits, so that a cut answer does not read the rest of the range.
+    for (let offset = 0, rows = rowsFirst; !more;) {
+      // One row more than asked tells whether there is more.
+      if (op.limit > 0) rows = Math.min(rows, op.limit + 1 - offset);
+      const piece = this.#db.all<Row>(sql, ...params, rows, offset);
+      for (const row of piece) {
+        bytes += row.key.length + (row.value?.length ?? 0) + kvOverheadBytes;
+        more = (op.limit > 0 && kvs.length === op.limit) || (kvs.length > 0 && bytes > rangeBytesMax);
+        if (more) break;
+        kvs.push(toKv(row));
+      }
+      if (piece.length < rows) break;
+      offset += rows;
+      const fitting = Math.floor((rangeBytesMax - bytes) * kvs.length / bytes);
+      rows = Math.min(rowsAtOnceMax, 1 + Math.max(0, fitting));
+    }
+    const count = more || filtered ? this.#count(source) : kvs.length;
+    return { kind: "range", revision: now, kvs, more, count };
+  }
+
+  #source(op: RangeOp, past: boolean): Source {
+    if (!past) {
+      const { sql, params } = keyCondition("live.key", op);
+      return { from: liveRows, where: sql, params };
+    }
+    const { sql, params } = keyCondition("key", op);
+    return {
+      from: `(SELECT MAX(id) AS id FROM history WHERE ${sql} AND revision <= ? GROUP BY key) AS past` +
+        " JOIN history h ON h.id = past.id",
+      where: "h.value IS NOT NULL",
+      params: [...params, op.revision],
+    };
+  }
+
+  #count(source: Source): number {
+    // Live keys are counted without looking at their rows in history.
+    const from = source.from === liveRows ? "live" : source.from;
+    const sql = `SELECT COUNT(*) AS n FROM ${from} WHERE ${source.where}`;
+    return this.#db.get<{ n: number }>(sql, ...source.params)!.n;
+  }
+
+  /**
+   * Changes of the range from `from` on, whole revisions only, and the first revision not looked at yet. Reads about
+   * `rows` rows of history.
+   */
+  changes(range: KeyRange, from: number, rows: number, prevKv: boolean): { events: KvEvent[]; next: number } {
+    const end = this.#db.get<{ revision: number }>(
+      "SELECT revision FROM history WHERE revision > ? ORDER BY revision LIMIT 1 OFFSET ?",
+      from,
+      rows,
+    )?.revision ?? this.#counters.revision + 1;
+    const { sql, params } = keyCondition("h.key", range);
+    const found = this.#db.all<Row>(
+      `SELECT ${columns} FROM history h WHERE h.revision >= ? AND h.revision < ? AND ${sql} ORDER BY h.id`,
+      from,
+      end,
+      ...params,
+    );
+    const events = found.map((row): KvEvent => ({
+      type: row.value === null ? "delete" : "put",
+      kv: toKv(row),
+      prev: prevKv ? this.#before(row) : undefined,
+    }));
+    return { events, next: end };
+  }
+
+  #before(row: Row): KeyValue | undefined {
+    const before = this.#db.get<Row>(
+      `SELECT ${columns} FROM history h WHERE h.key = ? AND h.revision < ? ORDER BY h.revision DESC LIMIT 1`,
+      row.key,
+      row.revision,
+    );
+    return before === undefined || before.value === null ? undefined : toKv(before);
+  }
+}

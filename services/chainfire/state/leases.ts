@@ -1,0 +1,102 @@
+import type { Database } from "@ultracloud/sqlite";
+import { leasesCountMax, leasesExpiredPerEntryMax, leaseSlackMs } from "../domain/limits.ts";
+import { rejections } from "../errors.ts";
+import type { KeyValues } from "./key_values.ts";
+import type { Counters } from "./schema.ts";
+
+export interface Lease {
+  readonly id: bigint;
+  readonly ttlMs: number;
+  /** On the replicated clock. */
+  readonly deadlineMs: number;
+}
+
+interface Row {
+  readonly id: number | bigint;
+  readonly ttl_ms: number;
+  readonly deadline_ms: number;
+}
+
+const toLease = (row: Row): Lease => ({ id: BigInt(row.id), ttlMs: row.ttl_ms, deadlineMs: row.deadline_ms });
+
+/**
+ * Leases by deadline on the replicated clock. That clock goes on only in log entries, and never faster than any
+ * leader's monotonic clock: so a deadline survives a change of leader, and a lease never ends early.
+ */
+export class Leases {
+  readonly #db: Database;
+  readonly #counters: Counters;
+  readonly #keys: KeyValues;
+
+  constructor(db: Database, counters: Counters, keys: KeyValues) {
+    this.#db = db;
+    this.#counters = counters;
+    this.#keys = keys;
+  }
+
+  get(id: bigint): Lease | undefined {
+    const row = this.#db.get<Row>("SELECT id, ttl_ms, deadline_ms FROM lease WHERE id = ?", id);
+    return row && toLease(row);
+  }
+
+  has(id: bigint): boolean {
+    return this.get(id) !== undefined;
+  }
+
+  ids(): bigint[] {
+    return this.#db.all<{ id: number | bigint }>("SELECT id FROM lease ORDER BY id").map((row) => BigInt(row.id));
+  }
+
+  count(): number {
+    return this.#db.get<{ n: number }>("SELECT COUNT(*) AS n FROM lease")!.n;
+  }
+
+  /** The earliest deadline; undefined without leases. */
+  nextDeadlineMs(): number | undefined {
+    return this.#db.get<{ at: number | null }>("SELECT MIN(deadline_ms) AS at FROM lease")?.at ?? undefined;
+  }
+
+  grant(id: bigint, ttlMs: number): void {
+    if (this.has(id)) throw rejections.leaseExists(id);
+    if (this.count() >= leasesCountMax) throw rejections.tooManyLeases(leasesCountMax);
+    this.#db.run("INSERT INTO lease(id, ttl_ms, deadline_ms) VALUES(?, ?, ?)", id, ttlMs, this.#deadline(ttlMs));
+  }
+
+  /** Starts the lease's time anew; answers its length. */
+  keepAlive(id: bigint): number {
+    const lease = this.get(id);
+    if (!lease) throw rejections.leaseNotFound(id);
+    this.#db.run("UPDATE lease SET deadline_ms = ? WHERE id = ?", this.#deadline(lease.ttlMs), id);
+    return lease.ttlMs;
+  }
+
+  #deadline(ttlMs: number): number {
+    return this.#counters.clockMs + ttlMs + leaseSlackMs;
+  }
+
+  /** Ends the lease and deletes its keys as one revision. */
+  revoke(id: bigint): void {
+    if (!this.has(id)) throw rejections.leaseNotFound(id);
+    this.#end(id);
+  }
+
+  /** Ends leases whose deadline is over, the longest overdue first; the rest waits for the next entry. */
+  expire(): number {
+    const due = this.#db.all<Row>(
+      "SELECT id, ttl_ms, deadline_ms FROM lease WHERE deadline_ms <= ? ORDER BY deadline_ms, id LIMIT ?",
+      this.#counters.clockMs,
+      leasesExpiredPerEntryMax,
+    );
+    for (const row of due) this.#end(BigInt(row.id));
+    return due.length;
+  }
+
+  #end(id: bigint): void {
+    const keys = this.#keys.keysOfLease(id);
+    if (keys.length > 0) {
+      const revision = ++this.#counters.revision;
+      for (const key of keys) this.#keys.delete(this.#keys.get(key)!, revision);
+    }
+    this.#db.run("DELETE FROM lease WHERE id = ?", id);
+  }
+}

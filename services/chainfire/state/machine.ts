@@ -1,0 +1,225 @@
+import { Fault, unreachable } from "@ultracloud/base";
+import type { AppliedEntry, GroupStateMachine } from "@ultracloud/replica";
+import type { Database } from "@ultracloud/sqlite";
+import type {
+  Command,
+  CommandResult,
+  KeyRange,
+  KvEvent,
+  LogEntry,
+  OpResult,
+  RangeOp,
+  RangeResult,
+  TxnOp,
+} from "../domain/types.ts";
+import { rejections } from "../errors.ts";
+import { Calls } from "./calls.ts";
+import { decodeDump, encodeDump } from "./dump.ts";
+import { decodeEntry } from "./entry_codec.ts";
+import { KeyValues } from "./key_values.ts";
+import { type Lease, Leases } from "./leases.ts";
+import { type Counters, openSchema, readCounters, writeCounters } from "./schema.ts";
+import { sweep } from "./sweep.ts";
+import { applyOp } from "./txn.ts";
+
+/** Told after the changes of a batch are in the state. */
+export interface StateListener {
+  /** In order; whole revisions. */
+  changed(events: readonly KvEvent[]): void;
+  /** The state was replaced: anything may have changed. */
+  replaced(): void;
+}
+
+/** Keys, leases and remembered calls in one SQLite database. Deterministic: the log is its only input. */
+export class ChainfireState implements GroupStateMachine {
+  readonly #db: Database;
+  readonly #counters: Counters;
+  /** The counters as the database has them. */
+  readonly #written: Counters;
+  readonly #keys: KeyValues;
+  readonly #leases: Leases;
+  readonly #calls: Calls;
+  #listener: StateListener | undefined;
+
+  constructor(db: Database) {
+    this.#db = db;
+    this.#counters = openSchema(db);
+    this.#written = { ...this.#counters };
+    this.#keys = new KeyValues(db, this.#counters);
+    this.#leases = new Leases(db, this.#counters, this.#keys);
+    this.#calls = new Calls(db, this.#counters);
+  }
+
+  listen(listener: StateListener): void {
+    this.#listener = listener;
+  }
+
+  get revision(): number {
+    return this.#counters.revision;
+  }
+
+  get compactRevision(): number {
+    return this.#counters.compactRevision;
+  }
+
+  get clockMs(): number {
+    return this.#counters.clockMs;
+  }
+
+  appliedIndex(): number {
+    return this.#counters.applied;
+  }
+
+  range(op: RangeOp): RangeResult {
+    return this.#keys.range(op);
+  }
+
+  /** A transaction that writes nothing, whichever branch it takes. */
+  read(op: TxnOp): OpResult {
+    return applyOp({ keys: this.#keys, leases: this.#leases, counters: this.#counters }, op);
+  }
+
+  changes(range: KeyRange, from: number, rows: number, prevKv: boolean): { events: KvEvent[]; next: number } {
+    return this.#keys.changes(range, from, rows, prevKv);
+  }
+
+  lease(id: bigint): Lease | undefined {
+    return this.#leases.get(id);
+  }
+
+  leaseIds(): bigint[] {
+    return this.#leases.ids();
+  }
+
+  leaseKeys(id: bigint): Uint8Array[] {
+    return this.#keys.keysOfLease(id);
+  }
+
+  nextDeadlineMs(): number | undefined {
+    return this.#leases.nextDeadlineMs();
+  }
+
+  applyBatch(entries: readonly AppliedEntry[]): readonly unknown[] {
+    const results = this.#db.transaction(() => {
+      const all = entries.map((entry) => this.#apply(decodeEntry(entry.data)));
+      this.#counters.applied = entries.at(-1)!.index;
+      writeCounters(this.#db, this.#counters, this.#written);
+      return all;
+    });
+    const events = this.#keys.takeEvents();
+    if (events.length > 0) this.#listener?.changed(events);
+    return results;
+  }
+
+  skipTo(index: number): void {
+    this.#counters.applied = index;
+    writeCounters(this.#db, this.#counters, this.#written);
+  }
+
+  #apply(entry: LogEntry): CommandResult | Fault {
+    const { command, call } = entry;
+    this.#counters.clockMs = Math.max(this.#counters.clockMs, entry.clockMs);
+    // Several steps may have to be undone together; a single put or delete rejects before it writes.
+    if (call !== undefined || command.kind === "txn") return this.#undoable(() => this.#answer(entry));
+    try {
+      return this.#perform(command);
+    } catch (error) {
+      if (error instanceof Fault) return error;
+      throw error;
+    }
+  }
+
+  #answer({ call, command }: LogEntry): CommandResult {
+    if (call === undefined) return this.#perform(command);
+    const known = this.#calls.answerOf(call);
+    if (known) return known;
+    const result = this.#perform(command);
+    this.#calls.remember(call, result);
+    return result;
+  }
+
+  #undoable(work: () => CommandResult): CommandResult | Fault {
+    const { revision, compactRevision } = this.#counters;
+    const events = this.#keys.eventCount;
+    try {
+      return this.#db.transaction(work);
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error;
+      Object.assign(this.#counters, { revision, compactRevision });
+      this.#keys.dropEvents(events);
+      this.#calls.reload();
+      return error;
+    }
+  }
+
+  #perform(command: Command): CommandResult {
+    const counters = this.#counters;
+    switch (command.kind) {
+      case "put":
+      case "delete":
+      case "txn":
+        return applyOp({ keys: this.#keys, leases: this.#leases, counters }, command);
+      case "compact":
+        if (command.revision <= counters.compactRevision) {
+          throw rejections.compacted(command.revision, counters.compactRevision);
+        }
+        if (command.revision > counters.revision) throw rejections.futureRevision(command.revision, counters.revision);
+        counters.compactRevision = command.revision;
+        return { kind: "revision", revision: counters.revision };
+      case "grant":
+        this.#leases.grant(command.id, command.ttlMs);
+        return { kind: "lease", revision: counters.revision, id: command.id, ttlMs: command.ttlMs };
+      case "keep_alive": {
+        const ttlMs = this.#leases.keepAlive(command.id);
+        return { kind: "lease", revision: counters.revision, id: command.id, ttlMs };
+      }
+      case "revoke":
+        this.#leases.revoke(command.id);
+        return { kind: "revision", revision: counters.revision };
+      case "expire":
+        this.#leases.expire();
+        return { kind: "revision", revision: counters.revision };
+      default:
+        return unreachable(command);
+    }
+  }
+
+  checkpoint(): number {
+    this.#db.checkpoint();
+    return this.#counters.applied;
+  }
+
+  /** One bounded step of removing what compaction made unreachable; answers whether there is more. */
+  sweep(): boolean {
+    return this.#db.transaction(() => {
+      const more = sweep(this.#db, this.#counters);
+      writeCounters(this.#db, this.#counters, this.#written);
+      return more;
+    });
+  }
+
+  /** Bytes of the database, and of those the ones in use. */
+  bytes(): { total: number; used: number } {
+    const row = this.#db.get<{ pages: number; free: number; size: number }>(
+      "SELECT page_count AS pages, freelist_count AS free, page_size AS size" +
+        " FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()",
+    )!;
+    return { total: row.pages * row.size, used: (row.pages - row.free) * row.size };
+  }
+
+  snapshot(): Uint8Array {
+    return encodeDump(this.#db);
+  }
+
+  restore(index: number, bytes: Uint8Array): void {
+    this.#db.transaction(() => {
+      decodeDump(this.#db, bytes);
+      Object.assign(this.#written, readCounters(this.#db));
+      Object.assign(this.#counters, this.#written, { applied: index });
+      writeCounters(this.#db, this.#counters, this.#written);
+    });
+    this.#calls.reload();
+    this.#keys.takeEvents();
+    this.#listener?.replaced();
+  }
+}
