@@ -1,0 +1,99 @@
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import {
+  CreateDatabaseRequestSchema,
+  type Database,
+  DatabaseService,
+  DeleteDatabaseRequestSchema,
+} from "@ultracloud/proto/flaredb/v1";
+import { bind, type BoundService } from "@ultracloud/rpc";
+import { checkDatabase, databaseNotFound } from "./domain/names.ts";
+import { entryKinds } from "./domain/log_entry.ts";
+import type { Databases } from "./databases.ts";
+import type { CatalogRow } from "./state/catalog_machine.ts";
+
+/** Scope of a database: its name, so that a grant names exactly the database it is for. */
+export function databaseScope(name: string, field = "database"): string {
+  return checkDatabase(name, field);
+}
+
+/** Creates, lists and deletes databases, and says how their groups are. */
+export function databaseService(
+  options: { readonly version: string; readonly nodeId: number },
+  deps: { readonly databases: Databases },
+): BoundService {
+  const { databases } = deps;
+  const toMessage = (row: CatalogRow) => {
+    const machine = databases.opened().find((opened) => opened.row.group === row.group)?.machine;
+    return {
+      name: row.name,
+      createTime: timestampFromMs(row.createMs),
+      appliedIndex: BigInt(machine?.appliedIndex() ?? 0),
+      bytes: BigInt(machine?.bytes() ?? 0),
+    };
+  };
+  const scope = (request: { readonly name: string }) => databaseScope(request.name, "name");
+
+  return bind(DatabaseService, {
+    async createDatabase(request, context) {
+      // Most callers ask at every start whether it is there: that needs no entry, only a current catalog.
+      if (request.ifNotExists && context.idempotencyKey === undefined) {
+        await databases.system.readBarrier();
+        const present = databases.catalog.find(request.name);
+        if (present !== undefined) {
+          await databases.find(request.name);
+          return toMessage(present);
+        }
+      }
+      const { entry, schema } = { entry: entryKinds.createDatabase, schema: CreateDatabaseRequestSchema };
+      const created = await databases.changeCatalog(entry, schema, request, context) as Database;
+      await databases.waitForLeader(request.name, context.signal);
+      const row = databases.catalog.find(request.name);
+      return row === undefined ? created : toMessage(row);
+    },
+    async getDatabase({ name }) {
+      await databases.system.readBarrier();
+      const row = databases.catalog.find(name);
+      if (row === undefined) throw databaseNotFound(name);
+      return toMessage(row);
+    },
+    async listDatabases() {
+      await databases.system.readBarrier();
+      return { databases: databases.catalog.list().map(toMessage) };
+    },
+    async deleteDatabase(request, context) {
+      await databases.changeCatalog(entryKinds.deleteDatabase, DeleteDatabaseRequestSchema, request, context);
+      return {};
+    },
+    status() {
+      const groups = [
+        { name: "system", group: databases.system },
+        ...databases.opened().map(({ row, group }) => ({
+          name: row.name,
+          group,
+        })),
+      ];
+      return {
+        version: options.version,
+        node: String(options.nodeId),
+        groups: groups.map(({ name, group }) => {
+          const status = group.status();
+          return {
+            group: BigInt(status.group),
+            database: name,
+            leader: BigInt(status.leader),
+            term: BigInt(status.term),
+            commitIndex: BigInt(status.commitIndex),
+            appliedIndex: BigInt(status.appliedIndex),
+            voters: status.voters.map(BigInt),
+          };
+        }),
+      };
+    },
+  }, {
+    createDatabase: { resource: "database", action: "create", scope },
+    getDatabase: { resource: "database", action: "get", scope },
+    listDatabases: { resource: "database", action: "list", scope: () => "" },
+    deleteDatabase: { resource: "database", action: "delete", scope },
+    status: { resource: "database", action: "status", scope: () => "" },
+  });
+}

@@ -1,0 +1,247 @@
+import { type DescMessage, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import { backoffMs, type Clock, Fault, fault, type Rng } from "@ultracloud/base";
+import type { Health, Logger } from "@ultracloud/observe";
+import type { Group, ReplicaNode } from "@ultracloud/replica";
+import type { CallContext } from "@ultracloud/rpc";
+import { createHash } from "node:crypto";
+import { type DedupeKey, encodeEntry, type EntryKind, entryKinds, noSeed } from "./domain/log_entry.ts";
+import { checkDatabase } from "./domain/names.ts";
+import { CatalogMachine, type CatalogRow, systemGroup } from "./state/catalog_machine.ts";
+import { DatabaseMachine } from "./state/database_machine.ts";
+import { removeFiles } from "./state/store.ts";
+
+/** A database of this replica: its log and its state. */
+export interface OpenDatabase {
+  readonly row: CatalogRow;
+  readonly group: Group;
+  readonly machine: DatabaseMachine;
+}
+
+export interface DatabasesOptions {
+  readonly stateDir: string;
+  /** Founding voters of every group. */
+  readonly voters: readonly number[];
+}
+
+export interface DatabasesDeps {
+  readonly node: ReplicaNode;
+  readonly clock: Clock;
+  readonly rng: Rng;
+  readonly log: Logger;
+  readonly health: Health;
+}
+
+/** How often overdue keys are looked for; a key is gone at most this long after its time. */
+const sweepEveryMs = 1_000;
+const pollMs = { baseMs: 5, maxMs: 100, tries: Infinity };
+/** How long a new database may take to get a leader before the call answers without. */
+const leaderWaitMs = 5_000;
+
+/**
+ * The databases of this replica. The catalog says which there are; whatever was begun, by this process or by one that
+ * was killed, is finished by opening and removing until both agree.
+ */
+export class Databases implements AsyncDisposable {
+  readonly #options: DatabasesOptions;
+  readonly #deps: DatabasesDeps;
+  readonly #catalog: CatalogMachine;
+  readonly #open = new Map<string, OpenDatabase>();
+  readonly #removed = new Set<number>();
+  readonly #stop = new AbortController();
+  #system!: Group;
+  #agreeing: Promise<void> = Promise.resolve();
+  #loops: Promise<unknown> = Promise.resolve();
+
+  private constructor(options: DatabasesOptions, deps: DatabasesDeps) {
+    this.#options = options;
+    this.#deps = deps;
+    this.#catalog = new CatalogMachine({ path: `${options.stateDir}/catalog.db`, onChange: () => this.#agree() });
+  }
+
+  /** Opens the catalog and every database in it. Owns `node` from here on. */
+  static async open(options: DatabasesOptions, deps: DatabasesDeps): Promise<Databases> {
+    Deno.mkdirSync(`${options.stateDir}/databases`, { recursive: true, mode: 0o700 });
+    const databases = new Databases(options, deps);
+    databases.#system = await deps.node.openGroup({ group: systemGroup, voters: options.voters }, databases.#catalog);
+    databases.#agree();
+    await databases.#agreeing;
+    databases.#loops = Promise.all([databases.#sweep(), databases.#watchHealth()]);
+    return databases;
+  }
+
+  get system(): Group {
+    return this.#system;
+  }
+  get catalog(): CatalogMachine {
+    return this.#catalog;
+  }
+  /** Databases open here, the newest last. */
+  opened(): OpenDatabase[] {
+    return [...this.#open.values()];
+  }
+
+  /** The database of that name, opened. */
+  async find(name: string): Promise<OpenDatabase> {
+    checkDatabase(name);
+    const known = this.#open.get(name);
+    if (known !== undefined) return known;
+    // This replica may lag behind the one that created it.
+    if (this.#catalog.find(name) === undefined) await this.#system.readBarrier();
+    await this.#agreeing;
+    const opened = this.#open.get(name);
+    if (opened !== undefined) return opened;
+    if (this.#catalog.find(name) === undefined) {
+      throw fault("not_found", "database_not_found", `Cannot find database ${name}`);
+    }
+    throw fault("unavailable", "database_opening", `Cannot use database ${name} yet as it is being opened`, {
+      retryAfterMs: 100,
+    });
+  }
+
+  /** Proposes a change of the catalog; the answer comes once this replica has followed it. */
+  async changeCatalog<D extends DescMessage>(
+    kind: EntryKind,
+    schema: D,
+    request: MessageShape<D>,
+    context: CallContext,
+  ): Promise<unknown> {
+    const result = await this.#propose(this.#system, kind, schema, request, context);
+    await this.#agreeing;
+    return result;
+  }
+
+  /** Resolves once the database has a leader, or after a while without. */
+  async waitForLeader(name: string, signal: AbortSignal): Promise<void> {
+    const giveUpMs = this.#deps.clock.monotonicMs() + leaderWaitMs;
+    for (let attempt = 1; this.#deps.clock.monotonicMs() < giveUpMs; attempt++) {
+      const opened = this.#open.get(name);
+      if (opened === undefined || opened.group.status().leader !== 0) return;
+      await this.#deps.clock.sleep(backoffMs(pollMs, attempt, this.#deps.rng), signal);
+    }
+  }
+
+  /** Proposes a request to a database; resolves with what applying it answered, rejects with its refusal. */
+  propose<D extends DescMessage>(
+    database: OpenDatabase,
+    kind: EntryKind,
+    schema: D,
+    request: MessageShape<D>,
+    context: CallContext,
+  ): Promise<unknown> {
+    return this.#propose(database.group, kind, schema, request, context);
+  }
+
+  async #propose<D extends DescMessage>(
+    group: Group,
+    kind: EntryKind,
+    schema: D,
+    request: MessageShape<D>,
+    context: CallContext,
+  ): Promise<unknown> {
+    const payload = toBinary(schema, request, { writeUnknownFields: false });
+    const random = kind === entryKinds.execute || kind === entryKinds.batch;
+    const result = await group.propose(encodeEntry({
+      kind,
+      timeMs: this.#deps.clock.nowMs(),
+      seed: random ? this.#deps.rng.fill(new Uint8Array(16)) : noSeed,
+      dedupe: dedupeKey(context, kind, payload),
+      payload,
+    }));
+    if (result instanceof Fault) throw result;
+    return result;
+  }
+
+  #path(row: { readonly name: string; readonly group: number }): string {
+    return `${this.#options.stateDir}/databases/${row.name}.${row.group}.db`;
+  }
+
+  /** Brings what is open in line with the catalog, one run after the other. */
+  #agree(): void {
+    this.#agreeing = this.#agreeing.then(() => this.#openAndRemove()).catch((error) => {
+      if (!this.#stop.signal.aborted) this.#deps.log.error("cannot follow the catalog", { error });
+    });
+  }
+
+  async #openAndRemove(): Promise<void> {
+    if (this.#stop.signal.aborted) return;
+    const { node } = this.#deps;
+    for (const row of this.#catalog.deleted()) {
+      if (this.#removed.has(row.group)) continue;
+      const opened = this.#open.get(row.name);
+      const mine = opened?.row.group === row.group ? opened : undefined;
+      if (mine !== undefined || exists(this.#path(row))) {
+        this.#open.delete(mine?.row.name ?? "");
+        // The log first: while the file is there, a killed process comes back to this.
+        await node.removeGroup(row.group);
+        mine?.machine.close();
+        removeFiles(this.#path(row));
+        this.#deps.log.info("database removed", { database: row.name, group: row.group });
+      }
+      this.#removed.add(row.group);
+    }
+    for (const row of this.#catalog.list()) {
+      if (this.#open.get(row.name)?.row.group === row.group) continue;
+      const machine = new DatabaseMachine({ path: this.#path(row) });
+      const group = await node.openGroup({ group: row.group, voters: this.#options.voters }, machine);
+      this.#open.set(row.name, { row, group, machine });
+    }
+  }
+
+  /** Removes overdue keys through the log, on the leader of each database. */
+  async #sweep(): Promise<void> {
+    const { clock, log } = this.#deps;
+    while (await this.#pause(sweepEveryMs)) {
+      for (const { row, group, machine } of this.#open.values()) {
+        if (group.status().role !== "leader") continue;
+        const dueMs = machine.kv.nextExpireMs();
+        if (dueMs === undefined || dueMs > clock.nowMs()) continue;
+        const entry = { kind: entryKinds.sweep, timeMs: clock.nowMs(), seed: noSeed, dedupe: undefined };
+        await group.propose(encodeEntry({ ...entry, payload: new Uint8Array() })).catch((error) =>
+          log.debug("cannot remove overdue keys", { database: row.name, error })
+        );
+      }
+    }
+  }
+
+  async #watchHealth(): Promise<void> {
+    const { health } = this.#deps;
+    let led = false;
+    do {
+      const { leader } = this.#system.status();
+      if (leader !== 0) {
+        led = true;
+        health.set("raft", "ready");
+      } else health.set("raft", led ? "degraded" : "starting", "the system group has no leader");
+    } while (await this.#pause(led ? 500 : 20));
+  }
+
+  /** False once stopped. */
+  #pause(ms: number): Promise<boolean> {
+    return this.#deps.clock.sleep(ms, this.#stop.signal).then(() => true, () => false);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#loops;
+    await this.#agreeing;
+    await this.#deps.node[Symbol.asyncDispose]();
+    for (const { machine } of this.#open.values()) machine.close();
+    this.#catalog.close();
+  }
+}
+
+function dedupeKey(context: CallContext, kind: EntryKind, payload: Uint8Array): DedupeKey | undefined {
+  if (context.idempotencyKey === undefined) return undefined;
+  const sha256 = new Uint8Array(createHash("sha256").update(Uint8Array.of(kind)).update(payload).digest());
+  return { key: `${context.principal.id}\n${context.idempotencyKey}`, sha256 };
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,37 @@
+import { fault, invalidField } from "@ultracloud/base";
+import { Level, type Read } from "@ultracloud/proto/flaredb/v1";
+import { checkIndex } from "./domain/names.ts";
+import type { OpenDatabase } from "./databases.ts";
+
+/** Waits until the local state may be read at the level that was asked for; linearizable when none was. */
+export async function awaitLevel(
+  { row, group }: OpenDatabase,
+  read: Read | undefined,
+  signal: () => AbortSignal,
+): Promise<void> {
+  switch (read?.level ?? Level.UNSPECIFIED) {
+    case Level.UNSPECIFIED:
+    case Level.LINEARIZABLE:
+      return await group.readBarrier();
+    case Level.STALE: {
+      const maxMs = read!.maxAgeMs;
+      if (maxMs <= 0n) {
+        throw invalidField("read.max_age_ms", `Cannot read with an age of ${maxMs} ms: wanted more than 0`);
+      }
+      const ageMs = group.contactAgeMs();
+      if (ageMs <= Number(maxMs)) return;
+      throw fault(
+        "unavailable",
+        "too_stale",
+        `Cannot read ${row.name} here as its leader was last heard ${
+          Math.round(ageMs)
+        } ms ago: wanted at most ${maxMs}`,
+        { retryAfterMs: 100 },
+      );
+    }
+    case Level.AT_INDEX:
+      return await group.waitApplied(checkIndex(read!.atIndex, "read.at_index"), signal());
+    default:
+      throw invalidField("read.level", `Cannot read at level ${read!.level}: wanted one of the named levels`);
+  }
+}

@@ -1,0 +1,180 @@
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { assert, Fault, fault } from "@ultracloud/base";
+import {
+  CreateDatabaseRequestSchema,
+  type Database as DatabaseMessage,
+  DatabaseSchema,
+  DeleteDatabaseRequestSchema,
+} from "@ultracloud/proto/flaredb/v1";
+import type { AppliedEntry, GroupStateMachine } from "@ultracloud/replica";
+import { type Database, openDatabase } from "@ultracloud/sqlite";
+import { decodeEntry, type Entry, entryKinds } from "../domain/log_entry.ts";
+import { DedupeTable } from "./dedupe.ts";
+import { createBaseTables, Meta } from "./schema.ts";
+import { contentOf, replaceContent } from "./store.ts";
+
+/** Group of the catalog; its voters come from configuration. */
+export const systemGroup = 1;
+/** Each database holds a connection and a Raft group in every process. */
+export const databasesMax = 1_000;
+
+/** A database as the catalog knows it. */
+export interface CatalogRow {
+  readonly name: string;
+  /** Raft group; never used again after the database is deleted. */
+  readonly group: number;
+  readonly createMs: number;
+}
+
+/** Which databases there are: the replicated state of the system group. */
+export class CatalogMachine implements GroupStateMachine, Disposable {
+  readonly #path: string;
+  readonly #onChange: () => void;
+  #db!: Database;
+  #meta!: Meta;
+  #dedupe!: DedupeTable;
+  #applied = 0;
+  #timeMs = 0;
+
+  constructor(
+    options: { readonly path: string; /** Told after every applied batch. */ readonly onChange: () => void },
+  ) {
+    this.#path = options.path;
+    this.#onChange = options.onChange;
+    this.#open(openDatabase(options.path));
+  }
+
+  #open(db: Database): void {
+    this.#db = db;
+    createBaseTables(db);
+    db.exec(`
+      CREATE TABLE IF NOT EXISTS databases(name TEXT PRIMARY KEY, grp INTEGER NOT NULL UNIQUE, create_ms INTEGER NOT NULL)
+        WITHOUT ROWID;
+      CREATE TABLE IF NOT EXISTS deleted(grp INTEGER PRIMARY KEY, name TEXT NOT NULL);
+    `);
+    this.#meta = new Meta(db);
+    this.#dedupe = new DedupeTable(db);
+    this.#dedupe.load();
+    this.#applied = this.#meta.get("applied_index");
+    this.#timeMs = this.#meta.get("time_ms");
+  }
+
+  /** All databases by name. */
+  list(): CatalogRow[] {
+    return this.#db.all<CatalogRow>(`SELECT name, grp AS "group", create_ms AS createMs FROM databases ORDER BY name`);
+  }
+
+  find(name: string): CatalogRow | undefined {
+    return this.#db.get<CatalogRow>(
+      `SELECT name, grp AS "group", create_ms AS createMs FROM databases WHERE name=?`,
+      name,
+    );
+  }
+
+  /** Databases that were deleted: what is left of them may be removed. */
+  deleted(): { readonly name: string; readonly group: number }[] {
+    return this.#db.all(`SELECT name, grp AS "group" FROM deleted ORDER BY grp`);
+  }
+
+  appliedIndex(): number {
+    return this.#applied;
+  }
+
+  applyBatch(entries: readonly AppliedEntry[]): unknown[] {
+    const results = this.#db.transaction(() => {
+      const results = entries.map((entry) => {
+        assert(entry.index > this.#applied, "Entries are applied once and in order");
+        const result = this.#apply(decodeEntry(entry.data));
+        this.#applied = entry.index;
+        return result;
+      });
+      this.#storePosition();
+      return results;
+    });
+    this.#onChange();
+    return results;
+  }
+
+  #apply(entry: Entry): unknown {
+    this.#timeMs = Math.max(this.#timeMs, entry.timeMs);
+    const { dedupe } = entry;
+    const isCreate = entry.kind === entryKinds.createDatabase;
+    if (dedupe !== undefined) {
+      const verdict = this.#dedupe.check(dedupe, this.#timeMs);
+      if (verdict.kind === "refused") return verdict.fault;
+      if (verdict.kind === "known") return isCreate ? fromBinary(DatabaseSchema, verdict.answer) : undefined;
+    }
+    const result = isCreate ? this.#create(entry.payload) : this.#delete(entry.payload);
+    if (dedupe !== undefined && !(result instanceof Fault)) {
+      const answer = result === undefined ? new Uint8Array() : toBinary(DatabaseSchema, result);
+      this.#dedupe.store(dedupe, answer, this.#timeMs);
+    }
+    return result;
+  }
+
+  #create(payload: Uint8Array): DatabaseMessage | Fault {
+    const { name, ifNotExists } = fromBinary(CreateDatabaseRequestSchema, payload);
+    const present = this.find(name);
+    if (present !== undefined) {
+      if (ifNotExists) return toDatabase(present);
+      return fault("already_exists", "database_exists", `Cannot create database ${name} as it exists`);
+    }
+    const { n } = this.#db.get<{ n: number }>("SELECT count(*) AS n FROM databases")!;
+    if (n >= databasesMax) {
+      return fault("resource_exhausted", "databases_full", `Cannot create database ${name} beside ${n} others`);
+    }
+    const group = Math.max(this.#meta.get("last_group"), systemGroup) + 1;
+    this.#meta.set("last_group", group);
+    this.#db.run("INSERT INTO databases VALUES(?,?,?)", name, group, this.#timeMs);
+    return toDatabase({ name, group, createMs: this.#timeMs });
+  }
+
+  #delete(payload: Uint8Array): Fault | undefined {
+    const { name } = fromBinary(DeleteDatabaseRequestSchema, payload);
+    const present = this.find(name);
+    if (present === undefined) return fault("not_found", "database_not_found", `Cannot find database ${name}`);
+    this.#db.run("DELETE FROM databases WHERE name=?", name);
+    this.#db.run("INSERT INTO deleted VALUES(?,?)", present.group, name);
+    return undefined;
+  }
+
+  skipTo(index: number): void {
+    this.#applied = Math.max(this.#applied, index);
+  }
+
+  checkpoint(): number {
+    this.#storePosition();
+    this.#db.checkpoint();
+    return this.#applied;
+  }
+
+  snapshot(): Uint8Array {
+    this.#storePosition();
+    return contentOf(this.#db);
+  }
+
+  restore(index: number, bytes: Uint8Array): void {
+    this.#db.close();
+    this.#open(replaceContent(this.#path, bytes));
+    this.#applied = index;
+    this.#onChange();
+  }
+
+  #storePosition(): void {
+    this.#meta.set("applied_index", this.#applied);
+    this.#meta.set("time_ms", this.#timeMs);
+  }
+
+  close(): void {
+    this.#db.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+function toDatabase(row: CatalogRow): DatabaseMessage {
+  return create(DatabaseSchema, { name: row.name, createTime: timestampFromMs(row.createMs) });
+}

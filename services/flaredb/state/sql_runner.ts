@@ -1,0 +1,355 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { Fault, fault, invalidField } from "@ultracloud/base";
+import type { ResultSetSchema, Statement, Value } from "@ultracloud/proto/flaredb/v1";
+import { authorizerCodes, type Database } from "@ultracloud/sqlite";
+import type { SQLInputValue, StatementSync } from "node:sqlite";
+import { planCost, type PlanRow } from "../domain/plan_cost.ts";
+import { actions, completionFunction, refusal, type SqlContext, type SqlMode } from "../domain/sql_rules.ts";
+import { readStatement, type StatementText } from "../domain/sql_text.ts";
+import type { FrozenInputs } from "./frozen_functions.ts";
+import { bindings, checkParameters, toValue } from "./sql_values.ts";
+
+export type ResultSet = MessageInitShape<typeof ResultSetSchema>;
+
+export interface RunLimits {
+  readonly rowsMax: number;
+  readonly bytesMax: number;
+  /** Asked between rows; throws when the statement has run for too long. */
+  readonly tick?: () => void;
+}
+
+interface Prepared {
+  /** `effect`: no rows; `returning`: changes with rows; `query`: a SELECT; `listing`: a pragma or a plan, few rows. */
+  readonly kind: "effect" | "returning" | "query" | "listing";
+  readonly statement: StatementSync;
+  readonly columns: string[];
+  readonly types: string[];
+}
+
+interface Plan {
+  readonly plan: readonly PlanRow[];
+  /** Tables the statement reads. */
+  readonly tables: readonly string[];
+}
+
+interface ResultRow {
+  readonly values: Value[];
+}
+
+/** Texts whose reading is remembered; statements come again and again. */
+const textsMax = 1_000;
+const statementsMax = 256;
+const rowBytes = 16;
+/** Rows counted exactly before a table counts as larger than any budget. */
+const countMax = 100_000_000;
+
+/** SQLite's result codes that say that the disk, the memory or the process is at fault and not the statement. */
+const fatalCodes: ReadonlySet<number> = new Set([
+  2, // INTERNAL
+  5, // BUSY
+  6, // LOCKED
+  7, // NOMEM
+  8, // READONLY
+  10, // IOERR
+  11, // CORRUPT
+  13, // FULL
+  14, // CANTOPEN
+  15, // PROTOCOL
+  21, // MISUSE
+  26, // NOTADB
+]);
+
+interface SqliteError extends Error {
+  readonly code?: string;
+  readonly errcode?: number;
+  readonly errstr?: string;
+}
+
+/** Runs callers' SQL on a connection that also holds the store's own tables. */
+export class SqlRunner {
+  readonly #db: Database;
+  readonly #inputs: FrozenInputs;
+  readonly #texts = new Map<string, StatementText>();
+  readonly #statements = new Map<string, Prepared>();
+  /** Undefined for statements without scans. */
+  readonly #plans = new Map<string, Plan | undefined>();
+  #context: SqlContext | undefined;
+  #refused = "";
+  #tables = new Set<string>();
+  #wrote = false;
+  #completed = false;
+
+  constructor(db: Database, inputs: FrozenInputs) {
+    this.#db = db;
+    this.#inputs = inputs;
+    // Always set and switched by context: SQLite asks again whenever it prepares anew after a change of the schema.
+    db.authorizer((action, arg1, arg2, database, source) => {
+      if (this.#context === undefined) return authorizerCodes.ok;
+      if (action === actions.read && arg1 !== null) this.#tables.add(arg1);
+      this.#wrote ||= action === actions.insert || action === actions.update || action === actions.delete;
+      const reason = refusal({ action, arg1, arg2, database, source }, this.#context);
+      if (reason === undefined) return authorizerCodes.ok;
+      this.#refused = reason;
+      return authorizerCodes.deny;
+    });
+    db.function(completionFunction, () => {
+      this.#completed = true;
+      return null;
+    });
+    db.exec("CREATE TEMP TABLE IF NOT EXISTS uc_rowid(id INTEGER PRIMARY KEY)");
+  }
+
+  /** Forgets prepared statements; needed after the database was replaced or the schema was rolled back. */
+  forget(): void {
+    this.#statements.clear();
+    this.#plans.clear();
+  }
+
+  /** changes() and last_insert_rowid() must not tell what an earlier entry did: a restarted replica would not know. */
+  forgetLastInsert(): void {
+    this.#db.exec("INSERT OR REPLACE INTO temp.uc_rowid VALUES(0)");
+  }
+
+  /** Checks the text and binds the parameters' shapes without running anything. */
+  check(statement: Statement, mode: SqlMode, field: string): StatementText {
+    let text = this.#texts.get(statement.sql);
+    if (text === undefined) {
+      text = readStatement(statement.sql, field);
+      if (this.#texts.size >= textsMax) this.#texts.delete(this.#texts.keys().next().value!);
+      this.#texts.set(statement.sql, text);
+    }
+    if (mode === "read" && (text.class === "write" || text.class === "schema")) {
+      throw invalidField(`${field}.sql`, "Cannot change anything in a query: wanted Execute", "sql_read_only");
+    }
+    checkParameters(statement, text, field);
+    return text;
+  }
+
+  /**
+   * Refuses a statement whose plan may visit more rows than `rowsMax`. A statement that cannot be planned yet, as
+   * what it uses is made earlier in the same batch, passes: running it tells.
+   */
+  checkCost(text: StatementText, mode: SqlMode, rowsMax: number, field: string): void {
+    if (text.class === "pragma" || text.class === "schema" || text.class === "explain") return;
+    const planned = this.#plan(text, mode);
+    if (planned === undefined) return;
+    const { plan, tables } = planned;
+    const estimate = (rows: (table: string) => number) => {
+      const largest = () => Math.max(1, ...tables.map(rows));
+      // Scans of an alias are named after it: then the largest table of the statement counts.
+      return planCost(plan, text.bounded, (name) => tables.includes(name) ? rows(name) : largest());
+    };
+    // Row ids are at hand; counting is for the rare statement that seems to be too much.
+    if (estimate((table) => this.#lastRowid(table)) <= rowsMax) return;
+    const cost = estimate((table) => this.#count(table, rowsMax));
+    if (cost <= rowsMax) return;
+    throw fault(
+      "resource_exhausted",
+      "sql_too_costly",
+      `Cannot run the statement as its plan visits about ${cost.toExponential(1)} rows: wanted at most ${rowsMax}`,
+      { field: `${field}.sql` },
+    );
+  }
+
+  /** The plan of a statement that scans; undefined when it does not, or cannot be planned. */
+  #plan(text: StatementText, mode: SqlMode): Plan | undefined {
+    const key = `${mode} ${text.sql}`;
+    if (this.#plans.has(key)) return this.#plans.get(key);
+    this.#tables = new Set();
+    let rows: PlanRow[];
+    try {
+      const explain = `EXPLAIN QUERY PLAN ${text.sql}`;
+      rows = this.#as(text, mode, () => this.#db.raw.prepare(explain).all() as unknown as PlanRow[]);
+    } catch (error) {
+      if (error instanceof Fault) throw error;
+      return undefined;
+    }
+    const plan = rows.map((row) => ({ id: Number(row.id), parent: Number(row.parent), detail: row.detail }));
+    const scans = plan.some((row) => row.detail.startsWith("SCAN "));
+    const planned = scans ? { plan, tables: [...this.#tables] } : undefined;
+    if (this.#plans.size >= statementsMax) this.#plans.delete(this.#plans.keys().next().value!);
+    this.#plans.set(key, planned);
+    return planned;
+  }
+
+  #lastRowid(table: string): number {
+    try {
+      const row = this.#db.raw.prepare(`SELECT max(_rowid_) AS n FROM "${table.replaceAll('"', '""')}"`).get();
+      return Number((row as { n: bigint | number | null }).n ?? 0);
+    } catch {
+      return countMax;
+    }
+  }
+
+  #count(table: string, max: number): number {
+    try {
+      const name = table.replaceAll('"', '""');
+      const row = this.#db.raw.prepare(`SELECT count(*) AS n FROM (SELECT 1 FROM "${name}" LIMIT ${max + 1})`).get();
+      return Number((row as { n: bigint | number }).n);
+    } catch {
+      return 1;
+    }
+  }
+
+  /**
+   * Runs one statement.
+   *
+   * @throws {Fault} `sql_error` with SQLite's code and text, `sql_refused`, `rows_too_many`. Anything else is a
+   * failure of the machine.
+   */
+  run(statement: Statement, mode: SqlMode, limits: RunLimits, field: string): ResultSet {
+    const text = this.check(statement, mode, field);
+    this.#inputs.failure = undefined;
+    try {
+      return this.#as(text, mode, () => this.#step(this.#prepare(text, mode), statement, text, limits));
+    } catch (error) {
+      throw this.#explain(error, field);
+    } finally {
+      // Columns were read when statements were prepared.
+      if (text.class === "schema") this.forget();
+    }
+  }
+
+  #as<T>(text: StatementText, mode: SqlMode, work: () => T): T {
+    this.#context = { mode, schema: text.class === "schema", bounded: text.bounded };
+    this.#refused = "";
+    try {
+      return work();
+    } finally {
+      this.#context = undefined;
+    }
+  }
+
+  #prepare(text: StatementText, mode: SqlMode): Prepared {
+    // By mode: what a query may not do was decided when the statement was prepared.
+    const key = `${mode} ${text.sql}`;
+    let prepared = this.#statements.get(key);
+    if (prepared !== undefined) return prepared;
+    this.#wrote = false;
+    const statement = this.#prepareText(text.sql);
+    const columns = statement.columns() as unknown as readonly { name: string; type: string | null }[];
+    const base = {
+      columns: columns.map((column) => column.name),
+      types: columns.map((column) => column.type ?? ""),
+    };
+    if (columns.length === 0) prepared = { ...base, kind: "effect", statement };
+    else if (this.#wrote) prepared = { ...base, kind: "returning", statement };
+    else if (text.class !== "read") prepared = { ...base, kind: "listing", statement };
+    else {
+      const nulls = ", NULL".repeat(columns.length - 1);
+      const wrapped = `SELECT * FROM (\n${text.body}\n) UNION ALL SELECT ${completionFunction}()${nulls}`;
+      prepared = { ...base, kind: "query", statement: this.#prepareText(wrapped) };
+    }
+    if (this.#statements.size >= statementsMax) this.#statements.delete(this.#statements.keys().next().value!);
+    this.#statements.set(key, prepared);
+    return prepared;
+  }
+
+  #prepareText(sql: string): StatementSync {
+    const statement = this.#db.raw.prepare(sql);
+    statement.setReadBigInts(true);
+    (statement as unknown as { setReturnArrays(on: boolean): void }).setReturnArrays(true);
+    return statement;
+  }
+
+  #step(prepared: Prepared, statement: Statement, text: StatementText, limits: RunLimits): ResultSet {
+    const bound = bindings(statement, text) as SQLInputValue[];
+    const { columns, types } = prepared;
+    switch (prepared.kind) {
+      case "effect": {
+        const { changes, lastInsertRowid } = prepared.statement.run(...bound);
+        // Changes of the schema leave the count of the statement before.
+        return text.class === "schema" ? {} : { rowsAffected: BigInt(changes), lastInsertId: BigInt(lastInsertRowid) };
+      }
+      case "listing":
+        return { columns, types, rows: collect(prepared.statement.all(...bound), limits) };
+      case "query":
+        return { columns, types, rows: this.#query(prepared.statement, bound, limits) };
+      case "returning": {
+        const rows = this.#returning(prepared.statement, bound, limits);
+        const last = this.#own(() =>
+          this.#db.get<{ n: number; id: number | bigint }>("SELECT changes() AS n, last_insert_rowid() AS id")!
+        );
+        return { columns, types, rows, rowsAffected: BigInt(last.n), lastInsertId: BigInt(last.id) };
+      }
+    }
+  }
+
+  /**
+   * Rows as they come, so that the limits hold before memory is used. The iterator of node:sqlite ends in silence when
+   * a step fails: the query has an arm after its last row that says that it got there.
+   */
+  #query(statement: StatementSync, bound: SQLInputValue[], limits: RunLimits): ResultRow[] {
+    this.#completed = false;
+    const rows = collect(statement.iterate(...bound), limits, () => this.#completed);
+    // Once more in one go, for the failure.
+    if (!this.#completed) statement.all(...bound);
+    return rows;
+  }
+
+  /**
+   * SQLite makes every change before it returns the first row, and a row for each: none means that nothing changed or
+   * that the statement failed, which only running it in one go tells.
+   */
+  #returning(statement: StatementSync, bound: SQLInputValue[], limits: RunLimits): ResultRow[] {
+    this.#own(() => this.#db.exec("SAVEPOINT uc_returning"));
+    try {
+      const rows = collect(statement.iterate(...bound), limits);
+      if (rows.length > 0) return rows;
+      this.#own(() => this.#db.exec("ROLLBACK TO uc_returning"));
+      return collect(statement.all(...bound), limits);
+    } finally {
+      this.#own(() => this.#db.exec("RELEASE uc_returning"));
+    }
+  }
+
+  /** A statement of the store itself in the middle of a caller's. */
+  #own<T>(work: () => T): T {
+    const context = this.#context;
+    this.#context = undefined;
+    try {
+      return work();
+    } finally {
+      this.#context = context;
+    }
+  }
+
+  /** The failure as the caller may see it; anything that is not the statement's fault stays what it is. */
+  #explain(error: unknown, field: string): unknown {
+    if (this.#inputs.failure !== undefined) return this.#inputs.failure;
+    if (error instanceof Fault || !(error instanceof Error)) return error;
+    const { code, errcode, errstr, message } = error as SqliteError;
+    if (this.#refused !== "" && /not authorized|prohibited/.test(message)) {
+      return invalidField(`${field}.sql`, `Cannot run the statement: ${this.#refused}`, "sql_refused");
+    }
+    if (code !== "ERR_SQLITE_ERROR" || (errcode !== undefined && fatalCodes.has(errcode & 0xff))) return error;
+    return fault("invalid_argument", "sql_error", `Cannot run the statement: ${message || errstr || "SQL error"}`, {
+      field: `${field}.sql`,
+      metadata: { sqlite_code: String(errcode ?? 1), sqlite_text: errstr ?? "SQL logic error" },
+    });
+  }
+}
+
+/** Rows within the limits. `completed` says that the row just read is not one of them and the last. */
+function collect(rows: unknown, limits: RunLimits, completed?: () => boolean): ResultRow[] {
+  const collected: ResultRow[] = [];
+  let bytes = 0;
+  for (const row of rows as Iterable<readonly unknown[]>) {
+    if (completed?.()) break;
+    bytes += rowBytes;
+    const values = row.map((value) => {
+      bytes += typeof value === "string" || value instanceof Uint8Array ? value.length : 8;
+      return toValue(value);
+    });
+    if (collected.length >= limits.rowsMax || bytes > limits.bytesMax) {
+      throw fault(
+        "resource_exhausted",
+        "rows_too_many",
+        `Cannot answer more than ${limits.rowsMax} rows or ${limits.bytesMax} bytes: wanted a LIMIT`,
+      );
+    }
+    collected.push({ values });
+    limits.tick?.();
+  }
+  return collected;
+}

@@ -1,0 +1,41 @@
+import { type Database, openDatabase } from "@ultracloud/sqlite";
+
+/** The whole content, readable by a file and by memory alike. */
+export function contentOf(db: Database): Uint8Array {
+  const bytes = db.serialize().slice();
+  // Bytes 18 and 19 of the header say that there is a write-ahead log beside; a copy has none.
+  bytes[18] = 1;
+  bytes[19] = 1;
+  return bytes;
+}
+
+/**
+ * Opens a database with this content in the place of the one at `path`, which must be closed: closing has written its
+ * write-ahead log back, so that the old content or the new one is there whenever the process ends.
+ */
+export function replaceContent(path: string, bytes: Uint8Array): Database {
+  if (path === ":memory:") {
+    const db = openDatabase(path);
+    (db.raw as unknown as { deserialize(bytes: Uint8Array): void }).deserialize(bytes);
+    return db;
+  }
+  const next = `${path}.new`;
+  {
+    using file = Deno.openSync(next, { write: true, create: true, truncate: true });
+    for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
+    file.syncDataSync();
+  }
+  Deno.renameSync(next, path);
+  return openDatabase(path);
+}
+
+/** Removes the database and what lies beside it; nothing is left to do when it is gone. */
+export function removeFiles(path: string): void {
+  for (const suffix of ["-wal", "-shm", ".new", ""]) {
+    try {
+      Deno.removeSync(path + suffix);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
+  }
+}

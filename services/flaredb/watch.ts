@@ -1,0 +1,59 @@
+import { type Clock, fault } from "@ultracloud/base";
+import { pageBytesDefault } from "./domain/bounds.ts";
+import type { ChangePage } from "./state/changes.ts";
+import type { DatabaseMachine } from "./state/database_machine.ts";
+
+/** A watch without changes says this often how far it is, so that resuming does not fall behind what is held. */
+const progressEveryMs = 10_000;
+
+/**
+ * Changes after `after` in order, whole entries at a time; 0 means from now on. The first answer says from where. A
+ * reader that takes its time holds up nobody: what it missed is read from the change table, or refused as compacted.
+ */
+export async function* watchChanges(
+  options: { readonly bucket: string; readonly prefix: string; readonly after: number },
+  machine: DatabaseMachine,
+  clock: Clock,
+  signal: AbortSignal,
+): AsyncGenerator<ChangePage> {
+  const { bucket, prefix } = options;
+  let at = options.after === 0 ? machine.appliedIndex() : options.after;
+  if (at > machine.appliedIndex()) {
+    throw fault(
+      "out_of_range",
+      "future_index",
+      `Cannot watch after index ${at} as the database is at ${machine.appliedIndex()}: wanted an index that it answered`,
+    );
+  }
+  let wake: (() => void) | undefined;
+  const stop = machine.onApplied(() => wake?.());
+  try {
+    yield { index: at, changes: [] };
+    let toldMs = clock.monotonicMs();
+    while (true) {
+      signal.throwIfAborted();
+      if (machine.closed) {
+        throw fault("not_found", "database_not_found", "Cannot go on watching as the database is gone");
+      }
+      const page = machine.changes.read(bucket, prefix, at, machine.appliedIndex(), pageBytesDefault);
+      const late = clock.monotonicMs() - toldMs >= progressEveryMs;
+      if (page.changes.length > 0 || (late && page.index > at)) {
+        yield page;
+        toldMs = clock.monotonicMs();
+      }
+      at = page.index;
+      if (at < machine.appliedIndex()) continue;
+      await new Promise<void>((resolve, reject) => {
+        const abort = () => reject(signal.reason);
+        wake = () => {
+          signal.removeEventListener("abort", abort);
+          resolve();
+        };
+        signal.addEventListener("abort", abort, { once: true });
+      });
+      wake = undefined;
+    }
+  } finally {
+    stop();
+  }
+}
