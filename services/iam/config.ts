@@ -1,0 +1,25 @@
+import { baseShape } from "@ultracloud/config";
+import { z } from "zod";
+
+export const configSchema = z.strictObject({
+  ...baseShape,
+  peers: z.strictObject({
+    flaredb: z.array(z.url()).min(1).describe("Where records live"),
+  }),
+  mode: z.enum(["dev", "production"]).default("production").describe(
+    "production refuses to start without explicit secrets; dev makes the missing ones in its state directory",
+  ),
+  issuer: z.url().default("http://127.0.0.1:7120").describe("`iss` of user tokens, and where discovery answers"),
+  adminTokenFile: z.string().min(1).optional().describe("Token that gets the first administrator in"),
+  signingKeyFile: z.string().min(1).optional().describe("Private Ed25519 JWK that seeds an empty keyring"),
+  masterKeyFile: z.string().min(1).optional().describe(
+    "32 bytes in base64 or hex that seal stored secrets; IAM_CRED_MASTER_KEY and IAM_CRED_MASTER_KEY_FILE come first",
+  ),
+  // Short, as a service without policy cannot refuse a revoked one.
+  accessTtlMs: z.number().int().min(60_000).max(3_600_000).default(900_000).describe("Life of an access token"),
+  loginTtlMs: z.number().int().min(60_000).max(2_592_000_000).default(604_800_000).describe(
+    "Life of a login, however often it is refreshed",
+  ),
+});
+
+export type IamConfig = z.infer<typeof configSchema>;

@@ -1,0 +1,56 @@
+import type { Clock, Rng } from "@ultracloud/base";
+import type { Logger } from "@ultracloud/observe";
+import type { Platform, TransactOptions, Tx } from "@ultracloud/platform";
+import type { Access } from "./access.ts";
+import { bindingKind, rowKeys } from "./kinds.ts";
+import type { PolicyStore } from "./policy_store.ts";
+import type { Sealer } from "./seal.ts";
+import type { TokenMaker } from "./tokens.ts";
+
+/** What handlers share. */
+export interface Core {
+  readonly platform: Platform;
+  readonly policy: PolicyStore;
+  readonly access: Access;
+  readonly tokens: TokenMaker;
+  readonly sealer: Sealer;
+  readonly clock: Clock;
+  readonly rng: Rng;
+  readonly log: Logger;
+}
+
+/** A transaction that changes policy. When it answers, the change is in force in this replica. */
+export async function changePolicy<T>(
+  core: Core,
+  fn: (tx: Tx) => Promise<T>,
+  o: TransactOptions<T> = {},
+): Promise<T> {
+  const answer = await core.platform.transact(async (tx) => {
+    const done = await fn(tx);
+    tx.putRow(rowKeys.policy, { changedMs: tx.nowMs });
+    return done;
+  }, o);
+  // It is committed: failing now would be a lie, and the store is asked again within a second.
+  await core.policy.refresh().catch((error) => core.log.warn("cannot read policy after a change", { error }));
+  return answer;
+}
+
+/** Removes every binding of a principal. */
+export async function dropBindingsOf(tx: Tx, principal: string): Promise<void> {
+  const prefix = rowKeys.bound(principal);
+  for (const { key } of await tx.rows(prefix)) await dropBinding(tx, key.slice(prefix.length));
+}
+
+/** Removes every binding whose scope belongs to the organisation or project, so that a later namesake gets none. */
+export async function dropBindingsAt(tx: Tx, owner: string): Promise<void> {
+  for (const binding of await tx.list(bindingKind, owner)) await dropBinding(tx, binding.id);
+}
+
+/** Removes a binding with the rows that point at it; no binding is no error. */
+export async function dropBinding(tx: Tx, id: string): Promise<void> {
+  const binding = await tx.findById(bindingKind, id);
+  if (!binding) return;
+  tx.remove(bindingKind, binding);
+  tx.deleteRow(rowKeys.bound(binding.value.principal, id));
+  if (binding.value.roleId !== "") tx.deleteRow(rowKeys.roleUse(binding.value.roleId, id));
+}

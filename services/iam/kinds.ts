@@ -1,0 +1,73 @@
+import { createHash } from "node:crypto";
+import { defineKind } from "@ultracloud/platform";
+
+export interface Org {
+  readonly displayName: string;
+}
+export interface Project {
+  readonly displayName: string;
+}
+export interface User {
+  readonly email: string;
+  readonly disabled: boolean;
+  /** As `hashPassword` writes it; empty: no password login. */
+  readonly password: string;
+}
+export interface ServiceAccount {
+  readonly disabled: boolean;
+}
+export interface ApiKey {
+  readonly serviceAccountId: string;
+  /** SHA-256 of the secret, base64url. */
+  readonly secretHash: string;
+  readonly expiresAtMs: number;
+}
+export interface Role {
+  readonly permissions: readonly string[];
+}
+export interface Binding {
+  readonly principal: string;
+  readonly role: string;
+  /** Of an organisation's own role; empty for a built-in one. */
+  readonly roleId: string;
+  readonly scope: string;
+  readonly deny: boolean;
+}
+
+export const orgKind = defineKind<Org>({ name: "org", prefix: "org", title: "organisation" });
+export const projectKind = defineKind<Project>({ name: "project", prefix: "prj" });
+/** Users of "" run the cluster. */
+export const userKind = defineKind<User>({ name: "user", prefix: "usr" });
+export const accountKind = defineKind<ServiceAccount>({ name: "service_account", prefix: "sa" });
+/** In the project of its service account; its name is nobody's business. */
+export const keyKind = defineKind<ApiKey>({ name: "api_key", prefix: "key", title: "API key" });
+export const roleKind = defineKind<Role>({ name: "role", prefix: "role" });
+/** In the project or organisation of its scope; its name is a digest of what it says. */
+export const bindingKind = defineKind<Binding>({ name: "binding", prefix: "bind" });
+
+/** Rows beside the records. */
+export const rowKeys = {
+  /** Written with every change of policy: its version is the policy's. */
+  policy: "policy",
+  /** Sealed signing keys. */
+  signingKeys: "signkey|",
+  /** Tokens of the principal issued before are refused. */
+  revoked: (principal: string) => `revoked|${principal}`,
+  /** Bindings of a principal. */
+  bound: (principal: string, bindingId = "") => `bound|${principal}|${bindingId}`,
+  /** Bindings that use an organisation's own role. */
+  roleUse: (roleId: string, bindingId = "") => `roleuse|${roleId}|${bindingId}`,
+  refresh: (family: string) => `refresh|${family}`,
+  failedLogins: (org: string, user: string) => `login|${org}|${user}`,
+} as const;
+
+/** "user:usr_..." and "service_account:sa_...": what tokens and bindings name. */
+export const principalOf = {
+  user: (id: string) => `user:${id}`,
+  serviceAccount: (id: string) => `service_account:${id}`,
+} as const;
+
+/** One binding says one thing once. */
+export function bindingName(scope: string, principal: string, role: string, deny: boolean): string {
+  return createHash("sha256").update(JSON.stringify([scope, principal, role, deny])).digest("hex").slice(0, 40);
+}

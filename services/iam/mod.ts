@@ -1,0 +1,3 @@
+/** Identity, tokens and authorisation. */
+export { loadSecrets, type Secrets, type SecretSources } from "./bootstrap.ts";
+export { createIam, type Iam, type IamDeps, type IamOptions } from "./service.ts";

@@ -1,0 +1,104 @@
+import { builtinRoles, checkPermission, isBuiltinRole } from "@ultracloud/authz";
+import { checkName, fault, invalidField } from "@ultracloud/base";
+import { idempotencyOf } from "@ultracloud/platform";
+import {
+  BindingSchema,
+  CreateBindingRequestSchema,
+  CreateRoleRequestSchema,
+  DeleteBindingRequestSchema,
+  DeleteBindingResponseSchema,
+  DeleteRoleRequestSchema,
+  DeleteRoleResponseSchema,
+  RoleSchema,
+  RoleService,
+} from "@ultracloud/proto/iam/v1";
+import { bind, type BoundService } from "@ultracloud/rpc";
+import { createBinding, deleteBinding, listBindings } from "./bindings.ts";
+import { changePolicy, type Core } from "./core.ts";
+import { orgOrRootScope, orgScope, parseScope } from "./domain/scope.ts";
+import { roleKind, rowKeys } from "./kinds.ts";
+import { orgForChild } from "./orgs.ts";
+import { toBinding, toRole } from "./wire.ts";
+
+/** Every decision may look at all of them. */
+const permissionsPerRoleMax = 256;
+
+const builtin = (name: string) => ({ name, org: "", permissions: [...builtinRoles[name]!], builtIn: true, etag: "" });
+
+export function roleService(core: Core): BoundService {
+  const { platform } = core;
+  return bind(RoleService, {
+    createRole(request, context) {
+      const name = checkName(request.name, "name");
+      if (isBuiltinRole(name)) {
+        throw invalidField("name", `Cannot use ${name} as the name of a role: every cluster has one`, "invalid_name");
+      }
+      const permissions = checkPermissions(request.permissions);
+      return changePolicy(core, async (tx) => {
+        const org = await orgForChild(tx, request.org);
+        return toRole(await tx.create(roleKind, { project: org.name, name, value: { permissions } }));
+      }, { idempotency: idempotencyOf(context, CreateRoleRequestSchema, request, RoleSchema) });
+    },
+    async getRole(request) {
+      if (isBuiltinRole(request.name)) return builtin(request.name);
+      return toRole(await platform.get(roleKind, request.org, request.name));
+    },
+    async listRoles(request) {
+      const own = request.org === "" ? [] : await platform.list(roleKind, request.org);
+      return { roles: [...Object.keys(builtinRoles).map(builtin), ...own.map(toRole)] };
+    },
+    deleteRole(request, context) {
+      return changePolicy(core, async (tx) => {
+        const role = await tx.get(roleKind, request.org, request.name);
+        await tx.guard(role.id);
+        // A later role of the same name would be given to whoever is still bound to this one.
+        if ((await tx.rows(rowKeys.roleUse(role.id))).length > 0) {
+          throw fault(
+            "failed_precondition",
+            "role_in_use",
+            `Cannot delete role ${role.name} as bindings use it: wanted none`,
+          );
+        }
+        tx.remove(roleKind, role);
+        return {};
+      }, { idempotency: idempotencyOf(context, DeleteRoleRequestSchema, request, DeleteRoleResponseSchema) });
+    },
+    async createBinding(request, context) {
+      const { principal, role, deny } = request;
+      const scope = parseScope(request.scope);
+      const idempotency = idempotencyOf(context, CreateBindingRequestSchema, request, BindingSchema);
+      const create = await createBinding(core, context.principal, { principal, role, scope, deny });
+      return await changePolicy(core, async (tx) => toBinding(await create(tx)), { idempotency });
+    },
+    async listBindings(request) {
+      return { bindings: (await listBindings(core, parseScope(request.scope))).map(toBinding) };
+    },
+    async deleteBinding(request, context) {
+      const scope = parseScope(request.scope);
+      const idempotency = idempotencyOf(context, DeleteBindingRequestSchema, request, DeleteBindingResponseSchema);
+      const remove = await deleteBinding(core, context.principal, scope, request.id);
+      return await changePolicy(core, async (tx) => {
+        await remove(tx);
+        return {};
+      }, { idempotency });
+    },
+  }, {
+    createRole: { resource: "role", action: "create", scope: (r) => orgScope(r.org) },
+    getRole: { resource: "role", action: "get", scope: (r) => orgOrRootScope(r.org) },
+    listRoles: { resource: "role", action: "list", scope: (r) => orgOrRootScope(r.org) },
+    deleteRole: { resource: "role", action: "delete", scope: (r) => orgScope(r.org) },
+    createBinding: { resource: "binding", action: "create", scope: (r) => parseScope(r.scope).text },
+    listBindings: { resource: "binding", action: "list", scope: (r) => parseScope(r.scope).text },
+    deleteBinding: { resource: "binding", action: "delete", scope: (r) => parseScope(r.scope).text },
+  });
+}
+
+function checkPermissions(permissions: readonly string[]): string[] {
+  if (permissions.length === 0 || permissions.length > permissionsPerRoleMax) {
+    throw invalidField(
+      "permissions",
+      `Cannot make a role of ${permissions.length} permissions: wanted 1 to ${permissionsPerRoleMax}`,
+    );
+  }
+  return [...new Set(permissions.map((text, i) => checkPermission(text, `permissions.${i}`)))];
+}
