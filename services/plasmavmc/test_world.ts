@@ -1,0 +1,361 @@
+import assert from "node:assert/strict";
+import { create } from "@bufbuild/protobuf";
+import type { Client } from "@connectrpc/connect";
+import { Fault, fault, seededRng, systemClock, utf8 } from "@ultracloud/base";
+import { noopLogger } from "@ultracloud/observe";
+import { buckets, type KvBackend, memoryBackend, openPlatform, type Platform } from "@ultracloud/platform";
+import { type Operation, OperationService, OperationState } from "@ultracloud/proto/common/v1";
+import {
+  FlavorService,
+  HypervisorType,
+  ImageFormat,
+  ImageService,
+  NodeService,
+  VmService,
+  VmState,
+} from "@ultracloud/proto/plasmavmc/v1";
+import {
+  type Port,
+  PortSchema,
+  PortService,
+  Protocol,
+  SecurityGroupSchema,
+  type SecurityGroupService,
+  SubnetSchema,
+  type SubnetService,
+} from "@ultracloud/proto/prismnet/v1";
+import { VmAgentService } from "@ultracloud/proto/vmagent/v1";
+import { bind } from "@ultracloud/rpc";
+import { inProcessClient } from "@ultracloud/testing";
+import type { AgentClient, NetworkClients } from "./control.ts";
+import { allocationKey, quotaKey } from "./kinds.ts";
+import { openLocalImages } from "./local_images.ts";
+import { bundle } from "./test_bundles.ts";
+import { localLeases } from "./node_leases.ts";
+import { localQuota, type QuotaLimits } from "./quota.ts";
+import { createPlasmavmc } from "./service.ts";
+
+/** The world around plasmavmc for its tests: workers and a network that keep their state over its restarts. */
+
+export const project = "acme/prod";
+const gib = 1024 ** 3;
+
+interface FakeVm {
+  state: VmState;
+  generation: bigint;
+}
+
+/** A worker's agent that runs nothing but keeps the contract. */
+export class FakeAgent {
+  readonly vms = new Map<string, FakeVm>();
+  readonly calls: string[] = [];
+  /** Runs before a call is served; throw to fail it. */
+  hook: (call: string, signal: AbortSignal) => Promise<void> | void = () => {};
+  readonly client: AgentClient;
+
+  constructor() {
+    const open = { public: "a test's agent" };
+    const enter = async (call: string, signal: AbortSignal) => {
+      this.calls.push(call);
+      await this.hook(call, signal);
+    };
+    const vmOf = (vmId: string) => {
+      const vm = this.vms.get(vmId);
+      if (!vm) throw fault("not_found", "vm_not_found", `Cannot find VM ${vmId} on this worker`);
+      return vm;
+    };
+    const view = (vmId: string) => ({ vmId, ...vmOf(vmId), startedTime: { seconds: 1n, nanos: 0 } });
+    const service = bind(VmAgentService, {
+      ensureVm: async ({ spec }, { signal }) => {
+        await enter("ensure", signal);
+        const present = this.vms.get(spec!.vmId);
+        if (present && present.generation > spec!.generation) throw fault("aborted", "stale_spec", "Cannot go back");
+        this.vms.set(spec!.vmId, { state: VmState.RUNNING, generation: spec!.generation });
+        return view(spec!.vmId);
+      },
+      stopVm: async ({ vmId }, { signal }) => {
+        await enter("stop", signal);
+        vmOf(vmId).state = VmState.STOPPED;
+        return view(vmId);
+      },
+      rebootVm: async ({ vmId }, { signal }) => {
+        await enter("reboot", signal);
+        return view(vmId);
+      },
+      deleteVm: async ({ vmId }, { signal }) => {
+        await enter("delete", signal);
+        this.vms.delete(vmId);
+        return {};
+      },
+      getVm: ({ vmId }) => view(vmId),
+      listVms: () => ({ vms: [...this.vms.keys()].map(view) }),
+      readConsole: async ({ vmId, offset }, { signal }) => {
+        await enter("console", signal);
+        vmOf(vmId);
+        const all = utf8.encode("hello from the guest\n");
+        const data = all.subarray(Number(offset));
+        return { offset, data, nextOffset: BigInt(all.length) };
+      },
+    }, {
+      ensureVm: open,
+      stopVm: open,
+      rebootVm: open,
+      deleteVm: open,
+      getVm: open,
+      listVms: open,
+      readConsole: open,
+    });
+    this.client = inProcessClient(VmAgentService, [service]);
+  }
+}
+
+/** Ports of prismnet, as far as plasmavmc uses them. */
+export class FakeNetwork {
+  readonly ports = new Map<string, Port>();
+  hook: (call: string) => Promise<void> | void = () => {};
+  readonly clients: NetworkClients;
+
+  constructor() {
+    const portOf = (name: string) => {
+      const port = this.ports.get(name);
+      if (!port) throw fault("not_found", "port_not_found", `Cannot find port ${name}`);
+      return port;
+    };
+    const known = (name: string, names: readonly string[]) => {
+      if (!names.includes(name)) throw fault("not_found", "not_found", `Cannot find ${name}`);
+      return { meta: { id: `${name}_id`, name } };
+    };
+    const service = bind(PortService, {
+      createPort: async (request) => {
+        await this.hook("createPort");
+        if (this.ports.has(request.name)) throw fault("already_exists", "port_exists", "Cannot create it twice");
+        const port = create(PortSchema, {
+          meta: { id: `port_${request.name}`, name: request.name },
+          macAddress: "52:54:00:00:00:01",
+          ipAddress: "10.0.0.2",
+        });
+        this.ports.set(request.name, port);
+        return port;
+      },
+      getPort: ({ port }) => portOf(port),
+      listPorts: () => ({ ports: [...this.ports.values()] }),
+      setPortSecurityGroups: ({ port }) => portOf(port),
+      bindPort: async ({ port, host }) => {
+        await this.hook("bindPort");
+        const bound = portOf(port);
+        if (bound.host !== "" && bound.host !== host) {
+          throw fault("failed_precondition", "port_bound", "Cannot bind it");
+        }
+        bound.host = host;
+        bound.binding = create(PortSchema, {
+          binding: {
+            engine: {
+              case: "user",
+              value: {
+                cidr: "10.0.0.0/24",
+                gatewayIp: "10.0.0.1",
+                dnsIp: "10.0.0.254",
+                forwards: [{ protocol: Protocol.TCP, hostIp: "127.0.0.1", hostPort: 20000, guestPort: 80 }],
+              },
+            },
+          },
+        }).binding!;
+        return bound;
+      },
+      unbindPort: async ({ port }) => {
+        await this.hook("unbindPort");
+        portOf(port).host = "";
+        return portOf(port);
+      },
+      deletePort: async ({ port }) => {
+        await this.hook("deletePort");
+        if (portOf(port).host !== "") throw fault("failed_precondition", "port_bound", "Cannot delete it");
+        this.ports.delete(port);
+        return {};
+      },
+    }, {
+      createPort: { public: "a test's network" },
+      getPort: { public: "a test's network" },
+      listPorts: { public: "a test's network" },
+      setPortSecurityGroups: { public: "a test's network" },
+      bindPort: { public: "a test's network" },
+      unbindPort: { public: "a test's network" },
+      deletePort: { public: "a test's network" },
+    });
+    this.clients = {
+      ports: inProcessClient(PortService, [service]),
+      subnets: {
+        getSubnet: ({ subnet }: { subnet: string }) =>
+          Promise.resolve().then(() => create(SubnetSchema, known(subnet, ["front", "back"]))),
+      } as unknown as Client<typeof SubnetService>,
+      groups: {
+        getSecurityGroup: ({ securityGroup }: { securityGroup: string }) =>
+          Promise.resolve().then(() => create(SecurityGroupSchema, known(securityGroup, ["web"]))),
+      } as unknown as Client<typeof SecurityGroupService>,
+    };
+  }
+}
+
+type Memory = ReturnType<typeof memoryBackend>;
+
+/** What outlives a plasmavmc process. */
+export class World implements AsyncDisposable {
+  readonly kv: Memory = memoryBackend({ clock: systemClock });
+  readonly agents = new Map<string, FakeAgent>();
+  readonly network = new FakeNetwork();
+  /** Moves on only when a test says so, for leases. */
+  leaseMs = 0;
+  readonly leases = localLeases({ ttlMs: 1000 }, { clock: { monotonicMs: () => this.leaseMs } });
+  readonly dir: string;
+
+  private constructor(dir: string) {
+    this.dir = dir;
+  }
+
+  static async open(): Promise<World> {
+    return new World(await Deno.makeTempDir());
+  }
+
+  agent(name: string): FakeAgent {
+    let agent = this.agents.get(name);
+    if (!agent) this.agents.set(name, agent = new FakeAgent());
+    return agent;
+  }
+
+  /** A plasmavmc process over this world. */
+  async boot(o: { kv?: KvBackend; quota?: QuotaLimits; reconcileMs?: number; run?: boolean } = {}) {
+    const platform = openPlatform({ service: "plasmavmc", sagaPollMs: 20 }, {
+      kv: o.kv ?? this.kv,
+      clock: systemClock,
+      rng: seededRng(11),
+      log: noopLogger,
+    });
+    const limits = o.quota ?? { vms: 100, vcpus: 100, memoryBytes: 100 * gib, diskBytes: 100 * gib };
+    const { services, reconcile } = createPlasmavmc({
+      images: { bytesMax: 4 * 1024 ** 2, virtualBytesMax: 1024 ** 4 },
+      reconcileMs: o.reconcileMs ?? 20,
+      settleMs: 0,
+    }, {
+      platform,
+      images: await openLocalImages({ dir: this.dir }, { rng: seededRng(12) }),
+      quota: localQuota(limits, platform),
+      leases: this.leases,
+      network: this.network.clients,
+      agents: (url) => this.agent(new URL(url).hostname).client,
+    });
+    const stop = new AbortController();
+    const running = o.run === false ? Promise.resolve() : reconcile(stop.signal);
+    return {
+      platform,
+      services,
+      vms: inProcessClient(VmService, services),
+      images: inProcessClient(ImageService, services),
+      nodes: inProcessClient(NodeService, services),
+      flavors: inProcessClient(FlavorService, services),
+      operations: inProcessClient(OperationService, services),
+      async [Symbol.asyncDispose]() {
+        stop.abort(new Error("stopped"));
+        await running;
+      },
+    };
+  }
+
+  /** Everything a VM may hold, outside its record. */
+  async leftovers(platform: Platform): Promise<Record<string, unknown>> {
+    const row = (key: string) => platform.transact((tx) => tx.row<object>(key));
+    const rows = await this.kv.scan(buckets.rows, { limit: 1000 });
+    return {
+      active: this.kv.count(buckets.active),
+      ports: [...this.network.ports.keys()],
+      guests: [...this.agents.values()].flatMap((agent) => [...agent.vms.keys()]),
+      allocated: Object.keys(await row(allocationKey("node01")) ?? {}),
+      quota: Object.keys(await row(quotaKey(project)) ?? {}),
+      rows: rows.map((r) => r.key).filter((key) => key.startsWith("guest|") || key.startsWith("imageuse|")),
+    };
+  }
+
+  async [Symbol.asyncDispose]() {
+    await Deno.remove(this.dir, { recursive: true });
+  }
+}
+
+export const nothing = { active: 0, ports: [], guests: [], allocated: [], quota: [], rows: [] };
+
+export type Process = Awaited<ReturnType<World["boot"]>>;
+
+export async function register(
+  process: Process,
+  name: string,
+  o: { slots?: number; labels?: Record<string, string> } = {},
+) {
+  await process.nodes.registerNode({
+    node: {
+      name,
+      agentUrl: `http://${name}:7141`,
+      hypervisorType: HypervisorType.KVM,
+      accelerator: "tcg",
+      capacity: { vcpus: 8, memoryBytes: BigInt(8 * gib), diskBytes: BigInt(64 * gib), vmSlots: o.slots ?? 8 },
+      labels: o.labels ?? {},
+    },
+  });
+}
+
+export async function importImage(
+  process: Process,
+  o: { name?: string; content?: Uint8Array; format?: ImageFormat; sha256?: string; bytes?: bigint } = {},
+) {
+  const content = o.content ?? bundle();
+  return await process.images.importImage((async function* () {
+    yield {
+      part: {
+        case: "header" as const,
+        value: {
+          project,
+          name: o.name ?? "tiny",
+          format: o.format ?? ImageFormat.KERNEL_BUNDLE,
+          sha256: o.sha256 ?? "",
+          bytes: o.bytes ?? 0n,
+        },
+      },
+    };
+    for (let at = 0; at < content.length; at += 700) {
+      yield { part: { case: "chunk" as const, value: content.subarray(at, at + 700) } };
+    }
+  })());
+}
+
+/** Waits until the operation is over. */
+export async function over(process: Process, operation: Operation, signal?: AbortSignal): Promise<Operation> {
+  const request = { project, id: operation.id, timeoutMs: 20_000 };
+  const done = await process.operations.waitOperation(request, signal ? { signal } : {});
+  assert.ok(done.state >= OperationState.DONE, `operation is still at ${done.step}`);
+  return done;
+}
+
+export async function code(work: Promise<unknown>): Promise<string> {
+  try {
+    await work;
+  } catch (error) {
+    if (error instanceof Fault) return `${error.kind}/${error.code}`;
+    throw error;
+  }
+  return "ok";
+}
+
+/** Waits for a condition. */
+export async function until(what: string, holds: () => Promise<boolean> | boolean): Promise<void> {
+  const deadline = performance.now() + 10_000;
+  while (!await holds()) {
+    assert.ok(performance.now() < deadline, `never came true: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+export const vmRequest = {
+  project,
+  name: "web",
+  flavor: "tiny",
+  image: "tiny",
+  subnets: ["front"],
+  securityGroups: ["web"],
+};

@@ -1,0 +1,41 @@
+import type { Tx } from "@ultracloud/platform";
+import type { Binding, Port, Rule, Subnet } from "./domain/types.ts";
+
+export type Support = "enforced" | "partial" | "not_enforced";
+
+export interface EngineFeature {
+  readonly name:
+    | "isolation"
+    | "dhcp"
+    | "security_group_ingress"
+    | "security_group_egress"
+    | "east_west"
+    | "floating_ip"
+    | "anti_spoofing"
+    | "host_isolation";
+  readonly support: Support;
+  readonly note: string;
+}
+
+/** What an engine is told about a port. */
+export interface BindRequest {
+  readonly portId: string;
+  readonly host: string;
+  readonly port: Port;
+  readonly subnet: Subnet;
+  /** Rules of all the port's groups. */
+  readonly rules: readonly Rule[];
+}
+
+/**
+ * The data plane's part in bindings. Works inside the caller's transaction: what it takes is recorded with the port
+ * or not at all. `bind` again keeps what the port has and still needs; `unbind` gives everything back.
+ */
+export interface Engine {
+  readonly name: "user" | "ovn";
+  readonly features: readonly EngineFeature[];
+  /** True when the port's binding is what `bind` would make of these rules now. */
+  stands(port: Port, rules: readonly Rule[]): boolean;
+  bind(tx: Tx, request: BindRequest): Promise<Binding>;
+  unbind(tx: Tx, request: Pick<BindRequest, "portId" | "host" | "port">): Promise<void>;
+}

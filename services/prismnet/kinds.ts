@@ -1,0 +1,27 @@
+import { defineKind, type NumberPool } from "@ultracloud/platform";
+import { parseNetwork } from "./domain/ipv4.ts";
+import type { Port, SecurityGroup, Subnet, Vpc } from "./domain/types.ts";
+
+export const vpcKind = defineKind<Vpc>({ name: "vpc", prefix: "vpc", title: "VPC" });
+export const subnetKind = defineKind<Subnet>({ name: "subnet", prefix: "snet" });
+export const groupKind = defineKind<SecurityGroup>({ name: "security_group", prefix: "sg" });
+export const portKind = defineKind<Port>({ name: "port", prefix: "port" });
+
+/** Holder of the gateway's address in a subnet's pool. */
+export const gatewayHolder = "gateway";
+
+/** Addresses of a subnet that hosts may have. */
+export function addressPool(subnetId: string, cidr: string): NumberPool {
+  const network = parseNetwork(cidr)!;
+  return { name: `ip/${subnetId}`, first: network.first + 1, last: network.last - 1 };
+}
+
+/** Row that says who uses a group: a port or another group. */
+export function groupUseKey(groupId: string, userId = ""): string {
+  return `groupuse|${groupId}|${userId}`;
+}
+
+/** Row that keeps a MAC address once per VPC. */
+export function macKey(vpcId: string, mac: string): string {
+  return `mac|${vpcId}|${mac}`;
+}

@@ -1,0 +1,214 @@
+import { checkName, Fault, fault, invalidField } from "@ultracloud/base";
+import {
+  allocate,
+  claim,
+  idempotencyOf,
+  type Platform,
+  projectScope,
+  release,
+  resourceScope,
+  type StoredRecord,
+  type Tx,
+} from "@ultracloud/platform";
+import {
+  BindPortRequestSchema,
+  CreatePortRequestSchema,
+  DeletePortRequestSchema,
+  DeletePortResponseSchema,
+  PortSchema,
+  PortService,
+  SetPortSecurityGroupsRequestSchema,
+  UnbindPortRequestSchema,
+} from "@ultracloud/proto/prismnet/v1";
+import { bind, type BoundService, type CallContext } from "@ultracloud/rpc";
+import { checkHostIp, formatIp, parseIp, parseNetwork } from "./domain/ipv4.ts";
+import { checkMac, randomMac } from "./domain/mac.ts";
+import type { Owner, Port, Subnet } from "./domain/types.ts";
+import type { Engine } from "./engine.ts";
+import { addressPool, macKey, portKind, subnetKind } from "./kinds.ts";
+import { bindPort, groupsOf, noteGroupUse, resolveGroups } from "./ports_core.ts";
+import { type PortInit, toPort, views } from "./wire.ts";
+
+/** Random addresses tried before giving up; the VPC would have to hold millions of ports. */
+const macTriesMax = 16;
+const hostPattern = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
+
+function ownerOf(ref: Owner | undefined): Owner | undefined {
+  if (!ref || (ref.service === "" && ref.id === "")) return undefined;
+  const { service, kind, project, name, id } = ref;
+  for (const [field, text] of Object.entries({ service, kind, project, name, id })) {
+    if (text.length > 140) throw invalidField(`owner.${field}`, `Cannot keep ${text.length} characters: wanted 140`);
+  }
+  if (!/^[a-z][a-z0-9-]{0,30}$/.test(service)) {
+    throw invalidField("owner.service", "Cannot use the owner's service: wanted the name of a component");
+  }
+  return { service, kind, project, name, id };
+}
+
+/** The owning service itself may take its port away; others must free it first. */
+function checkOwner(record: StoredRecord<Port>, context: CallContext, doing: string): void {
+  const owner = record.value.owner;
+  if (!owner) return;
+  const { kind, id } = context.principal;
+  if (kind === "workload" && new RegExp(`^spiffe://[^/]+/svc/${owner.service}(/|$)`).test(id)) return;
+  throw fault(
+    "failed_precondition",
+    "port_in_use",
+    `Cannot ${doing} port ${record.name} as ${owner.service} ${owner.kind} ${owner.name || owner.id} uses it`,
+  );
+}
+
+async function takeAddress(
+  tx: Tx,
+  subnet: StoredRecord<Subnet>,
+  wanted: string,
+  portId: string,
+): Promise<string> {
+  const pool = addressPool(subnet.id, subnet.value.cidr);
+  if (wanted !== "") {
+    const address = checkHostIp(parseNetwork(subnet.value.cidr)!, wanted, "ipAddress");
+    if (await claim(tx, pool, address, portId)) return formatIp(address);
+    throw fault("already_exists", "ip_taken", `Cannot use ${wanted} as it is taken in subnet ${subnet.name}`, {
+      field: "ipAddress",
+    });
+  }
+  try {
+    return formatIp(await allocate(tx, pool, portId));
+  } catch (cause) {
+    if (!(cause instanceof Fault) || cause.code !== "pool_exhausted") throw cause;
+    throw fault(
+      "resource_exhausted",
+      "subnet_exhausted",
+      `Cannot take an address as all of subnet ${subnet.name} (${subnet.value.cidr}) are taken`,
+      { cause },
+    );
+  }
+}
+
+async function takeMac(tx: Tx, platform: Platform, vpcId: string, wanted: string, portId: string): Promise<string> {
+  const fixed = wanted === "" ? undefined : checkMac(wanted, "macAddress");
+  for (let i = 0; i < macTriesMax; i++) {
+    const mac = fixed ?? randomMac(platform.rng);
+    const key = macKey(vpcId, mac);
+    if (await tx.row(key) === undefined) {
+      tx.putRow(key, portId);
+      return mac;
+    }
+    if (fixed) break;
+  }
+  throw fault(
+    "already_exists",
+    "mac_taken",
+    `Cannot use ${fixed ?? "a random MAC address"} as it is taken in the VPC`,
+    {
+      field: "macAddress",
+    },
+  );
+}
+
+export function portService(platform: Platform, engine: Engine): BoundService {
+  const scope = (project: string, port: string) => resourceScope("prismnet", "port", project, port);
+  return bind(PortService, {
+    createPort(request, context) {
+      const name = checkName(request.name, "name");
+      const owner = ownerOf(request.owner);
+      return platform.transact<PortInit>(async (tx) => {
+        const subnet = await tx.get(subnetKind, request.project, request.subnet);
+        const groups = await resolveGroups(tx, request.project, request.securityGroups);
+        const id = tx.newId("port");
+        const vpcId = subnet.value.vpcId;
+        const value: Port = {
+          subnetId: subnet.id,
+          vpcId,
+          ipAddress: await takeAddress(tx, subnet, request.ipAddress, id),
+          macAddress: await takeMac(tx, platform, vpcId, request.macAddress, id),
+          securityGroupIds: groups.map((group) => group.id),
+          host: "",
+          ...(owner ? { owner } : {}),
+        };
+        noteGroupUse(tx, id, [], value.securityGroupIds);
+        tx.touch(subnet.id);
+        return toPort(
+          await tx.create(portKind, { id, project: request.project, name, labels: request.labels, value }),
+        );
+      }, {
+        idempotency: idempotencyOf(context, CreatePortRequestSchema, request, PortSchema),
+        serialize: `ports/${request.project}/${request.subnet}`,
+      });
+    },
+    getPort: async (request) => toPort(await platform.get(portKind, request.project, request.port)),
+    async listPorts(request) {
+      const subnet = request.subnet === ""
+        ? undefined
+        : await platform.get(subnetKind, request.project, request.subnet);
+      const page = await platform.page(portKind, {
+        project: request.project,
+        page: request.page,
+        where: (p) => subnet === undefined || p.value.subnetId === subnet.id,
+        view: views.port,
+      });
+      return { ports: page.items.map(toPort), page: { nextPageToken: page.nextPageToken } };
+    },
+    setPortSecurityGroups(request, context) {
+      return platform.transact<PortInit>(async (tx) => {
+        const record = await tx.get(portKind, request.project, request.port);
+        const groups = await resolveGroups(tx, request.project, request.securityGroups);
+        const securityGroupIds = groups.map((group) => group.id);
+        noteGroupUse(tx, record.id, record.value.securityGroupIds, securityGroupIds);
+        const next = tx.update(portKind, record, { value: { ...record.value, securityGroupIds } });
+        return toPort(next.value.host === "" ? next : await bindPort(tx, engine, next, next.value.host, groups));
+      }, {
+        idempotency: idempotencyOf(context, SetPortSecurityGroupsRequestSchema, request, PortSchema),
+        serialize: "bindings",
+      });
+    },
+    bindPort(request, context) {
+      if (!hostPattern.test(request.host)) {
+        throw invalidField("host", `Cannot use ${JSON.stringify(request.host.slice(0, 80))} as a host name`);
+      }
+      return platform.transact<PortInit>(async (tx) => {
+        const record = await tx.get(portKind, request.project, request.port);
+        checkOwner(record, context, "bind");
+        return toPort(await bindPort(tx, engine, record, request.host, await groupsOf(tx, record.value)));
+      }, { idempotency: idempotencyOf(context, BindPortRequestSchema, request, PortSchema), serialize: "bindings" });
+    },
+    unbindPort(request, context) {
+      return platform.transact<PortInit>(async (tx) => {
+        const record = await tx.get(portKind, request.project, request.port);
+        if (record.value.host === "") return toPort(record);
+        checkOwner(record, context, "unbind");
+        await engine.unbind(tx, { portId: record.id, host: record.value.host, port: record.value });
+        const { binding: _, ...rest } = record.value;
+        return toPort(tx.update(portKind, record, { value: { ...rest, host: "" } }));
+      }, { idempotency: idempotencyOf(context, UnbindPortRequestSchema, request, PortSchema), serialize: "bindings" });
+    },
+    deletePort(request, context) {
+      return platform.transact(async (tx) => {
+        const record = await tx.get(portKind, request.project, request.port);
+        checkOwner(record, context, "delete");
+        const port = record.value;
+        const subnet = await tx.getById(subnetKind, port.subnetId);
+        if (port.host !== "") {
+          throw fault(
+            "failed_precondition",
+            "port_bound",
+            `Cannot delete port ${record.name} as it is bound to ${port.host}: wanted it unbound first`,
+          );
+        }
+        await release(tx, addressPool(subnet.id, subnet.value.cidr), parseIp(port.ipAddress)!, record.id);
+        tx.deleteRow(macKey(port.vpcId, port.macAddress));
+        noteGroupUse(tx, record.id, port.securityGroupIds, []);
+        tx.remove(portKind, record, { etag: request.etag });
+        return {};
+      }, { idempotency: idempotencyOf(context, DeletePortRequestSchema, request, DeletePortResponseSchema) });
+    },
+  }, {
+    createPort: { resource: "port", action: "create", scope: (r) => projectScope(r.project) },
+    getPort: { resource: "port", action: "get", scope: (r) => scope(r.project, r.port) },
+    listPorts: { resource: "port", action: "list", scope: (r) => projectScope(r.project) },
+    setPortSecurityGroups: { resource: "port", action: "update", scope: (r) => scope(r.project, r.port) },
+    bindPort: { resource: "port", action: "bind", scope: (r) => scope(r.project, r.port) },
+    unbindPort: { resource: "port", action: "bind", scope: (r) => scope(r.project, r.port) },
+    deletePort: { resource: "port", action: "delete", scope: (r) => scope(r.project, r.port) },
+  });
+}
