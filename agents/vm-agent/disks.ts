@@ -1,0 +1,52 @@
+import { fault } from "@ultracloud/base";
+import { checkQcow2, qcow2HeaderBytes } from "./domain/qcow2.ts";
+import type { DiskFormat } from "./domain/spec.ts";
+import { readAt, removeAll, sizeOf } from "./files.ts";
+
+/** Makes the disk `path`, blank or from an image, unless it is there; a half-made one never gets that name. */
+export async function ensureDisk(
+  path: string,
+  wanted: {
+    readonly bytes: number;
+    readonly image: { readonly path: string; readonly format: DiskFormat } | undefined;
+  },
+): Promise<void> {
+  if (await sizeOf(path) !== undefined) return;
+  const temporary = `${path}.tmp`;
+  await removeAll(temporary);
+  if (wanted.image === undefined) {
+    await qemuImg(["create", "-q", "-f", "qcow2", temporary, String(wanted.bytes)]);
+  } else {
+    const virtualBytes = await virtualSize(wanted.image.path, wanted.image.format);
+    if (wanted.bytes !== 0 && virtualBytes > wanted.bytes) {
+      throw fault(
+        "failed_precondition",
+        "image_too_large",
+        `Cannot put an image of ${virtualBytes} bytes on a disk of ${wanted.bytes}`,
+      );
+    }
+    // The format is said, never guessed: a raw disk whose guest wrote a qcow2 header would be believed.
+    await qemuImg(["convert", "-q", "-f", wanted.image.format, "-O", "qcow2", wanted.image.path, temporary]);
+    if (wanted.bytes > virtualBytes) await qemuImg(["resize", "-q", "-f", "qcow2", temporary, String(wanted.bytes)]);
+  }
+  await Deno.chmod(temporary, 0o600);
+  await Deno.rename(temporary, path);
+}
+
+async function virtualSize(path: string, format: DiskFormat): Promise<number> {
+  if (format === "raw") return await sizeOf(path) ?? 0;
+  return checkQcow2(await readAt(path, 0, qcow2HeaderBytes)).virtualBytes;
+}
+
+async function qemuImg(args: readonly string[]): Promise<void> {
+  const output = await new Deno.Command("qemu-img", {
+    args: [...args],
+    clearEnv: true,
+    stdin: "null",
+    stdout: "null",
+    stderr: "piped",
+  }).output();
+  if (output.success) return;
+  const said = new TextDecoder().decode(output.stderr).trim().slice(-400);
+  throw fault("failed_precondition", "disk_failed", `Cannot run qemu-img ${args[0]}: ${said}`);
+}

@@ -1,0 +1,166 @@
+import assert from "node:assert/strict";
+import { Fault, utf8 } from "@ultracloud/base";
+import fc from "fast-check";
+import { specFixture } from "../testdata/spec_fixture.ts";
+import { qemuArgs, vcpusOn, type VmFiles } from "./argv.ts";
+import { writeIso } from "./iso.ts";
+import { seedFiles } from "./seed.ts";
+import { checkGeneration, checkSpec, type NicSpec, type VmSpec } from "./spec.ts";
+
+const files: VmFiles = {
+  qmpSocket: "/run/a,b/slot-00/qmp.sock",
+  serialSocket: "/run/a,b/slot-00/serial.sock",
+  pidFile: "/run/a,b/slot-00/qemu.pid",
+  consoleLog: "/state/vm/console.log",
+  seed: "/state/vm/seed.iso",
+  disk: "/state/vm/disk.qcow2",
+  kernel: { kernel: "/img/kernel", initrd: "/img/initrd", cmdline: "console=ttyS0 quiet" },
+};
+
+Deno.test("qemuArgs() writes the arguments of the golden file", async () => {
+  const tap: NicSpec = {
+    portId: "port_2",
+    mac: "52:54:00:01:02:04",
+    ip: "10.9.1.5",
+    binding: { kind: "tap", device: "tap0", mtu: 1400 },
+  };
+  const spec = specFixture({ nics: [...specFixture().nics, tap], vcpus: 2 });
+  const shown = qemuArgs(spec, files, { accelerator: "tcg", qemuMajor: 7 }).join("\n") + "\n";
+  const golden = new URL("../testdata/qemu_args.txt", import.meta.url);
+  if (Deno.env.has("UPDATE_GOLDEN")) await Deno.writeTextFile(golden, shown);
+  assert.equal(shown, await Deno.readTextFile(golden));
+});
+
+Deno.test("qemuArgs() keeps user data and keys off the command line", () => {
+  const spec = specFixture({ userData: "#!/bin/sh\nsecret", sshAuthorizedKeys: ["ssh-ed25519 AAAA secret"] });
+  assert.ok(!qemuArgs(spec, files, { accelerator: "kvm", qemuMajor: 9 }).join(" ").includes("secret"));
+});
+
+Deno.test("vcpusOn() gives one vCPU where several do not boot", () => {
+  assert.equal(vcpusOn({ accelerator: "tcg", qemuMajor: 7 }, 4), 1);
+  assert.equal(vcpusOn({ accelerator: "tcg", qemuMajor: 10 }, 4), 4);
+  assert.equal(vcpusOn({ accelerator: "kvm", qemuMajor: 7 }, 4), 4);
+});
+
+Deno.test("checkSpec() takes the fixture and points at the field of anything that must not reach a command line", () => {
+  assert.ok(checkSpec(specFixture()));
+  const nic = specFixture().nics[0]!;
+  const withBinding = (change: object) =>
+    specFixture({ nics: [{ ...nic, binding: { ...nic.binding, ...change } as NicSpec["binding"] }] });
+  const bad: [VmSpec, string][] = [
+    [specFixture({ vmId: "vm_../../etc" }), "spec.vm_id"],
+    [specFixture({ name: "a,b" }), "spec.name"],
+    [specFixture({ vcpus: 0 }), "spec.vcpus"],
+    [specFixture({ memoryBytes: 2 ** 20 + 1 }), "spec.memory_bytes"],
+    [specFixture({ diskBytes: 100 }), "spec.disk_bytes"],
+    [specFixture({ image: { sha256: "../x", format: "raw", bytes: 1 } }), "spec.image_sha256"],
+    [specFixture({ nics: [{ ...nic, mac: "52:54:00:01:02:03,x=y" }] }), "spec.nics[0].mac_address"],
+    [specFixture({ nics: [{ ...nic, ip: "10.0.0.1,x" }] }), "spec.nics[0].ip_address"],
+    [withBinding({ cidr: "10.0.0.0/24,x" }), "spec.nics[0].binding.user.cidr"],
+    [withBinding({ cidr: "10.0.0.0/99" }), "spec.nics[0].binding.user.cidr"],
+    [withBinding({ gatewayIp: "" }), "spec.nics[0].binding.user.gateway_ip"],
+    [
+      specFixture({ nics: [{ ...nic, binding: { kind: "tap", device: "t,script=/x", mtu: 0 } }] }),
+      "spec.nics[0].binding.tap.device",
+    ],
+    [specFixture({ userData: "x".repeat(70_000) }), "spec.user_data"],
+    [specFixture({ sshAuthorizedKeys: ["a\nb"] }), "spec.ssh_authorized_keys[0]"],
+    [specFixture({ nics: Array(9).fill(nic) }), "spec.nics"],
+  ];
+  for (const [spec, field] of bad) {
+    assert.throws(() => checkSpec(spec), (error) => error instanceof Fault && error.detail.field === field, field);
+  }
+});
+
+Deno.test("checkGeneration() refuses only what is older", () => {
+  checkGeneration(3, 3, "vm");
+  checkGeneration(3, 4, "vm");
+  assert.throws(() => checkGeneration(3, 2, "vm"), (error) => error instanceof Fault && error.kind === "aborted");
+});
+
+Deno.test("seedFiles() writes meta-data, network-config and user-data as cloud-init reads them", () => {
+  const shown = seedFiles(specFixture({ sshAuthorizedKeys: ['ssh-ed25519 AAAA me"x'] }))
+    .map((file) => `== ${file.name}\n${file.text}`).join("");
+  assert.equal(
+    shown,
+    `== meta-data
+instance-id: vm_01J00000000000000000000000
+local-hostname: web
+hostname: web
+public-keys:
+  - "ssh-ed25519 AAAA me\\"x"
+== network-config
+version: 2
+ethernets:
+  nic0:
+    match:
+      macaddress: "52:54:00:01:02:03"
+    dhcp4: true
+    optional: true
+== user-data
+#cloud-config
+{}
+`,
+  );
+});
+
+/** Reads the Joliet tree the dumb way: what any reader must find. */
+function readIso(image: Uint8Array): Record<string, string> {
+  const view = new DataView(image.buffer, image.byteOffset);
+  const at = (sector: number) => sector * 2048;
+  const volume = at(17);
+  assert.equal(new TextDecoder().decode(image.subarray(volume + 1, volume + 6)), "CD001");
+  assert.equal(view.getUint32(volume + 80, true) * 2048, image.length);
+  let record = at(view.getUint32(volume + 156 + 2, true));
+  const out: Record<string, string> = {};
+  while (image[record]! > 0) {
+    const idBytes = image[record + 32]!;
+    if (idBytes > 1) {
+      const id = new TextDecoder("utf-16be").decode(image.subarray(record + 33, record + 33 + idBytes));
+      const from = at(view.getUint32(record + 2, true));
+      out[id] = new TextDecoder().decode(
+        image.subarray(from, from + view.getUint32(record + 10, true)),
+      );
+    }
+    record += image[record]!;
+  }
+  return out;
+}
+
+Deno.test("writeIso() keeps names and content of any files", () => {
+  const name = fc.stringMatching(/^[a-z][a-z-]{0,30}$/);
+  fc.assert(
+    fc.property(fc.dictionary(name, fc.string({ maxLength: 5000 }), { maxKeys: 12 }), (wanted) => {
+      const plain = Object.fromEntries(Object.entries(wanted).map(([key, value]) => [key, value.toWellFormed()]));
+      const list = Object.entries(plain).map(([key, value]) => ({ name: key, data: utf8.encode(value) }));
+      assert.deepEqual(readIso(writeIso("cidata", list)), plain);
+    }),
+    { numRuns: 50 },
+  );
+});
+
+const hasIsoinfo = await new Deno.Command("isoinfo", { args: ["-version"], stdout: "null", stderr: "null" }).output()
+  .then((out) => out.success, () => false);
+
+Deno.test({
+  name: "isoinfo reads the seed: label, Joliet names and content",
+  ignore: !hasIsoinfo,
+  async fn() {
+    const path = await Deno.makeTempFile({ suffix: ".iso" });
+    try {
+      const list = seedFiles(specFixture({ userData: "#cloud-config\nhostname: x\n" }));
+      await Deno.writeFile(
+        path,
+        writeIso("cidata", list.map((file) => ({ name: file.name, data: utf8.encode(file.text) }))),
+      );
+      const isoinfo = async (...args: string[]) =>
+        new TextDecoder().decode((await new Deno.Command("isoinfo", { args: [...args, "-i", path] }).output()).stdout);
+      assert.match(await isoinfo("-d"), /Volume id: cidata\n/);
+      assert.equal(await isoinfo("-J", "-f"), "/meta-data\n/network-config\n/user-data\n");
+      assert.equal(await isoinfo("-J", "-x", "/user-data"), "#cloud-config\nhostname: x\n");
+      assert.equal(await isoinfo("-f"), "/FILE0.BIN;1\n/FILE1.BIN;1\n/FILE2.BIN;1\n");
+    } finally {
+      await Deno.remove(path);
+    }
+  },
+});

@@ -1,0 +1,128 @@
+import { type Clock, Fault, fault } from "@ultracloud/base";
+import { connectQmp, type QmpClient } from "@ultracloud/qmp";
+
+/** How long QEMU may take from its start to a monitor that answers. */
+const startTimeoutMs = 20_000;
+const connectEveryMs = 10;
+const lastWordsBytesMax = 2_048;
+export const monitorTimeoutMs = 5_000;
+
+/** A QEMU process with its monitor: started here, or adopted from an agent that is gone. */
+export interface Qemu {
+  readonly monitor: QmpClient;
+  readonly pid: number;
+  /** How the process ended and what it said; undefined for an adopted one, whose exit nobody here can see. */
+  readonly exited: Promise<string> | undefined;
+  /** Ends a process that its monitor cannot end; false when it is not ours to kill. */
+  kill(): boolean;
+  /** Lets go of the process without ending it. */
+  release(): Promise<void>;
+}
+
+/**
+ * Starts QEMU in a session of its own, so that it outlives this process, and waits for its monitor. When it ends
+ * first, the fault carries its last words.
+ */
+export async function startQemu(
+  args: readonly string[],
+  qmpSocket: string,
+  deps: { readonly clock: Clock },
+): Promise<Qemu> {
+  const child = new Deno.Command("qemu-system-x86_64", {
+    args: [...args],
+    // Nothing of this process's environment is QEMU's business.
+    clearEnv: true,
+    detached: true,
+    stdin: "null",
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  child.unref();
+  const words = new LastWords(child.stderr);
+  const exited = child.status.then(async (status) => {
+    await words.ended;
+    return `${status.signal ?? `code ${status.code}`}${words.text === "" ? "" : `: ${words.text}`}`;
+  });
+  const deadline = deps.clock.monotonicMs() + startTimeoutMs;
+  let over = false;
+  const gone = exited.then((how) => {
+    over = true;
+    return how;
+  });
+  for (;;) {
+    try {
+      const monitor = await connectQmp({ path: qmpSocket, commandTimeoutMs: monitorTimeoutMs }, deps);
+      return {
+        monitor,
+        pid: child.pid,
+        exited,
+        kill: () => {
+          if (!over) child.kill("SIGKILL");
+          return true;
+        },
+        release: async () => {
+          await monitor[Symbol.asyncDispose]();
+          await words.cancel();
+        },
+      };
+    } catch (error) {
+      if (over) {
+        throw fault("failed_precondition", "qemu_failed", `Cannot start QEMU: it ended with ${await gone}`, {
+          cause: error,
+        });
+      }
+      const transient = error instanceof Fault && (error.code === "qmp_absent" || error.code === "qmp_disconnected");
+      if (!transient || deps.clock.monotonicMs() > deadline) {
+        child.kill("SIGKILL");
+        await exited;
+        throw fault("unavailable", "qemu_unresponsive", "Cannot start QEMU: its monitor does not answer", {
+          cause: error,
+        });
+      }
+      await deps.clock.sleep(connectEveryMs);
+    }
+  }
+}
+
+/** Takes over a QEMU that runs already; `qmp_absent` when there is none. */
+export async function adoptQemu(qmpSocket: string, pidFile: string, deps: { readonly clock: Clock }): Promise<Qemu> {
+  const monitor = await connectQmp({ path: qmpSocket, commandTimeoutMs: monitorTimeoutMs }, deps);
+  const pid = Number.parseInt(await Deno.readTextFile(pidFile).catch(() => "0"), 10) || 0;
+  return {
+    monitor,
+    pid,
+    exited: undefined,
+    kill: () => false,
+    release: async () => await monitor[Symbol.asyncDispose](),
+  };
+}
+
+/** The end of what a process wrote to its stderr. */
+class LastWords {
+  text = "";
+  readonly ended: Promise<void>;
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+
+  constructor(stream: ReadableStream<Uint8Array>) {
+    this.#reader = stream.getReader();
+    this.ended = this.#read();
+  }
+
+  async cancel(): Promise<void> {
+    await this.#reader.cancel();
+    await this.ended;
+  }
+
+  async #read(): Promise<void> {
+    const decoder = new TextDecoder();
+    try {
+      for (;;) {
+        const { value, done } = await this.#reader.read();
+        if (done) return;
+        this.text = (this.text + decoder.decode(value, { stream: true })).slice(-lastWordsBytesMax).trimEnd();
+      }
+    } catch {
+      // The process is gone with its pipe; what was read stands.
+    }
+  }
+}
