@@ -1,0 +1,105 @@
+import { type Application, buildApplication, buildRouteMap, type Command, type RouteMap, text_en } from "@stricli/core";
+import { command } from "./frame/command.ts";
+import { exitCodes } from "./frame/exit_codes.ts";
+import type { UcContext } from "./frame/io.ts";
+import { version } from "./version.ts";
+
+type Target = Command<UcContext> | RouteMap<UcContext>;
+
+/** Every noun with where it lives: only what a call names is loaded, which keeps the start under 150 ms. */
+const nouns: Readonly<Record<string, { readonly brief: string; readonly load: () => Promise<Target> }>> = {
+  quickstart: {
+    brief: "Start a whole cloud on this machine and boot a VM in it",
+    load: async () => (await import("./commands/quickstart.ts")).quickstart,
+  },
+  status: { brief: "Health of every component", load: async () => (await import("./commands/system.ts")).status },
+  doctor: { brief: "What this host can do", load: async () => (await import("./commands/system.ts")).doctor },
+  login: { brief: "Log in", load: async () => (await import("./commands/access.ts")).login },
+  logout: { brief: "Forget the credentials", load: async () => (await import("./commands/access.ts")).logout },
+  whoami: { brief: "Who you are", load: async () => (await import("./commands/access.ts")).whoami },
+  context: {
+    brief: "Clusters and projects to work in",
+    load: async () => (await import("./commands/access.ts")).context,
+  },
+  org: { brief: "Organisations", load: async () => (await import("./commands/iam.ts")).org },
+  project: { brief: "Projects", load: async () => (await import("./commands/iam.ts")).project },
+  user: { brief: "Users", load: async () => (await import("./commands/iam.ts")).user },
+  "service-account": {
+    brief: "Service accounts and their keys",
+    load: async () => (await import("./commands/iam.ts")).serviceAccount,
+  },
+  role: { brief: "Roles", load: async () => (await import("./commands/iam.ts")).role },
+  binding: { brief: "Who has which role where", load: async () => (await import("./commands/iam.ts")).binding },
+  network: { brief: "Tenant networks", load: async () => (await import("./commands/network.ts")).network },
+  subnet: { brief: "Subnets", load: async () => (await import("./commands/network.ts")).subnet },
+  port: { brief: "Network ports", load: async () => (await import("./commands/network.ts")).port },
+  sg: { brief: "Security groups", load: async () => (await import("./commands/network.ts")).sg },
+  vm: { brief: "Virtual machines", load: async () => (await import("./commands/compute.ts")).vm },
+  image: { brief: "VM images", load: async () => (await import("./commands/compute.ts")).image },
+  flavor: { brief: "VM sizes", load: async () => (await import("./commands/compute.ts")).flavor },
+  node: { brief: "Workers", load: async () => (await import("./commands/compute.ts")).node },
+  operation: { brief: "Long work", load: async () => (await import("./commands/compute.ts")).operation },
+  event: { brief: "Changes as they happen", load: async () => (await import("./commands/compute.ts")).event },
+  kv: { brief: "Keys of the coordination store", load: async () => (await import("./commands/stores.ts")).kv },
+  db: { brief: "Databases", load: async () => (await import("./commands/stores.ts")).db },
+  sql: { brief: "One SQL statement", load: async () => (await import("./commands/stores.ts")).sql },
+  api: { brief: "Any RPC of any component", load: async () => (await import("./commands/system.ts")).api },
+  completion: {
+    brief: "Completion script of a shell",
+    load: async () => (await import("./commands/system.ts")).completion,
+  },
+  version: { brief: "Print the version", load: async () => (await import("./commands/system.ts")).version },
+};
+
+/** Stands for a noun that this call does not name, so that help and suggestions know it. */
+const standIn = (brief: string) => command({ brief, run: () => Promise.resolve() });
+
+/** The application for one call; `words` is the command line after `uc`. */
+export async function buildUc(words: readonly string[]): Promise<Application<UcContext>> {
+  const named = words.find((word) => !word.startsWith("-"));
+  const routes: Record<string, Target> = {};
+  for (const [noun, { brief, load }] of Object.entries(nouns)) {
+    routes[noun] = noun === named || noun.replaceAll("-", "") === named?.replaceAll("-", "")
+      ? await load()
+      : standIn(brief);
+  }
+  const map = buildRouteMap<string, UcContext>({
+    routes,
+    docs: { brief: "The command line of UltraCloud", fullDescription },
+  });
+  const root = {
+    ...map,
+    // One line instead of one for every noun, which COMMANDS lists anyway.
+    formatHelp: (args: Parameters<typeof map.formatHelp>[0]) =>
+      map.formatHelp(args).replace(/(USAGE.*\n)[^]*?\n\n/, `$1${usageLines}\n\n`),
+  };
+  return buildApplication(root, {
+    name: "uc",
+    versionInfo: { currentVersion: version },
+    scanner: { caseStyle: "allow-kebab-for-camel", allowArgumentEscapeSequence: true },
+    documentation: { caseStyle: "convert-camel-to-kebab", useAliasInUsageLine: false },
+    determineExitCode: () => exitCodes.failed,
+    localization: { loadText: () => text },
+  });
+}
+
+const usageLines = ["uc <command> [<arguments>] [flags]", "uc <command> --help", "uc --version"]
+  .map((line) => `  ${line}`).join("\n");
+
+const fullDescription = `The command line of UltraCloud. \`uc quickstart\` starts a cloud to try it on.
+
+Results go to standard output, everything else to standard error. Exit codes: ${
+  Object.entries(exitCodes).map(([name, code]) => `${code} ${name.replace(/[A-Z]/g, (c) => ` ${c.toLowerCase()}`)}`)
+    .join(", ")
+}.`;
+
+/** Failures of the parser in the form that all failures have. */
+const usageFailure = (message: string) => `error[usage]: ${message}\nhint: the same with --help shows what is wanted`;
+const text: typeof text_en = {
+  ...text_en,
+  noCommandRegisteredForInput: (args) => usageFailure(text_en.noCommandRegisteredForInput(args)),
+  exceptionWhileParsingArguments: (error, ansiColor) =>
+    usageFailure(text_en.exceptionWhileParsingArguments(error, ansiColor)),
+};
+
+export const nounNames = Object.keys(nouns);

@@ -1,0 +1,232 @@
+import { buildRouteMap } from "@stricli/core";
+import { fault } from "@ultracloud/base";
+import { TokenService } from "@ultracloud/proto/iam/v1";
+import { command, text } from "../frame/command.ts";
+import { type Context, contextPath } from "../frame/contexts.ts";
+
+type Named = { name: string; current: boolean; context: Context };
+const columns = [
+  { name: "current", get: (c: Named) => c.current ? "*" : "" },
+  { name: "name", get: (c: Named) => c.name },
+  { name: "endpoint", get: (c: Named) => c.context.endpoints.iam ?? c.context.endpoint },
+  { name: "project", get: (c: Named) => c.context.project ?? "" },
+];
+const contextArg = [{ brief: "Context", placeholder: "name" }] as const;
+const item = (value: Named) => ({
+  value,
+  json: { name: value.name, current: value.current, ...value.context },
+  name: value.name,
+});
+
+export const context = buildRouteMap({
+  docs: { brief: "Clusters and projects to work in" },
+  routes: {
+    list: command({
+      brief: "List contexts",
+      async run({ session, items, io }) {
+        const { contexts, current } = session.file;
+        const list = Object.entries(contexts).map(([name, context]) =>
+          item({ name, current: name === current, context })
+        );
+        if (list.length === 0) {
+          return io.err(
+            `No contexts yet in ${contextPath(io.env)}: \`uc context set NAME --endpoint URL\` makes one\n`,
+          );
+        }
+        await items(list, columns);
+      },
+    }),
+    show: command({
+      brief: "Show the context in use",
+      async run({ session, items }) {
+        await items([item({ name: session.contextName, current: true, context: session.context })], columns, true);
+      },
+    }),
+    set: command<{ endpoint?: string }, [string?]>({
+      brief: "Create or change a context; --project sets its project",
+      args: [{ brief: "Context; the current one unless given", placeholder: "name", optional: true }],
+      flags: {
+        endpoint: { kind: "parsed", parse: text, optional: true, brief: "http://host or https://host of the cluster" },
+      },
+      async run({ session, items, flags: common }, flags, given) {
+        const name = given ?? session.contextName;
+        if (flags.endpoint !== undefined && !URL.canParse(flags.endpoint)) {
+          throw fault(
+            "invalid_argument",
+            "invalid_endpoint",
+            `Cannot use ${JSON.stringify(flags.endpoint)} as an endpoint: wanted http://host`,
+          );
+        }
+        session.edit((file) => {
+          const old = file.contexts[name] ?? { endpoint: "http://127.0.0.1", endpoints: {} };
+          file.contexts[name] = {
+            ...old,
+            ...(flags.endpoint ? { endpoint: flags.endpoint, endpoints: {} } : {}),
+            ...(common.project ? { project: common.project } : {}),
+          };
+          file.current ??= name;
+        });
+        await items(
+          [item({ name, current: session.file.current === name, context: session.file.contexts[name]! })],
+          columns,
+          true,
+        );
+      },
+    }),
+    use: command<Record<never, never>, [string]>({
+      brief: "Make a context the current one",
+      args: contextArg,
+      complete: (session) => Promise.resolve(Object.keys(session.file.contexts)),
+      run({ session, io }, _flags, name) {
+        if (!session.file.contexts[name]) {
+          throw fault("not_found", "context_not_found", `Cannot find the context ${name}`);
+        }
+        session.edit((file) => file.current = name);
+        io.err(`Using context ${name}\n`);
+        return Promise.resolve();
+      },
+    }),
+    delete: command<Record<never, never>, [string]>({
+      brief: "Forget a context and its credentials",
+      args: contextArg,
+      complete: (session) => Promise.resolve(Object.keys(session.file.contexts)),
+      run({ session, confirm, io }, _flags, name) {
+        if (!session.file.contexts[name]) {
+          throw fault("not_found", "context_not_found", `Cannot find the context ${name}`);
+        }
+        confirm(`Forget the context ${name}?`);
+        session.edit((file) => {
+          delete file.contexts[name];
+          delete file.credentials[name];
+          if (file.current === name) delete file.current;
+        });
+        io.err(`Forgot context ${name}\n`);
+        return Promise.resolve();
+      },
+    }),
+  },
+});
+
+async function secretFrom(file: string | undefined, ask: () => string | undefined, what: string): Promise<string> {
+  if (file === "-") return (await new Response(Deno.stdin.readable).text()).trim();
+  const secret = file === undefined ? ask() : (await Deno.readTextFile(file)).trim();
+  if (!secret) throw fault("invalid_argument", "no_secret", `Cannot log in without ${what}`);
+  return secret;
+}
+
+interface LoginFlags {
+  org?: string;
+  user?: string;
+  passwordFile?: string;
+  keyId?: string;
+  secretFile?: string;
+  tokenFile?: string;
+  adminTokenFile?: string;
+}
+const optional = (brief: string) => ({ kind: "parsed", parse: text, optional: true, brief }) as const;
+
+export const login = command<LoginFlags, []>({
+  brief: "Log in with a token, a password, a key or the cluster's admin token",
+  details:
+    "Secrets come from files, '-' for standard input, or the terminal; never from arguments, which other users could read.",
+  flags: {
+    tokenFile: optional("File with an access token"),
+    adminTokenFile: optional("File with the cluster's admin token"),
+    org: optional("Organisation of the user"),
+    user: optional("User, with --org"),
+    passwordFile: optional("File with the password; asked for unless given"),
+    keyId: optional("Key of a service account"),
+    secretFile: optional("File with the key's secret"),
+  },
+  async run({ session, io }, flags) {
+    const tokens = session.anonymousClient(TokenService, "iam");
+    const ways = [flags.tokenFile, flags.adminTokenFile, flags.user, flags.keyId].filter((way) =>
+      way !== undefined
+    ).length;
+    if (ways !== 1) {
+      throw fault(
+        "invalid_argument",
+        "login_how",
+        "Cannot log in: wanted exactly one of --token-file, --admin-token-file, --user with --org, --key-id",
+      );
+    }
+    const ask = (what: string) => () => io.interactive ? askHidden(io.ask, what) : undefined;
+    if (flags.tokenFile !== undefined) {
+      const accessToken = await secretFrom(flags.tokenFile, ask("Token"), "a token");
+      session.saveCredentials({
+        accessToken,
+        refreshToken: "",
+        expiresInMs: BigInt(expiryOf(accessToken) - Date.now()),
+      });
+    } else if (flags.adminTokenFile !== undefined) {
+      session.saveCredentials(
+        await tokens.bootstrapToken({
+          adminToken: await secretFrom(flags.adminTokenFile, ask("Admin token"), "the admin token"),
+        }),
+      );
+    } else if (flags.keyId !== undefined) {
+      const secret = await secretFrom(flags.secretFile, ask("Secret"), "the key's secret");
+      session.saveCredentials(await tokens.exchangeApiKey({ keyId: flags.keyId, secret }));
+    } else {
+      if (flags.org === undefined) {
+        throw fault(
+          "invalid_argument",
+          "login_how",
+          "Cannot log in as a user: wanted --org",
+        );
+      }
+      const password = await secretFrom(flags.passwordFile, ask("Password"), "a password");
+      session.saveCredentials(await tokens.login({ org: flags.org, user: flags.user!, password }));
+    }
+    const who = await session.client(TokenService, "iam").whoAmI({});
+    io.err(`Logged in to ${session.contextName} as ${who.displayName || who.principal}\n`);
+  },
+});
+
+/** Reads a secret without echo. */
+function askHidden(ask: (question: string) => string | undefined, what: string): string | undefined {
+  // Raw mode stops the echo; the line discipline no longer edits, which is fine for a pasted secret.
+  Deno.stdin.setRaw(true, { cbreak: true });
+  try {
+    return ask(`${what}: `)?.replace(/[\r\n]+$/, "");
+  } finally {
+    Deno.stdin.setRaw(false);
+    Deno.stderr.writeSync(new TextEncoder().encode("\n"));
+  }
+}
+
+function expiryOf(token: string): number {
+  try {
+    const payload = JSON.parse(atob(token.split(".")[1]!.replaceAll("-", "+").replaceAll("_", "/")));
+    if (typeof payload.exp === "number") return payload.exp * 1000;
+  } catch {
+    // fall through to the sentence below
+  }
+  throw fault("invalid_argument", "invalid_token", "Cannot read the token: wanted a JWT with an expiry");
+}
+
+export const logout = command({
+  brief: "Forget the credentials of the context",
+  run({ session, io }) {
+    session.edit((file) => void delete file.credentials[session.contextName]);
+    io.err(`Logged out of ${session.contextName}\n`);
+    return Promise.resolve();
+  },
+});
+
+export const whoami = command({
+  brief: "Show who you are and your roles",
+  async run({ session, items }) {
+    const who = await session.client(TokenService, "iam").whoAmI({});
+    const value = {
+      principal: who.principal,
+      name: who.displayName,
+      roles: who.bindings.map((b) => `${b.deny ? "not " : ""}${b.role}@${b.scope || "(root)"}`).join(" "),
+    };
+    await items([{ value, json: value, name: value.principal }], [
+      { name: "principal", get: (w) => w.principal },
+      { name: "name", get: (w) => w.name },
+      { name: "roles", get: (w) => w.roles },
+    ], true);
+  },
+});

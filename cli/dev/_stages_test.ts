@@ -1,0 +1,59 @@
+import assert from "node:assert/strict";
+import { plantTree } from "./_tree_test_support.ts";
+import { capture } from "./_process.ts";
+
+const root = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
+
+/** Runs the given stages as a program of its own and answers what it printed. */
+async function printed(stages: unknown[], files: Record<string, string>): Promise<string[]> {
+  await using tree = await plantTree({
+    ...files,
+    "deno.json": "{}",
+    "main.ts": `
+      import { formatTotals, runStages } from "${new URL("./_stages.ts", import.meta.url).href}";
+      const stages = ${JSON.stringify(stages)};
+      console.log(formatTotals(await runStages(stages, { root: Deno.cwd(), logDir: "log" })));
+    `,
+  });
+  const run = await capture(Deno.execPath(), {
+    args: ["run", "-q", "-A", "--no-check", `--config=${root}/deno.json`, "main.ts"],
+    cwd: tree.root,
+    env: { NO_COLOR: "1" },
+  });
+  assert.equal(run.code, 0, run.stderr);
+  return run.stdout.trimEnd().split("\n");
+}
+
+const timeoutMs = 30_000;
+
+Deno.test("runStages() runs every stage, counts stages and tests, and ends with the true totals", async () => {
+  const lines = await printed([
+    { name: "good", args: ["run", "good.ts"], timeoutMs },
+    { name: "bad", args: ["run", "bad.ts"], timeoutMs },
+    { name: "left out", args: ["run", "bad.ts"], timeoutMs, skip: "not today" },
+    { name: "tests", args: ["test", "-A", "a_test.ts"], timeoutMs, countsTests: true },
+  ], {
+    "good.ts": "console.log('fine')",
+    "bad.ts": "console.error('what went wrong'); Deno.exit(3)",
+    "a_test.ts": "Deno.test('one', () => {}); Deno.test('two', () => {});" +
+      "Deno.test({ name: 'three [skipped: no disk]', ignore: true, fn() {} });",
+  });
+  const text = lines.join("\n");
+  assert.match(text, /failed {2}bad: it ended with 3/);
+  assert.match(text, /what went wrong/);
+  assert.match(text, /skipped left out: not today/);
+  assert.match(text, /skipped three: no disk/);
+  assert.match(text, /ok {6}tests: 3 tests/);
+  assert.equal(lines.at(-1), "4 passed, 1 failed, 2 skipped");
+});
+
+Deno.test("runStages() ends a stage that takes too long, and fails a test stage that counts nothing", async () => {
+  const lines = await printed([
+    { name: "slow", args: ["run", "slow.ts"], timeoutMs: 1_000 },
+    { name: "empty", args: ["test", "--permit-no-files"], timeoutMs, countsTests: true },
+  ], { "slow.ts": "setInterval(() => {}, 1000)" });
+  const text = lines.join("\n");
+  assert.match(text, /failed {2}slow: it took longer than 1\.0 s and was ended/);
+  assert.match(text, /failed {2}empty: no test was counted/);
+  assert.equal(lines.at(-1), "0 passed, 2 failed, 0 skipped");
+});

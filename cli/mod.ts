@@ -1,0 +1,12 @@
+/** The operator's command line as a library: for whole-cloud tests, which do by program what a person types. */
+export { buildUc } from "./app.ts";
+export { statusOf } from "./commands/system.ts";
+export { exitCodes } from "./frame/exit_codes.ts";
+export type { Io } from "./frame/io.ts";
+export { operatorAuthorization } from "./frame/operator_key.ts";
+export type { Session } from "./frame/session.ts";
+export { buildTinyImage } from "./image/mod.ts";
+export * from "./quickstart/cloud.ts";
+export { portsOf, singleNodeComponents } from "./quickstart/run.ts";
+export { openSession } from "./quickstart/session.ts";
+export { version } from "./version.ts";
