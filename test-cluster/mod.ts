@@ -1,0 +1,2 @@
+/** Whole stacks under test: real processes, real guests, faults. */
+export * from "./cloud.ts";

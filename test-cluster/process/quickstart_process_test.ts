@@ -1,0 +1,106 @@
+import assert from "node:assert/strict";
+import { exitCodes, portsOf } from "@ultracloud/cli";
+import { findByCommandLine, portTaken, signalProcess } from "@ultracloud/launch";
+import { workspaceRoot } from "@ultracloud/testing";
+
+/** A work root of its own and ports nobody uses: a quickstart beside others. */
+async function place(): Promise<
+  AsyncDisposable & { readonly root: string; readonly offset: number; uc(...args: string[]): Deno.ChildProcess }
+> {
+  const root = await Deno.makeTempDir({ prefix: "uc-qs-" });
+  let offset: number;
+  do offset = 11_000 + Math.floor(Math.random() * 8_000); while (
+    Object.values(portsOf(offset)).some((port) => portTaken("127.0.0.1", port))
+  );
+  const uc = (...args: string[]) =>
+    new Deno.Command(Deno.execPath(), {
+      args: ["run", "-q", "--frozen", "-A", `${workspaceRoot}/cli/main.ts`, ...args],
+      env: { ULTRACLOUD_WORK_ROOT: root },
+      cwd: workspaceRoot,
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+  return {
+    root,
+    offset,
+    uc,
+    async [Symbol.asyncDispose]() {
+      for (const left of findByCommandLine(`${root}/`)) signalProcess(left, "SIGKILL");
+      await Deno.remove(root, { recursive: true });
+    },
+  };
+}
+
+interface Ended {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+async function end(child: Deno.ChildProcess): Promise<Ended> {
+  const { code, stdout, stderr } = await child.output();
+  const decoder = new TextDecoder();
+  return { code, out: decoder.decode(stdout), err: decoder.decode(stderr) };
+}
+
+/** Processes, ports and short-lived files of a work root. */
+async function leftovers(root: string, offset: number): Promise<string[]> {
+  const left = findByCommandLine(`${root}/`).map(({ pid }) => `process ${pid}`);
+  for (const [name, port] of Object.entries(portsOf(offset))) {
+    if (portTaken("127.0.0.1", port)) left.push(`port of ${name}`);
+  }
+  for (const path of [`${root}/quickstart/data`, `${root}/quickstart/state.json`]) {
+    if (await Deno.stat(path).then(() => true, () => false)) left.push(path);
+  }
+  return left;
+}
+
+async function result(root: string): Promise<Record<string, unknown>> {
+  return JSON.parse(await Deno.readTextFile(`${root}/quickstart/latest/result.json`));
+}
+
+// Moments in the start, while components come up, and while the guest boots.
+for (const afterMs of [300, 2_500, 7_000]) {
+  Deno.test(`quickstart stopped by Ctrl-C after ${afterMs} ms leaves nothing behind`, async () => {
+    await using at = await place();
+    const child = at.uc("quickstart", "--port-offset", String(at.offset));
+    const timer = setTimeout(() => child.kill("SIGINT"), afterMs);
+    const { code, err } = await end(child);
+    clearTimeout(timer);
+    // A fast machine may be done before the third moment: then it ends as it should.
+    assert.ok(code === exitCodes.interrupted || code === exitCodes.ok, `exit ${code}\n${err}`);
+    assert.deepEqual(await leftovers(at.root, at.offset), []);
+  });
+}
+
+Deno.test("quickstart --keep serves, refuses a second one, survives a kill -9 of everything, and goes down whole", async () => {
+  await using at = await place();
+  const offset = String(at.offset);
+  const kept = await end(at.uc("quickstart", "--keep", "--port-offset", offset));
+  assert.equal(kept.code, exitCodes.ok, kept.err);
+  assert.equal((await result(at.root)).success, true);
+  assert.match(kept.err, /uc quickstart down/);
+
+  const status = await end(at.uc("status", "-o", "json"));
+  assert.equal(status.code, exitCodes.ok, status.err);
+  assert.deepEqual(JSON.parse(status.out).map((s: { health: string }) => s.health), Array(6).fill("ready"));
+  const vms = await end(at.uc("vm", "list", "-o", "name"));
+  assert.equal(vms.out, "hello\n", vms.err);
+
+  const second = await end(at.uc("quickstart", "--port-offset", offset));
+  assert.equal(second.code, exitCodes.conflict, second.err);
+  assert.match(second.err, /error\[quickstart_kept\]: Cannot start a quickstart beside the one kept/);
+  assert.equal((await end(at.uc("status"))).code, exitCodes.ok, "the kept one goes on");
+  assert.equal((await result(at.root)).kept, true, "`latest` still tells of it");
+
+  const all = findByCommandLine(`${at.root}/`);
+  assert.ok(all.length >= 7, `${all.length} processes: six components and a guest`);
+  for (const process of all) signalProcess(process, "SIGKILL");
+  const again = await end(at.uc("quickstart", "--keep", "--port-offset", offset));
+  assert.equal(again.code, exitCodes.ok, again.err);
+
+  const down = await end(at.uc("quickstart", "down"));
+  assert.equal(down.code, exitCodes.ok, down.err);
+  assert.deepEqual(await leftovers(at.root, at.offset), []);
+});
