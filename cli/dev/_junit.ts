@@ -3,7 +3,7 @@ export interface TestCase {
   readonly file: string;
   readonly name: string;
   readonly outcome: "passed" | "failed" | "skipped";
-  /** First line of the failure; empty otherwise. */
+  /** The failure's text, its first lines only; empty otherwise. */
   readonly message: string;
 }
 
@@ -33,10 +33,17 @@ export function parseJunit(xml: string): TestCase[] {
     tops.add(`${file}\n${name}`);
     const failure = /<(?:failure|error)\b([^>]*)>/.exec(body)?.[1];
     const outcome = failure !== undefined ? "failed" : /<skipped\b/.test(body) ? "skipped" : "passed";
-    const message = failure === undefined ? "" : attribute(failure, "message").split("\n")[0] ?? "";
+    const message = failure === undefined ? "" : firstLines(attribute(failure, "message"));
     found.push({ file, name, outcome, message });
   }
   return found;
+}
+
+/** Enough to see what a process said before it failed, without the stack of the runner. */
+const messageLinesMax = 15;
+
+function firstLines(text: string): string {
+  return text.split("\n").slice(0, messageLinesMax).join("\n");
 }
 
 /** Steps are reported after their test, as `test > step`. */

@@ -43,7 +43,9 @@ function countCases(cases: readonly TestCase[], totals: Totals): void {
   }
   const failures = cases.filter((test) => test.outcome === "failed");
   for (const test of failures.slice(0, failuresShownMax)) {
-    console.log(`    ${red("failed")} ${test.name} ${dim(`(${test.file})`)}\n      ${test.message}`);
+    console.log(
+      `    ${red("failed")} ${test.name} ${dim(`(${test.file})`)}\n      ${test.message.replaceAll("\n", "\n      ")}`,
+    );
   }
   if (failures.length > failuresShownMax) console.log(`    and ${failures.length - failuresShownMax} more`);
 }

@@ -4,7 +4,7 @@ import { writeCpio } from "./cpio.ts";
 import { guestTree } from "./guest.ts";
 import { buildTinyImage } from "./mod.ts";
 import { dependsOf, moduleName, resolveModules } from "./modules.ts";
-import { resolvePackages, type RunProgram, runProgram } from "./packages.ts";
+import { resolvePackages, type RunProgram, runProgram, unpack } from "./packages.ts";
 import { writeTar } from "./tar.ts";
 
 const text = (bytes: Uint8Array) => new TextDecoder("latin1").decode(bytes);
@@ -115,6 +115,28 @@ Deno.test("buildTinyImage() names the command to run when the host has no packag
   try {
     await assert.rejects(buildTinyImage({ cacheDir: dir }, { run: scripted({}) }), /apt-get update/);
     assert.deepEqual([...Deno.readDirSync(dir)], []);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});
+
+Deno.test("unpack() asks a busy mirror again, and gives up in the end", async () => {
+  const dir = await Deno.makeTempDir();
+  try {
+    let asked = 0;
+    const busy = (failures: number): RunProgram => async (program) => {
+      if (program === "apt-get" && ++asked <= failures) {
+        throw new Fault("failed_precondition", "image_program_failed", "Cannot run apt-get download: 503");
+      }
+      if (program === "apt-get") await Deno.writeTextFile(`${dir}/kernel.deb`, "");
+      return new Uint8Array();
+    };
+    const ref = { name: "kernel", version: "1", sha256: "" };
+    await unpack(busy(1), ref, dir, dir);
+    assert.equal(asked, 2);
+    asked = 0;
+    await assert.rejects(unpack(busy(9), ref, dir, dir), /503/);
+    assert.equal(asked, 3);
   } finally {
     await Deno.remove(dir, { recursive: true });
   }

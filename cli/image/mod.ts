@@ -6,6 +6,8 @@ import { directorySource, resolveModules } from "./modules.ts";
 import { type GuestPackages, resolvePackages, type RunProgram, runProgram, unpack } from "./packages.ts";
 import { writeTar } from "./tar.ts";
 
+export { aptRetries } from "./packages.ts";
+
 /** Raised by hand when the way of building changes in something the guest's files do not show. */
 const builderVersion = 1;
 const indexName = "tiny-image.json";

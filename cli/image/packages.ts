@@ -1,4 +1,4 @@
-import { fault } from "@ultracloud/base";
+import { Fault, fault, retry, systemClock, systemRng } from "@ultracloud/base";
 
 /** A package of the distribution as its index describes it; the digest is the identity of its content. */
 export interface PackageRef {
@@ -102,13 +102,31 @@ export async function unpack(
 ): Promise<void> {
   const asRoot = Deno.uid() === 0 ? ["-o", "APT::Sandbox::User=root"] : [];
   const before = new Set(await names(dir));
-  await run("apt-get", [...asRoot, "-q", "download", `${ref.name}=${ref.version}`], { cwd: dir, signal });
+  await download(run, [...asRoot, "-q", ...aptRetries, "download", `${ref.name}=${ref.version}`], dir, signal);
   const file = (await names(dir)).find((name) => !before.has(name) && name.endsWith(".deb"));
   if (file === undefined) {
     throw fault("data_loss", "package_missing", `Cannot find the downloaded ${ref.name} ${ref.version}`);
   }
   await run("dpkg-deb", ["-x", `${dir}/${file}`, into], { signal });
   await Deno.remove(`${dir}/${file}`);
+}
+
+/** A mirror that is busy answers a moment later; apt itself waits between its tries. */
+export const aptRetries = ["-o", "Acquire::Retries=3"] as const;
+/** Beyond apt's own: it gives up at once when a mirror closes the connection in the middle. */
+const downloadTries = 3;
+
+async function download(run: RunProgram, args: readonly string[], dir: string, signal?: AbortSignal): Promise<void> {
+  await retry(
+    { baseMs: 500, maxMs: 4_000, tries: downloadTries },
+    {
+      clock: systemClock,
+      rng: systemRng,
+      retryable: (error) => error instanceof Fault && error.code === "image_program_failed",
+    },
+    () => run("apt-get", args, { cwd: dir, signal }),
+    signal,
+  );
 }
 
 interface Shown {

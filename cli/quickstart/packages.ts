@@ -1,5 +1,6 @@
 import { fault } from "@ultracloud/base";
 import type { HostReport } from "../doctor/mod.ts";
+import { aptRetries } from "../image/mod.ts";
 import type { Progress } from "./progress.ts";
 
 /** Installs what the host lacks, as root only; says first what it installs. Answers whether VMs can run. */
@@ -20,7 +21,7 @@ export async function installMissing(report: HostReport, progress: Progress, sig
 async function apt(args: readonly string[], progress: Progress, signal: AbortSignal): Promise<void> {
   progress.note(`apt-get ${args[0]}`);
   const command = new Deno.Command("apt-get", {
-    args: ["-q", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=120", ...args],
+    args: ["-q", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=120", ...aptRetries, ...args],
     env: { DEBIAN_FRONTEND: "noninteractive" },
     stdin: "null",
     stdout: "piped",
