@@ -9,7 +9,8 @@ async function place(): Promise<
 > {
   const root = await Deno.makeTempDir({ prefix: "uc-qs-" });
   let offset: number;
-  do offset = 11_000 + Math.floor(Math.random() * 8_000); while (
+  // Below the host ports that prismnet gives to guests.
+  do offset = 1_000 + Math.floor(Math.random() * 10_000); while (
     Object.values(portsOf(offset)).some((port) => portTaken("127.0.0.1", port))
   );
   const uc = (...args: string[]) =>
