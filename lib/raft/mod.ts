@@ -1,6 +1,8 @@
 /** Raft: a pure core and a driver without I/O of its own. */
 export type * from "./core/types.ts";
 export type * from "./driver/types.ts";
+export { type ChangeStep, enterJoint, isJoint, leaveJoint, nextConfiguration, simpleChange } from "./core/change.ts";
+export type { Transition } from "./core/change.ts";
 export { bootstrapBatch, configurationOf, decodeConfiguration, encodeConfiguration } from "./core/configuration.ts";
 export { emptyConfiguration } from "./core/configuration.ts";
 export { message } from "./core/message.ts";
