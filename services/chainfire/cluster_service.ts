@@ -1,6 +1,7 @@
 import { type Clock, fault, invalidField } from "@ultracloud/base";
 import { ClusterService } from "@ultracloud/proto/chainfire/v1";
-import { bind, type BoundService } from "@ultracloud/rpc";
+import type { BoundService } from "@ultracloud/rpc";
+import { bindPart } from "./bind_part.ts";
 import type { Member } from "./member.ts";
 
 const root = () => "";
@@ -10,7 +11,7 @@ const transferPollMs = 10;
 /** Who the members are and how this one is doing. */
 export function clusterService(member: Member, deps: { readonly clock: Clock }): BoundService {
   const { state, group, header, options } = member;
-  return bind(ClusterService, {
+  return bindPart(ClusterService, {
     memberList() {
       const { voters, learners } = group.status();
       const known = new Map(options.members.map((info) => [info.id, info]));

@@ -5,7 +5,8 @@ import {
   LeaseRevokeRequestSchema,
   LeaseService,
 } from "@ultracloud/proto/chainfire/v1";
-import { bind, type BoundService } from "@ultracloud/rpc";
+import type { BoundService } from "@ultracloud/rpc";
+import { bindPart } from "./bind_part.ts";
 import { leaseTtlMsMax, leaseTtlMsMin } from "./domain/limits.ts";
 import type { CommandResult, LeaseResult } from "./domain/types.ts";
 import { rejections } from "./errors.ts";
@@ -21,7 +22,7 @@ export function leaseService(member: Member, deps: { readonly rng: Rng }): Bound
     const { id, ttlMs, revision } = result as LeaseResult;
     return { header: header(revision), id, ttlMs: BigInt(ttlMs) };
   };
-  return bind(LeaseService, {
+  return bindPart(LeaseService, {
     async leaseGrant(request, context) {
       if (request.ttlMs <= 0n) {
         throw rejections.fieldInvalid("ttl_ms", `Cannot grant a lease for ${request.ttlMs} ms: wanted 1 or more`);

@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ultracloud/chainfire/v1/chainfire.proto.
  */
 export const file_ultracloud_chainfire_v1_chainfire: GenFile = /*@__PURE__*/
-  fileDesc("Cid1bHRyYWNsb3VkL2NoYWluZmlyZS92MS9jaGFpbmZpcmUucHJvdG8SF3VsdHJhY2xvdWQuY2hhaW5maXJlLnYxInUKCEtleVZhbHVlEgsKA2tleRgBIAEoDBINCgV2YWx1ZRgCIAEoDBIXCg9jcmVhdGVfcmV2aXNpb24YAyABKAQSFAoMbW9kX3JldmlzaW9uGAQgASgEEg8KB3ZlcnNpb24YBSABKAQSDQoFbGVhc2UYBiABKAQiXAoOUmVzcG9uc2VIZWFkZXISEgoKY2x1c3Rlcl9pZBgBIAEoCRIRCgltZW1iZXJfaWQYAiABKAQSEAoIcmV2aXNpb24YAyABKAQSEQoJcmFmdF90ZXJtGAQgASgEIpEDCgxSYW5nZVJlcXVlc3QSCwoDa2V5GAEgASgMEhEKCXJhbmdlX2VuZBgCIAEoDBINCgVsaW1pdBgDIAEoAxIQCghyZXZpc2lvbhgEIAEoBBI5Cgtjb25zaXN0ZW5jeRgFIAEoDjIkLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkNvbnNpc3RlbmN5EjYKCnNvcnRfb3JkZXIYBiABKA4yIi51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5Tb3J0T3JkZXISOAoLc29ydF90YXJnZXQYByABKA4yIy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5Tb3J0VGFyZ2V0EhEKCWtleXNfb25seRgIIAEoCBISCgpjb3VudF9vbmx5GAkgASgIEhgKEG1pbl9tb2RfcmV2aXNpb24YCiABKAQSGAoQbWF4X21vZF9yZXZpc2lvbhgLIAEoBBIbChNtaW5fY3JlYXRlX3JldmlzaW9uGAwgASgEEhsKE21heF9jcmVhdGVfcmV2aXNpb24YDSABKAQilQEKDVJhbmdlUmVzcG9uc2USNwoGaGVhZGVyGAEgASgLMicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VIZWFkZXISLgoDa3ZzGAIgAygLMiEudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuS2V5VmFsdWUSDAoEbW9yZRgDIAEoCBINCgVjb3VudBgEIAEoAyJ0CgpQdXRSZXF1ZXN0EgsKA2tleRgBIAEoDBINCgV2YWx1ZRgCIAEoDBINCgVsZWFzZRgDIAEoBBIPCgdwcmV2X2t2GAQgASgIEhQKDGlnbm9yZV92YWx1ZRgFIAEoCBIUCgxpZ25vcmVfbGVhc2UYBiABKAgiegoLUHV0UmVzcG9uc2USNwoGaGVhZGVyGAEgASgLMicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VIZWFkZXISMgoHcHJldl9rdhgCIAEoCzIhLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLktleVZhbHVlIkUKEkRlbGV0ZVJhbmdlUmVxdWVzdBILCgNrZXkYASABKAwSEQoJcmFuZ2VfZW5kGAIgASgMEg8KB3ByZXZfa3YYAyABKAgilAEKE0RlbGV0ZVJhbmdlUmVzcG9uc2USNwoGaGVhZGVyGAEgASgLMicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VIZWFkZXISDwoHZGVsZXRlZBgCIAEoAxIzCghwcmV2X2t2cxgDIAMoCzIhLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLktleVZhbHVlIvsBCglSZXF1ZXN0T3ASNgoFcmFuZ2UYASABKAsyJS51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5SYW5nZVJlcXVlc3RIABIyCgNwdXQYAiABKAsyIy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5QdXRSZXF1ZXN0SAASQwoMZGVsZXRlX3JhbmdlGAMgASgLMisudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuRGVsZXRlUmFuZ2VSZXF1ZXN0SAASMgoDdHhuGAQgASgLMiMudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuVHhuUmVxdWVzdEgAQgkKB3JlcXVlc3QigQIKClJlc3BvbnNlT3ASNwoFcmFuZ2UYASABKAsyJi51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5SYW5nZVJlc3BvbnNlSAASMwoDcHV0GAIgASgLMiQudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUHV0UmVzcG9uc2VIABJECgxkZWxldGVfcmFuZ2UYAyABKAsyLC51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5EZWxldGVSYW5nZVJlc3BvbnNlSAASMwoDdHhuGAQgASgLMiQudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuVHhuUmVzcG9uc2VIAEIKCghyZXNwb25zZSLTAQoHQ29tcGFyZRI2CgZyZXN1bHQYASABKA4yJi51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5Db21wYXJlUmVzdWx0EgsKA2tleRgCIAEoDBIRCglyYW5nZV9lbmQYAyABKAwSEQoHdmVyc2lvbhgEIAEoBEgAEhkKD2NyZWF0ZV9yZXZpc2lvbhgFIAEoBEgAEhYKDG1vZF9yZXZpc2lvbhgGIAEoBEgAEg8KBXZhbHVlGAcgASgMSAASDwoFbGVhc2UYCCABKARIAEIICgZ0YXJnZXQiqQEKClR4blJlcXVlc3QSMQoHY29tcGFyZRgBIAMoCzIgLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkNvbXBhcmUSMwoHc3VjY2VzcxgCIAMoCzIiLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlJlcXVlc3RPcBIzCgdmYWlsdXJlGAMgAygLMiIudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVxdWVzdE9wIpEBCgtUeG5SZXNwb25zZRI3CgZoZWFkZXIYASABKAsyJy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5SZXNwb25zZUhlYWRlchIRCglzdWNjZWVkZWQYAiABKAgSNgoJcmVzcG9uc2VzGAMgAygLMiMudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VPcCIiCg5Db21wYWN0UmVxdWVzdBIQCghyZXZpc2lvbhgBIAEoBCJKCg9Db21wYWN0UmVzcG9uc2USNwoGaGVhZGVyGAEgASgLMicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VIZWFkZXIioAEKB0t2RXZlbnQSMgoEdHlwZRgBIAEoDjIkLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkt2RXZlbnRUeXBlEi0KAmt2GAIgASgLMiEudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuS2V5VmFsdWUSMgoHcHJldl9rdhgDIAEoCzIhLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLktleVZhbHVlIosBCgtXYXRjaENyZWF0ZRIQCgh3YXRjaF9pZBgBIAEoAxILCgNrZXkYAiABKAwSEQoJcmFuZ2VfZW5kGAMgASgMEhYKDnN0YXJ0X3JldmlzaW9uGAQgASgEEg8KB3ByZXZfa3YYBSABKAgSDgoGbm9fcHV0GAYgASgIEhEKCW5vX2RlbGV0ZRgHIAEoCCJjCgxXYXRjaFJlcXVlc3QSNQoHd2F0Y2hlcxgBIAMoCzIkLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLldhdGNoQ3JlYXRlEhwKFHByb2dyZXNzX2ludGVydmFsX21zGAIgASgFIvQBCg1XYXRjaFJlc3BvbnNlEjcKBmhlYWRlchgBIAEoCzInLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlJlc3BvbnNlSGVhZGVyEhEKCXN0cmVhbV9pZBgCIAEoCRIQCgh3YXRjaF9pZBgDIAEoAxIPCgdjcmVhdGVkGAQgASgIEhEKCWNhbmNlbGxlZBgFIAEoCBIVCg1jYW5jZWxfcmVhc29uGAYgASgJEhgKEGNvbXBhY3RfcmV2aXNpb24YByABKAQSMAoGZXZlbnRzGAggAygLMiAudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuS3ZFdmVudCJZCg9BZGRXYXRjaFJlcXVlc3QSEQoJc3RyZWFtX2lkGAEgASgJEjMKBXdhdGNoGAIgASgLMiQudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuV2F0Y2hDcmVhdGUiEgoQQWRkV2F0Y2hSZXNwb25zZSI5ChJDYW5jZWxXYXRjaFJlcXVlc3QSEQoJc3RyZWFtX2lkGAEgASgJEhAKCHdhdGNoX2lkGAIgASgDIhUKE0NhbmNlbFdhdGNoUmVzcG9uc2UiLwoRTGVhc2VHcmFudFJlcXVlc3QSCgoCaWQYASABKAQSDgoGdHRsX21zGAIgASgDImkKEkxlYXNlR3JhbnRSZXNwb25zZRI3CgZoZWFkZXIYASABKAsyJy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5SZXNwb25zZUhlYWRlchIKCgJpZBgCIAEoBBIOCgZ0dGxfbXMYAyABKAMiIAoSTGVhc2VSZXZva2VSZXF1ZXN0EgoKAmlkGAEgASgEIk4KE0xlYXNlUmV2b2tlUmVzcG9uc2USNwoGaGVhZGVyGAEgASgLMicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VIZWFkZXIiIwoVTGVhc2VLZWVwQWxpdmVSZXF1ZXN0EgoKAmlkGAEgASgEIm0KFkxlYXNlS2VlcEFsaXZlUmVzcG9uc2USNwoGaGVhZGVyGAEgASgLMicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VIZWFkZXISCgoCaWQYAiABKAQSDgoGdHRsX21zGAMgASgDIjIKFkxlYXNlVGltZVRvTGl2ZVJlcXVlc3QSCgoCaWQYASABKAQSDAoEa2V5cxgCIAEoCCKeAQoXTGVhc2VUaW1lVG9MaXZlUmVzcG9uc2USNwoGaGVhZGVyGAEgASgLMicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VIZWFkZXISCgoCaWQYAiABKAQSFgoOZ3JhbnRlZF90dGxfbXMYAyABKAMSGAoQcmVtYWluaW5nX3R0bF9tcxgEIAEoAxIMCgRrZXlzGAUgAygMIhIKEExlYXNlTGlzdFJlcXVlc3QiWQoRTGVhc2VMaXN0UmVzcG9uc2USNwoGaGVhZGVyGAEgASgLMicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VIZWFkZXISCwoDaWRzGAIgAygEIlwKBk1lbWJlchIKCgJpZBgBIAEoBBIMCgRuYW1lGAIgASgJEhAKCHBlZXJfdXJsGAMgASgJEhIKCmNsaWVudF91cmwYBCABKAkSEgoKaXNfbGVhcm5lchgFIAEoCCITChFNZW1iZXJMaXN0UmVxdWVzdCJ/ChJNZW1iZXJMaXN0UmVzcG9uc2USNwoGaGVhZGVyGAEgASgLMicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VIZWFkZXISMAoHbWVtYmVycxgCIAMoCzIfLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLk1lbWJlciIPCg1TdGF0dXNSZXF1ZXN0Iv4BCg5TdGF0dXNSZXNwb25zZRI3CgZoZWFkZXIYASABKAsyJy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5SZXNwb25zZUhlYWRlchIPCgd2ZXJzaW9uGAIgASgJEg4KBmxlYWRlchgDIAEoBBISCgpyYWZ0X2luZGV4GAQgASgEEhUKDWFwcGxpZWRfaW5kZXgYBSABKAQSEAoIZGJfYnl0ZXMYBiABKAMSFwoPZGJfYnl0ZXNfaW5fdXNlGAcgASgDEhIKCmlzX2xlYXJuZXIYCCABKAgSGAoQY29tcGFjdF9yZXZpc2lvbhgJIAEoBBIOCgZlcnJvcnMYCiADKAkiJwoVTGVhZGVyVHJhbnNmZXJSZXF1ZXN0Eg4KBnRhcmdldBgBIAEoBCJRChZMZWFkZXJUcmFuc2ZlclJlc3BvbnNlEjcKBmhlYWRlchgBIAEoCzInLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlJlc3BvbnNlSGVhZGVyKmYKC0NvbnNpc3RlbmN5EhsKF0NPTlNJU1RFTkNZX1VOU1BFQ0lGSUVEEAASHAoYQ09OU0lTVEVOQ1lfTElORUFSSVpBQkxFEAESHAoYQ09OU0lTVEVOQ1lfU0VSSUFMSVpBQkxFEAIqVgoJU29ydE9yZGVyEhoKFlNPUlRfT1JERVJfVU5TUEVDSUZJRUQQABIVChFTT1JUX09SREVSX0FTQ0VORBABEhYKElNPUlRfT1JERVJfREVTQ0VORBACKq0BCgpTb3J0VGFyZ2V0EhsKF1NPUlRfVEFSR0VUX1VOU1BFQ0lGSUVEEAASEwoPU09SVF9UQVJHRVRfS0VZEAESFwoTU09SVF9UQVJHRVRfVkVSU0lPThACEh8KG1NPUlRfVEFSR0VUX0NSRUFURV9SRVZJU0lPThADEhwKGFNPUlRfVEFSR0VUX01PRF9SRVZJU0lPThAEEhUKEVNPUlRfVEFSR0VUX1ZBTFVFEAUqnAEKDUNvbXBhcmVSZXN1bHQSHgoaQ09NUEFSRV9SRVNVTFRfVU5TUEVDSUZJRUQQABIYChRDT01QQVJFX1JFU1VMVF9FUVVBTBABEhoKFkNPTVBBUkVfUkVTVUxUX0dSRUFURVIQAhIXChNDT01QQVJFX1JFU1VMVF9MRVNTEAMSHAoYQ09NUEFSRV9SRVNVTFRfTk9UX0VRVUFMEAQqXQoLS3ZFdmVudFR5cGUSHQoZS1ZfRVZFTlRfVFlQRV9VTlNQRUNJRklFRBAAEhUKEUtWX0VWRU5UX1RZUEVfUFVUEAESGAoUS1ZfRVZFTlRfVFlQRV9ERUxFVEUQAjLUAwoJS3ZTZXJ2aWNlElsKBVJhbmdlEiUudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmFuZ2VSZXF1ZXN0GiYudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmFuZ2VSZXNwb25zZSIDkAIBElAKA1B1dBIjLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlB1dFJlcXVlc3QaJC51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5QdXRSZXNwb25zZRJoCgtEZWxldGVSYW5nZRIrLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkRlbGV0ZVJhbmdlUmVxdWVzdBosLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkRlbGV0ZVJhbmdlUmVzcG9uc2USUAoDVHhuEiMudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuVHhuUmVxdWVzdBokLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlR4blJlc3BvbnNlElwKB0NvbXBhY3QSJy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5Db21wYWN0UmVxdWVzdBooLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkNvbXBhY3RSZXNwb25zZTK4AgoMV2F0Y2hTZXJ2aWNlEl0KBVdhdGNoEiUudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuV2F0Y2hSZXF1ZXN0GiYudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuV2F0Y2hSZXNwb25zZSIDkAIBMAESXwoIQWRkV2F0Y2gSKC51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5BZGRXYXRjaFJlcXVlc3QaKS51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5BZGRXYXRjaFJlc3BvbnNlEmgKC0NhbmNlbFdhdGNoEisudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuQ2FuY2VsV2F0Y2hSZXF1ZXN0GiwudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuQ2FuY2VsV2F0Y2hSZXNwb25zZTK2BAoMTGVhc2VTZXJ2aWNlEmUKCkxlYXNlR3JhbnQSKi51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5MZWFzZUdyYW50UmVxdWVzdBorLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkxlYXNlR3JhbnRSZXNwb25zZRJoCgtMZWFzZVJldm9rZRIrLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkxlYXNlUmV2b2tlUmVxdWVzdBosLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkxlYXNlUmV2b2tlUmVzcG9uc2UScQoOTGVhc2VLZWVwQWxpdmUSLi51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5MZWFzZUtlZXBBbGl2ZVJlcXVlc3QaLy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5MZWFzZUtlZXBBbGl2ZVJlc3BvbnNlEnkKD0xlYXNlVGltZVRvTGl2ZRIvLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkxlYXNlVGltZVRvTGl2ZVJlcXVlc3QaMC51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5MZWFzZVRpbWVUb0xpdmVSZXNwb25zZSIDkAIBEmcKCUxlYXNlTGlzdBIpLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkxlYXNlTGlzdFJlcXVlc3QaKi51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5MZWFzZUxpc3RSZXNwb25zZSIDkAIBMs8CCg5DbHVzdGVyU2VydmljZRJqCgpNZW1iZXJMaXN0EioudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTWVtYmVyTGlzdFJlcXVlc3QaKy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5NZW1iZXJMaXN0UmVzcG9uc2UiA5ACARJeCgZTdGF0dXMSJi51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5TdGF0dXNSZXF1ZXN0GicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuU3RhdHVzUmVzcG9uc2UiA5ACARJxCg5MZWFkZXJUcmFuc2ZlchIuLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkxlYWRlclRyYW5zZmVyUmVxdWVzdBovLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkxlYWRlclRyYW5zZmVyUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("Cid1bHRyYWNsb3VkL2NoYWluZmlyZS92MS9jaGFpbmZpcmUucHJvdG8SF3VsdHJhY2xvdWQuY2hhaW5maXJlLnYxInUKCEtleVZhbHVlEgsKA2tleRgBIAEoDBINCgV2YWx1ZRgCIAEoDBIXCg9jcmVhdGVfcmV2aXNpb24YAyABKAQSFAoMbW9kX3JldmlzaW9uGAQgASgEEg8KB3ZlcnNpb24YBSABKAQSDQoFbGVhc2UYBiABKAQiXAoOUmVzcG9uc2VIZWFkZXISEgoKY2x1c3Rlcl9pZBgBIAEoCRIRCgltZW1iZXJfaWQYAiABKAQSEAoIcmV2aXNpb24YAyABKAQSEQoJcmFmdF90ZXJtGAQgASgEIksKC1Nlc3Npb25DYWxsEhIKCnNlc3Npb25faWQYASABKAQSEAoIc2VxdWVuY2UYAiABKAQSFgoOYW5zd2VyZWRfYmVsb3cYAyABKAQiuAMKDFJhbmdlUmVxdWVzdBILCgNrZXkYASABKAwSEQoJcmFuZ2VfZW5kGAIgASgMEg0KBWxpbWl0GAMgASgDEhAKCHJldmlzaW9uGAQgASgEEjkKC2NvbnNpc3RlbmN5GAUgASgOMiQudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuQ29uc2lzdGVuY3kSNgoKc29ydF9vcmRlchgGIAEoDjIiLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlNvcnRPcmRlchI4Cgtzb3J0X3RhcmdldBgHIAEoDjIjLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlNvcnRUYXJnZXQSEQoJa2V5c19vbmx5GAggASgIEhIKCmNvdW50X29ubHkYCSABKAgSGAoQbWluX21vZF9yZXZpc2lvbhgKIAEoBBIYChBtYXhfbW9kX3JldmlzaW9uGAsgASgEEhsKE21pbl9jcmVhdGVfcmV2aXNpb24YDCABKAQSGwoTbWF4X2NyZWF0ZV9yZXZpc2lvbhgNIAEoBBISCgptYXhfYWdlX21zGA4gASgDEhEKCWJ5dGVzX21heBgPIAEoAyKVAQoNUmFuZ2VSZXNwb25zZRI3CgZoZWFkZXIYASABKAsyJy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5SZXNwb25zZUhlYWRlchIuCgNrdnMYAiADKAsyIS51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5LZXlWYWx1ZRIMCgRtb3JlGAMgASgIEg0KBWNvdW50GAQgASgDIqsBCgpQdXRSZXF1ZXN0EgsKA2tleRgBIAEoDBINCgV2YWx1ZRgCIAEoDBINCgVsZWFzZRgDIAEoBBIPCgdwcmV2X2t2GAQgASgIEhQKDGlnbm9yZV92YWx1ZRgFIAEoCBIUCgxpZ25vcmVfbGVhc2UYBiABKAgSNQoHc2Vzc2lvbhgHIAEoCzIkLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlNlc3Npb25DYWxsInoKC1B1dFJlc3BvbnNlEjcKBmhlYWRlchgBIAEoCzInLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlJlc3BvbnNlSGVhZGVyEjIKB3ByZXZfa3YYAiABKAsyIS51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5LZXlWYWx1ZSJ8ChJEZWxldGVSYW5nZVJlcXVlc3QSCwoDa2V5GAEgASgMEhEKCXJhbmdlX2VuZBgCIAEoDBIPCgdwcmV2X2t2GAMgASgIEjUKB3Nlc3Npb24YBCABKAsyJC51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5TZXNzaW9uQ2FsbCKUAQoTRGVsZXRlUmFuZ2VSZXNwb25zZRI3CgZoZWFkZXIYASABKAsyJy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5SZXNwb25zZUhlYWRlchIPCgdkZWxldGVkGAIgASgDEjMKCHByZXZfa3ZzGAMgAygLMiEudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuS2V5VmFsdWUi+wEKCVJlcXVlc3RPcBI2CgVyYW5nZRgBIAEoCzIlLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlJhbmdlUmVxdWVzdEgAEjIKA3B1dBgCIAEoCzIjLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlB1dFJlcXVlc3RIABJDCgxkZWxldGVfcmFuZ2UYAyABKAsyKy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5EZWxldGVSYW5nZVJlcXVlc3RIABIyCgN0eG4YBCABKAsyIy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5UeG5SZXF1ZXN0SABCCQoHcmVxdWVzdCKBAgoKUmVzcG9uc2VPcBI3CgVyYW5nZRgBIAEoCzImLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlJhbmdlUmVzcG9uc2VIABIzCgNwdXQYAiABKAsyJC51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5QdXRSZXNwb25zZUgAEkQKDGRlbGV0ZV9yYW5nZRgDIAEoCzIsLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkRlbGV0ZVJhbmdlUmVzcG9uc2VIABIzCgN0eG4YBCABKAsyJC51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5UeG5SZXNwb25zZUgAQgoKCHJlc3BvbnNlItMBCgdDb21wYXJlEjYKBnJlc3VsdBgBIAEoDjImLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkNvbXBhcmVSZXN1bHQSCwoDa2V5GAIgASgMEhEKCXJhbmdlX2VuZBgDIAEoDBIRCgd2ZXJzaW9uGAQgASgESAASGQoPY3JlYXRlX3JldmlzaW9uGAUgASgESAASFgoMbW9kX3JldmlzaW9uGAYgASgESAASDwoFdmFsdWUYByABKAxIABIPCgVsZWFzZRgIIAEoBEgAQggKBnRhcmdldCLgAQoKVHhuUmVxdWVzdBIxCgdjb21wYXJlGAEgAygLMiAudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuQ29tcGFyZRIzCgdzdWNjZXNzGAIgAygLMiIudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVxdWVzdE9wEjMKB2ZhaWx1cmUYAyADKAsyIi51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5SZXF1ZXN0T3ASNQoHc2Vzc2lvbhgEIAEoCzIkLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlNlc3Npb25DYWxsIpEBCgtUeG5SZXNwb25zZRI3CgZoZWFkZXIYASABKAsyJy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5SZXNwb25zZUhlYWRlchIRCglzdWNjZWVkZWQYAiABKAgSNgoJcmVzcG9uc2VzGAMgAygLMiMudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VPcCJrCg5Db21wYWN0UmVxdWVzdBIQCghyZXZpc2lvbhgBIAEoBBIQCghwaHlzaWNhbBgCIAEoCBI1CgdzZXNzaW9uGAMgASgLMiQudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuU2Vzc2lvbkNhbGwiSgoPQ29tcGFjdFJlc3BvbnNlEjcKBmhlYWRlchgBIAEoCzInLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlJlc3BvbnNlSGVhZGVyIqABCgdLdkV2ZW50EjIKBHR5cGUYASABKA4yJC51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5LdkV2ZW50VHlwZRItCgJrdhgCIAEoCzIhLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLktleVZhbHVlEjIKB3ByZXZfa3YYAyABKAsyIS51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5LZXlWYWx1ZSKdAQoLV2F0Y2hDcmVhdGUSEAoId2F0Y2hfaWQYASABKAMSCwoDa2V5GAIgASgMEhEKCXJhbmdlX2VuZBgDIAEoDBIWCg5zdGFydF9yZXZpc2lvbhgEIAEoBBIPCgdwcmV2X2t2GAUgASgIEg4KBm5vX3B1dBgGIAEoCBIRCglub19kZWxldGUYByABKAgSEAoIZnJhZ21lbnQYCCABKAgiYwoMV2F0Y2hSZXF1ZXN0EjUKB3dhdGNoZXMYASADKAsyJC51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5XYXRjaENyZWF0ZRIcChRwcm9ncmVzc19pbnRlcnZhbF9tcxgCIAEoBSKGAgoNV2F0Y2hSZXNwb25zZRI3CgZoZWFkZXIYASABKAsyJy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5SZXNwb25zZUhlYWRlchIRCglzdHJlYW1faWQYAiABKAkSEAoId2F0Y2hfaWQYAyABKAMSDwoHY3JlYXRlZBgEIAEoCBIRCgljYW5jZWxsZWQYBSABKAgSFQoNY2FuY2VsX3JlYXNvbhgGIAEoCRIYChBjb21wYWN0X3JldmlzaW9uGAcgASgEEjAKBmV2ZW50cxgIIAMoCzIgLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkt2RXZlbnQSEAoIZnJhZ21lbnQYCSABKAgiWQoPQWRkV2F0Y2hSZXF1ZXN0EhEKCXN0cmVhbV9pZBgBIAEoCRIzCgV3YXRjaBgCIAEoCzIkLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLldhdGNoQ3JlYXRlIhIKEEFkZFdhdGNoUmVzcG9uc2UiOQoSQ2FuY2VsV2F0Y2hSZXF1ZXN0EhEKCXN0cmVhbV9pZBgBIAEoCRIQCgh3YXRjaF9pZBgCIAEoAyIVChNDYW5jZWxXYXRjaFJlc3BvbnNlImYKEUxlYXNlR3JhbnRSZXF1ZXN0EgoKAmlkGAEgASgEEg4KBnR0bF9tcxgCIAEoAxI1CgdzZXNzaW9uGAMgASgLMiQudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuU2Vzc2lvbkNhbGwiaQoSTGVhc2VHcmFudFJlc3BvbnNlEjcKBmhlYWRlchgBIAEoCzInLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlJlc3BvbnNlSGVhZGVyEgoKAmlkGAIgASgEEg4KBnR0bF9tcxgDIAEoAyJXChJMZWFzZVJldm9rZVJlcXVlc3QSCgoCaWQYASABKAQSNQoHc2Vzc2lvbhgCIAEoCzIkLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlNlc3Npb25DYWxsIk4KE0xlYXNlUmV2b2tlUmVzcG9uc2USNwoGaGVhZGVyGAEgASgLMicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VIZWFkZXIiIwoVTGVhc2VLZWVwQWxpdmVSZXF1ZXN0EgoKAmlkGAEgASgEIm0KFkxlYXNlS2VlcEFsaXZlUmVzcG9uc2USNwoGaGVhZGVyGAEgASgLMicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VIZWFkZXISCgoCaWQYAiABKAQSDgoGdHRsX21zGAMgASgDIjIKFkxlYXNlVGltZVRvTGl2ZVJlcXVlc3QSCgoCaWQYASABKAQSDAoEa2V5cxgCIAEoCCKeAQoXTGVhc2VUaW1lVG9MaXZlUmVzcG9uc2USNwoGaGVhZGVyGAEgASgLMicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VIZWFkZXISCgoCaWQYAiABKAQSFgoOZ3JhbnRlZF90dGxfbXMYAyABKAMSGAoQcmVtYWluaW5nX3R0bF9tcxgEIAEoAxIMCgRrZXlzGAUgAygMIhIKEExlYXNlTGlzdFJlcXVlc3QiWQoRTGVhc2VMaXN0UmVzcG9uc2USNwoGaGVhZGVyGAEgASgLMicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VIZWFkZXISCwoDaWRzGAIgAygEImcKCkxlYXNlRXZlbnQSNQoEdHlwZRgBIAEoDjInLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkxlYXNlRXZlbnRUeXBlEgoKAmlkGAIgASgEEhYKDmdyYW50ZWRfdHRsX21zGAMgASgDIjIKEUxlYXNlV2F0Y2hSZXF1ZXN0EgsKA2lkcxgBIAMoBBIQCghyZW5ld2FscxgCIAEoCCK7AQoSTGVhc2VXYXRjaFJlc3BvbnNlEjcKBmhlYWRlchgBIAEoCzInLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlJlc3BvbnNlSGVhZGVyEjMKBmV2ZW50cxgCIAMoCzIjLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkxlYXNlRXZlbnQSDQoFcmVzZXQYAyABKAgSEQoJY2FuY2VsbGVkGAQgASgIEhUKDWNhbmNlbF9yZWFzb24YBSABKAkiXAoGTWVtYmVyEgoKAmlkGAEgASgEEgwKBG5hbWUYAiABKAkSEAoIcGVlcl91cmwYAyABKAkSEgoKY2xpZW50X3VybBgEIAEoCRISCgppc19sZWFybmVyGAUgASgIIiIKEU1lbWJlckxpc3RSZXF1ZXN0Eg0KBWxvY2FsGAEgASgIIn8KEk1lbWJlckxpc3RSZXNwb25zZRI3CgZoZWFkZXIYASABKAsyJy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5SZXNwb25zZUhlYWRlchIwCgdtZW1iZXJzGAIgAygLMh8udWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTWVtYmVyIg8KDVN0YXR1c1JlcXVlc3QiswMKDlN0YXR1c1Jlc3BvbnNlEjcKBmhlYWRlchgBIAEoCzInLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlJlc3BvbnNlSGVhZGVyEg8KB3ZlcnNpb24YAiABKAkSDgoGbGVhZGVyGAMgASgEEhIKCnJhZnRfaW5kZXgYBCABKAQSFQoNYXBwbGllZF9pbmRleBgFIAEoBBIQCghkYl9ieXRlcxgGIAEoAxIXCg9kYl9ieXRlc19pbl91c2UYByABKAMSEgoKaXNfbGVhcm5lchgIIAEoCBIYChBjb21wYWN0X3JldmlzaW9uGAkgASgEEg4KBmVycm9ycxgKIAMoCRIuCgZhbGFybXMYCyADKAsyHi51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5BbGFybRI5Cghwcm9ncmVzcxgMIAMoCzInLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLk1lbWJlclByb2dyZXNzEhIKCnN0YXRlX2hhc2gYDSABKAQSGwoTc3RhdGVfaGFzaF9yZXZpc2lvbhgOIAEoBBIXCg9kaXNrX2J5dGVzX2ZyZWUYDyABKAMiTAoFQWxhcm0SEQoJbWVtYmVyX2lkGAEgASgEEjAKBHR5cGUYAiABKA4yIi51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5BbGFybVR5cGUiiAEKDk1lbWJlclByb2dyZXNzEhEKCW1lbWJlcl9pZBgBIAEoBBITCgttYXRjaF9pbmRleBgCIAEoBBI1CgVzdGF0ZRgDIAEoDjImLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlByb2dyZXNzU3RhdGUSFwoPcmVjZW50bHlfYWN0aXZlGAQgASgIIloKEE1lbWJlckFkZFJlcXVlc3QSDAoEbmFtZRgBIAEoCRIQCghwZWVyX3VybBgCIAEoCRISCgpjbGllbnRfdXJsGAMgASgJEhIKCmlzX2xlYXJuZXIYBCABKAgirwEKEU1lbWJlckFkZFJlc3BvbnNlEjcKBmhlYWRlchgBIAEoCzInLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlJlc3BvbnNlSGVhZGVyEi8KBm1lbWJlchgCIAEoCzIfLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLk1lbWJlchIwCgdtZW1iZXJzGAMgAygLMh8udWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTWVtYmVyIiIKFE1lbWJlclByb21vdGVSZXF1ZXN0EgoKAmlkGAEgASgEIoIBChVNZW1iZXJQcm9tb3RlUmVzcG9uc2USNwoGaGVhZGVyGAEgASgLMicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUmVzcG9uc2VIZWFkZXISMAoHbWVtYmVycxgCIAMoCzIfLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLk1lbWJlciIhChNNZW1iZXJSZW1vdmVSZXF1ZXN0EgoKAmlkGAEgASgEIoEBChRNZW1iZXJSZW1vdmVSZXNwb25zZRI3CgZoZWFkZXIYASABKAsyJy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5SZXNwb25zZUhlYWRlchIwCgdtZW1iZXJzGAIgAygLMh8udWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTWVtYmVyIlUKE01lbWJlclVwZGF0ZVJlcXVlc3QSCgoCaWQYASABKAQSDAoEbmFtZRgCIAEoCRIQCghwZWVyX3VybBgDIAEoCRISCgpjbGllbnRfdXJsGAQgASgJIoEBChRNZW1iZXJVcGRhdGVSZXNwb25zZRI3CgZoZWFkZXIYASABKAsyJy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5SZXNwb25zZUhlYWRlchIwCgdtZW1iZXJzGAIgAygLMh8udWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTWVtYmVyIlYKFE1lbWJlclJlcGxhY2VSZXF1ZXN0EgoKAmlkGAEgASgEEgwKBG5hbWUYAiABKAkSEAoIcGVlcl91cmwYAyABKAkSEgoKY2xpZW50X3VybBgEIAEoCSKzAQoVTWVtYmVyUmVwbGFjZVJlc3BvbnNlEjcKBmhlYWRlchgBIAEoCzInLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlJlc3BvbnNlSGVhZGVyEi8KBm1lbWJlchgCIAEoCzIfLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLk1lbWJlchIwCgdtZW1iZXJzGAMgAygLMh8udWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTWVtYmVyIicKFUxlYWRlclRyYW5zZmVyUmVxdWVzdBIOCgZ0YXJnZXQYASABKAQiUQoWTGVhZGVyVHJhbnNmZXJSZXNwb25zZRI3CgZoZWFkZXIYASABKAsyJy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5SZXNwb25zZUhlYWRlciqFAQoLQ29uc2lzdGVuY3kSGwoXQ09OU0lTVEVOQ1lfVU5TUEVDSUZJRUQQABIcChhDT05TSVNURU5DWV9MSU5FQVJJWkFCTEUQARIcChhDT05TSVNURU5DWV9TRVJJQUxJWkFCTEUQAhIdChlDT05TSVNURU5DWV9CT1VOREVEX1NUQUxFEAMqVgoJU29ydE9yZGVyEhoKFlNPUlRfT1JERVJfVU5TUEVDSUZJRUQQABIVChFTT1JUX09SREVSX0FTQ0VORBABEhYKElNPUlRfT1JERVJfREVTQ0VORBACKq0BCgpTb3J0VGFyZ2V0EhsKF1NPUlRfVEFSR0VUX1VOU1BFQ0lGSUVEEAASEwoPU09SVF9UQVJHRVRfS0VZEAESFwoTU09SVF9UQVJHRVRfVkVSU0lPThACEh8KG1NPUlRfVEFSR0VUX0NSRUFURV9SRVZJU0lPThADEhwKGFNPUlRfVEFSR0VUX01PRF9SRVZJU0lPThAEEhUKEVNPUlRfVEFSR0VUX1ZBTFVFEAUqnAEKDUNvbXBhcmVSZXN1bHQSHgoaQ09NUEFSRV9SRVNVTFRfVU5TUEVDSUZJRUQQABIYChRDT01QQVJFX1JFU1VMVF9FUVVBTBABEhoKFkNPTVBBUkVfUkVTVUxUX0dSRUFURVIQAhIXChNDT01QQVJFX1JFU1VMVF9MRVNTEAMSHAoYQ09NUEFSRV9SRVNVTFRfTk9UX0VRVUFMEAQqXQoLS3ZFdmVudFR5cGUSHQoZS1ZfRVZFTlRfVFlQRV9VTlNQRUNJRklFRBAAEhUKEUtWX0VWRU5UX1RZUEVfUFVUEAESGAoUS1ZfRVZFTlRfVFlQRV9ERUxFVEUQAirIAQoOTGVhc2VFdmVudFR5cGUSIAocTEVBU0VfRVZFTlRfVFlQRV9VTlNQRUNJRklFRBAAEhwKGExFQVNFX0VWRU5UX1RZUEVfUFJFU0VOVBABEhwKGExFQVNFX0VWRU5UX1RZUEVfR1JBTlRFRBACEhwKGExFQVNFX0VWRU5UX1RZUEVfUkVORVdFRBADEhwKGExFQVNFX0VWRU5UX1RZUEVfUkVWT0tFRBAEEhwKGExFQVNFX0VWRU5UX1RZUEVfRVhQSVJFRBAFKlcKCUFsYXJtVHlwZRIaChZBTEFSTV9UWVBFX1VOU1BFQ0lGSUVEEAASFgoSQUxBUk1fVFlQRV9OT1NQQUNFEAESFgoSQUxBUk1fVFlQRV9DT1JSVVBUEAIqhAEKDVByb2dyZXNzU3RhdGUSHgoaUFJPR1JFU1NfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRQUk9HUkVTU19TVEFURV9QUk9CRRABEhwKGFBST0dSRVNTX1NUQVRFX1JFUExJQ0FURRACEhsKF1BST0dSRVNTX1NUQVRFX1NOQVBTSE9UEAMy1AMKCUt2U2VydmljZRJbCgVSYW5nZRIlLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlJhbmdlUmVxdWVzdBomLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlJhbmdlUmVzcG9uc2UiA5ACARJQCgNQdXQSIy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5QdXRSZXF1ZXN0GiQudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuUHV0UmVzcG9uc2USaAoLRGVsZXRlUmFuZ2USKy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5EZWxldGVSYW5nZVJlcXVlc3QaLC51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5EZWxldGVSYW5nZVJlc3BvbnNlElAKA1R4bhIjLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLlR4blJlcXVlc3QaJC51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5UeG5SZXNwb25zZRJcCgdDb21wYWN0EicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuQ29tcGFjdFJlcXVlc3QaKC51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5Db21wYWN0UmVzcG9uc2UyuAIKDFdhdGNoU2VydmljZRJdCgVXYXRjaBIlLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLldhdGNoUmVxdWVzdBomLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLldhdGNoUmVzcG9uc2UiA5ACATABEl8KCEFkZFdhdGNoEigudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuQWRkV2F0Y2hSZXF1ZXN0GikudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuQWRkV2F0Y2hSZXNwb25zZRJoCgtDYW5jZWxXYXRjaBIrLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkNhbmNlbFdhdGNoUmVxdWVzdBosLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkNhbmNlbFdhdGNoUmVzcG9uc2UypAUKDExlYXNlU2VydmljZRJlCgpMZWFzZUdyYW50EioudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTGVhc2VHcmFudFJlcXVlc3QaKy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5MZWFzZUdyYW50UmVzcG9uc2USaAoLTGVhc2VSZXZva2USKy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5MZWFzZVJldm9rZVJlcXVlc3QaLC51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5MZWFzZVJldm9rZVJlc3BvbnNlEnEKDkxlYXNlS2VlcEFsaXZlEi4udWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTGVhc2VLZWVwQWxpdmVSZXF1ZXN0Gi8udWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTGVhc2VLZWVwQWxpdmVSZXNwb25zZRJ5Cg9MZWFzZVRpbWVUb0xpdmUSLy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5MZWFzZVRpbWVUb0xpdmVSZXF1ZXN0GjAudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTGVhc2VUaW1lVG9MaXZlUmVzcG9uc2UiA5ACARJnCglMZWFzZUxpc3QSKS51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5MZWFzZUxpc3RSZXF1ZXN0GioudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTGVhc2VMaXN0UmVzcG9uc2UiA5ACARJsCgpMZWFzZVdhdGNoEioudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTGVhc2VXYXRjaFJlcXVlc3QaKy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5MZWFzZVdhdGNoUmVzcG9uc2UiA5ACATABMu0GCg5DbHVzdGVyU2VydmljZRJqCgpNZW1iZXJMaXN0EioudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTWVtYmVyTGlzdFJlcXVlc3QaKy51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5NZW1iZXJMaXN0UmVzcG9uc2UiA5ACARJeCgZTdGF0dXMSJi51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5TdGF0dXNSZXF1ZXN0GicudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuU3RhdHVzUmVzcG9uc2UiA5ACARJxCg5MZWFkZXJUcmFuc2ZlchIuLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkxlYWRlclRyYW5zZmVyUmVxdWVzdBovLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLkxlYWRlclRyYW5zZmVyUmVzcG9uc2USYgoJTWVtYmVyQWRkEikudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTWVtYmVyQWRkUmVxdWVzdBoqLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLk1lbWJlckFkZFJlc3BvbnNlEm4KDU1lbWJlclByb21vdGUSLS51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5NZW1iZXJQcm9tb3RlUmVxdWVzdBouLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLk1lbWJlclByb21vdGVSZXNwb25zZRJrCgxNZW1iZXJSZW1vdmUSLC51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5NZW1iZXJSZW1vdmVSZXF1ZXN0Gi0udWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTWVtYmVyUmVtb3ZlUmVzcG9uc2USawoMTWVtYmVyVXBkYXRlEiwudWx0cmFjbG91ZC5jaGFpbmZpcmUudjEuTWVtYmVyVXBkYXRlUmVxdWVzdBotLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLk1lbWJlclVwZGF0ZVJlc3BvbnNlEm4KDU1lbWJlclJlcGxhY2USLS51bHRyYWNsb3VkLmNoYWluZmlyZS52MS5NZW1iZXJSZXBsYWNlUmVxdWVzdBouLnVsdHJhY2xvdWQuY2hhaW5maXJlLnYxLk1lbWJlclJlcGxhY2VSZXNwb25zZWIGcHJvdG8z");
 
 /**
  * @generated from message ultracloud.chainfire.v1.KeyValue
@@ -94,6 +94,40 @@ export const ResponseHeaderSchema: GenMessage<ResponseHeader> = /*@__PURE__*/
   messageDesc(file_ultracloud_chainfire_v1_chainfire, 1);
 
 /**
+ * Names a write of a client session, so that its repetition is answered and never done again. Sessions come from
+ * SessionService; a write that carries one of these carries no idempotency-key.
+ *
+ * @generated from message ultracloud.chainfire.v1.SessionCall
+ */
+export type SessionCall = Message<"ultracloud.chainfire.v1.SessionCall"> & {
+  /**
+   * @generated from field: uint64 session_id = 1;
+   */
+  sessionId: bigint;
+
+  /**
+   * Chosen by the client, 1 or more, another for every write.
+   *
+   * @generated from field: uint64 sequence = 2;
+   */
+  sequence: bigint;
+
+  /**
+   * Every sequence below it has been answered to the client: those answers are forgotten. 0: says nothing.
+   *
+   * @generated from field: uint64 answered_below = 3;
+   */
+  answeredBelow: bigint;
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.SessionCall.
+ * Use `create(SessionCallSchema)` to create a new message.
+ */
+export const SessionCallSchema: GenMessage<SessionCall> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 2);
+
+/**
  * @generated from message ultracloud.chainfire.v1.RangeRequest
  */
 export type RangeRequest = Message<"ultracloud.chainfire.v1.RangeRequest"> & {
@@ -167,6 +201,20 @@ export type RangeRequest = Message<"ultracloud.chainfire.v1.RangeRequest"> & {
    * @generated from field: uint64 max_create_revision = 13;
    */
   maxCreateRevision: bigint;
+
+  /**
+   * How old the answer may be under CONSISTENCY_BOUNDED_STALE: 1 or more there, 0 elsewhere.
+   *
+   * @generated from field: int64 max_age_ms = 14;
+   */
+  maxAgeMs: bigint;
+
+  /**
+   * Keys and values of the answer are cut at this size (one key always comes) and `more` is set; 0: the server's bound.
+   *
+   * @generated from field: int64 bytes_max = 15;
+   */
+  bytesMax: bigint;
 };
 
 /**
@@ -174,7 +222,7 @@ export type RangeRequest = Message<"ultracloud.chainfire.v1.RangeRequest"> & {
  * Use `create(RangeRequestSchema)` to create a new message.
  */
 export const RangeRequestSchema: GenMessage<RangeRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 2);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 3);
 
 /**
  * @generated from message ultracloud.chainfire.v1.RangeResponse
@@ -208,7 +256,7 @@ export type RangeResponse = Message<"ultracloud.chainfire.v1.RangeResponse"> & {
  * Use `create(RangeResponseSchema)` to create a new message.
  */
 export const RangeResponseSchema: GenMessage<RangeResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 3);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 4);
 
 /**
  * @generated from message ultracloud.chainfire.v1.PutRequest
@@ -247,6 +295,11 @@ export type PutRequest = Message<"ultracloud.chainfire.v1.PutRequest"> & {
    * @generated from field: bool ignore_lease = 6;
    */
   ignoreLease: boolean;
+
+  /**
+   * @generated from field: ultracloud.chainfire.v1.SessionCall session = 7;
+   */
+  session?: SessionCall | undefined;
 };
 
 /**
@@ -254,7 +307,7 @@ export type PutRequest = Message<"ultracloud.chainfire.v1.PutRequest"> & {
  * Use `create(PutRequestSchema)` to create a new message.
  */
 export const PutRequestSchema: GenMessage<PutRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 4);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 5);
 
 /**
  * @generated from message ultracloud.chainfire.v1.PutResponse
@@ -276,7 +329,7 @@ export type PutResponse = Message<"ultracloud.chainfire.v1.PutResponse"> & {
  * Use `create(PutResponseSchema)` to create a new message.
  */
 export const PutResponseSchema: GenMessage<PutResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 5);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 6);
 
 /**
  * @generated from message ultracloud.chainfire.v1.DeleteRangeRequest
@@ -296,6 +349,11 @@ export type DeleteRangeRequest = Message<"ultracloud.chainfire.v1.DeleteRangeReq
    * @generated from field: bool prev_kv = 3;
    */
   prevKv: boolean;
+
+  /**
+   * @generated from field: ultracloud.chainfire.v1.SessionCall session = 4;
+   */
+  session?: SessionCall | undefined;
 };
 
 /**
@@ -303,7 +361,7 @@ export type DeleteRangeRequest = Message<"ultracloud.chainfire.v1.DeleteRangeReq
  * Use `create(DeleteRangeRequestSchema)` to create a new message.
  */
 export const DeleteRangeRequestSchema: GenMessage<DeleteRangeRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 6);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 7);
 
 /**
  * @generated from message ultracloud.chainfire.v1.DeleteRangeResponse
@@ -330,7 +388,7 @@ export type DeleteRangeResponse = Message<"ultracloud.chainfire.v1.DeleteRangeRe
  * Use `create(DeleteRangeResponseSchema)` to create a new message.
  */
 export const DeleteRangeResponseSchema: GenMessage<DeleteRangeResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 7);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 8);
 
 /**
  * @generated from message ultracloud.chainfire.v1.RequestOp
@@ -371,7 +429,7 @@ export type RequestOp = Message<"ultracloud.chainfire.v1.RequestOp"> & {
  * Use `create(RequestOpSchema)` to create a new message.
  */
 export const RequestOpSchema: GenMessage<RequestOp> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 8);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 9);
 
 /**
  * @generated from message ultracloud.chainfire.v1.ResponseOp
@@ -412,7 +470,7 @@ export type ResponseOp = Message<"ultracloud.chainfire.v1.ResponseOp"> & {
  * Use `create(ResponseOpSchema)` to create a new message.
  */
 export const ResponseOpSchema: GenMessage<ResponseOp> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 9);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 10);
 
 /**
  * @generated from message ultracloud.chainfire.v1.Compare
@@ -476,7 +534,7 @@ export type Compare = Message<"ultracloud.chainfire.v1.Compare"> & {
  * Use `create(CompareSchema)` to create a new message.
  */
 export const CompareSchema: GenMessage<Compare> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 10);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 11);
 
 /**
  * @generated from message ultracloud.chainfire.v1.TxnRequest
@@ -496,6 +554,13 @@ export type TxnRequest = Message<"ultracloud.chainfire.v1.TxnRequest"> & {
    * @generated from field: repeated ultracloud.chainfire.v1.RequestOp failure = 3;
    */
   failure: RequestOp[];
+
+  /**
+   * Of the whole transaction; operations inside carry none.
+   *
+   * @generated from field: ultracloud.chainfire.v1.SessionCall session = 4;
+   */
+  session?: SessionCall | undefined;
 };
 
 /**
@@ -503,7 +568,7 @@ export type TxnRequest = Message<"ultracloud.chainfire.v1.TxnRequest"> & {
  * Use `create(TxnRequestSchema)` to create a new message.
  */
 export const TxnRequestSchema: GenMessage<TxnRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 11);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 12);
 
 /**
  * @generated from message ultracloud.chainfire.v1.TxnResponse
@@ -530,7 +595,7 @@ export type TxnResponse = Message<"ultracloud.chainfire.v1.TxnResponse"> & {
  * Use `create(TxnResponseSchema)` to create a new message.
  */
 export const TxnResponseSchema: GenMessage<TxnResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 12);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 13);
 
 /**
  * @generated from message ultracloud.chainfire.v1.CompactRequest
@@ -540,6 +605,18 @@ export type CompactRequest = Message<"ultracloud.chainfire.v1.CompactRequest"> &
    * @generated from field: uint64 revision = 1;
    */
   revision: bigint;
+
+  /**
+   * Answer only once what is forgotten is gone from this member's database.
+   *
+   * @generated from field: bool physical = 2;
+   */
+  physical: boolean;
+
+  /**
+   * @generated from field: ultracloud.chainfire.v1.SessionCall session = 3;
+   */
+  session?: SessionCall | undefined;
 };
 
 /**
@@ -547,7 +624,7 @@ export type CompactRequest = Message<"ultracloud.chainfire.v1.CompactRequest"> &
  * Use `create(CompactRequestSchema)` to create a new message.
  */
 export const CompactRequestSchema: GenMessage<CompactRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 13);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 14);
 
 /**
  * @generated from message ultracloud.chainfire.v1.CompactResponse
@@ -564,7 +641,7 @@ export type CompactResponse = Message<"ultracloud.chainfire.v1.CompactResponse">
  * Use `create(CompactResponseSchema)` to create a new message.
  */
 export const CompactResponseSchema: GenMessage<CompactResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 14);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 15);
 
 /**
  * @generated from message ultracloud.chainfire.v1.KvEvent
@@ -593,7 +670,7 @@ export type KvEvent = Message<"ultracloud.chainfire.v1.KvEvent"> & {
  * Use `create(KvEventSchema)` to create a new message.
  */
 export const KvEventSchema: GenMessage<KvEvent> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 15);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 16);
 
 /**
  * @generated from message ultracloud.chainfire.v1.WatchCreate
@@ -637,6 +714,13 @@ export type WatchCreate = Message<"ultracloud.chainfire.v1.WatchCreate"> & {
    * @generated from field: bool no_delete = 7;
    */
   noDelete: boolean;
+
+  /**
+   * Split a revision too large for one message over several; all but the last have `fragment` set.
+   *
+   * @generated from field: bool fragment = 8;
+   */
+  fragment: boolean;
 };
 
 /**
@@ -644,7 +728,7 @@ export type WatchCreate = Message<"ultracloud.chainfire.v1.WatchCreate"> & {
  * Use `create(WatchCreateSchema)` to create a new message.
  */
 export const WatchCreateSchema: GenMessage<WatchCreate> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 16);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 17);
 
 /**
  * @generated from message ultracloud.chainfire.v1.WatchRequest
@@ -668,7 +752,7 @@ export type WatchRequest = Message<"ultracloud.chainfire.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 17);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 18);
 
 /**
  * @generated from message ultracloud.chainfire.v1.WatchResponse
@@ -719,6 +803,13 @@ export type WatchResponse = Message<"ultracloud.chainfire.v1.WatchResponse"> & {
    * @generated from field: repeated ultracloud.chainfire.v1.KvEvent events = 8;
    */
   events: KvEvent[];
+
+  /**
+   * More events of the same revision follow in the next message of this watch.
+   *
+   * @generated from field: bool fragment = 9;
+   */
+  fragment: boolean;
 };
 
 /**
@@ -726,7 +817,7 @@ export type WatchResponse = Message<"ultracloud.chainfire.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 18);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 19);
 
 /**
  * @generated from message ultracloud.chainfire.v1.AddWatchRequest
@@ -748,7 +839,7 @@ export type AddWatchRequest = Message<"ultracloud.chainfire.v1.AddWatchRequest">
  * Use `create(AddWatchRequestSchema)` to create a new message.
  */
 export const AddWatchRequestSchema: GenMessage<AddWatchRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 19);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 20);
 
 /**
  * @generated from message ultracloud.chainfire.v1.AddWatchResponse
@@ -761,7 +852,7 @@ export type AddWatchResponse = Message<"ultracloud.chainfire.v1.AddWatchResponse
  * Use `create(AddWatchResponseSchema)` to create a new message.
  */
 export const AddWatchResponseSchema: GenMessage<AddWatchResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 20);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 21);
 
 /**
  * @generated from message ultracloud.chainfire.v1.CancelWatchRequest
@@ -783,7 +874,7 @@ export type CancelWatchRequest = Message<"ultracloud.chainfire.v1.CancelWatchReq
  * Use `create(CancelWatchRequestSchema)` to create a new message.
  */
 export const CancelWatchRequestSchema: GenMessage<CancelWatchRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 21);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 22);
 
 /**
  * @generated from message ultracloud.chainfire.v1.CancelWatchResponse
@@ -796,7 +887,7 @@ export type CancelWatchResponse = Message<"ultracloud.chainfire.v1.CancelWatchRe
  * Use `create(CancelWatchResponseSchema)` to create a new message.
  */
 export const CancelWatchResponseSchema: GenMessage<CancelWatchResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 22);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 23);
 
 /**
  * @generated from message ultracloud.chainfire.v1.LeaseGrantRequest
@@ -813,6 +904,11 @@ export type LeaseGrantRequest = Message<"ultracloud.chainfire.v1.LeaseGrantReque
    * @generated from field: int64 ttl_ms = 2;
    */
   ttlMs: bigint;
+
+  /**
+   * @generated from field: ultracloud.chainfire.v1.SessionCall session = 3;
+   */
+  session?: SessionCall | undefined;
 };
 
 /**
@@ -820,7 +916,7 @@ export type LeaseGrantRequest = Message<"ultracloud.chainfire.v1.LeaseGrantReque
  * Use `create(LeaseGrantRequestSchema)` to create a new message.
  */
 export const LeaseGrantRequestSchema: GenMessage<LeaseGrantRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 23);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 24);
 
 /**
  * @generated from message ultracloud.chainfire.v1.LeaseGrantResponse
@@ -847,7 +943,7 @@ export type LeaseGrantResponse = Message<"ultracloud.chainfire.v1.LeaseGrantResp
  * Use `create(LeaseGrantResponseSchema)` to create a new message.
  */
 export const LeaseGrantResponseSchema: GenMessage<LeaseGrantResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 24);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 25);
 
 /**
  * @generated from message ultracloud.chainfire.v1.LeaseRevokeRequest
@@ -857,6 +953,11 @@ export type LeaseRevokeRequest = Message<"ultracloud.chainfire.v1.LeaseRevokeReq
    * @generated from field: uint64 id = 1;
    */
   id: bigint;
+
+  /**
+   * @generated from field: ultracloud.chainfire.v1.SessionCall session = 2;
+   */
+  session?: SessionCall | undefined;
 };
 
 /**
@@ -864,7 +965,7 @@ export type LeaseRevokeRequest = Message<"ultracloud.chainfire.v1.LeaseRevokeReq
  * Use `create(LeaseRevokeRequestSchema)` to create a new message.
  */
 export const LeaseRevokeRequestSchema: GenMessage<LeaseRevokeRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 25);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 26);
 
 /**
  * @generated from message ultracloud.chainfire.v1.LeaseRevokeResponse
@@ -881,7 +982,7 @@ export type LeaseRevokeResponse = Message<"ultracloud.chainfire.v1.LeaseRevokeRe
  * Use `create(LeaseRevokeResponseSchema)` to create a new message.
  */
 export const LeaseRevokeResponseSchema: GenMessage<LeaseRevokeResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 26);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 27);
 
 /**
  * @generated from message ultracloud.chainfire.v1.LeaseKeepAliveRequest
@@ -898,7 +999,7 @@ export type LeaseKeepAliveRequest = Message<"ultracloud.chainfire.v1.LeaseKeepAl
  * Use `create(LeaseKeepAliveRequestSchema)` to create a new message.
  */
 export const LeaseKeepAliveRequestSchema: GenMessage<LeaseKeepAliveRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 27);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 28);
 
 /**
  * @generated from message ultracloud.chainfire.v1.LeaseKeepAliveResponse
@@ -925,7 +1026,7 @@ export type LeaseKeepAliveResponse = Message<"ultracloud.chainfire.v1.LeaseKeepA
  * Use `create(LeaseKeepAliveResponseSchema)` to create a new message.
  */
 export const LeaseKeepAliveResponseSchema: GenMessage<LeaseKeepAliveResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 28);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 29);
 
 /**
  * @generated from message ultracloud.chainfire.v1.LeaseTimeToLiveRequest
@@ -947,7 +1048,7 @@ export type LeaseTimeToLiveRequest = Message<"ultracloud.chainfire.v1.LeaseTimeT
  * Use `create(LeaseTimeToLiveRequestSchema)` to create a new message.
  */
 export const LeaseTimeToLiveRequestSchema: GenMessage<LeaseTimeToLiveRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 29);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 30);
 
 /**
  * @generated from message ultracloud.chainfire.v1.LeaseTimeToLiveResponse
@@ -984,7 +1085,7 @@ export type LeaseTimeToLiveResponse = Message<"ultracloud.chainfire.v1.LeaseTime
  * Use `create(LeaseTimeToLiveResponseSchema)` to create a new message.
  */
 export const LeaseTimeToLiveResponseSchema: GenMessage<LeaseTimeToLiveResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 30);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 31);
 
 /**
  * @generated from message ultracloud.chainfire.v1.LeaseListRequest
@@ -997,7 +1098,7 @@ export type LeaseListRequest = Message<"ultracloud.chainfire.v1.LeaseListRequest
  * Use `create(LeaseListRequestSchema)` to create a new message.
  */
 export const LeaseListRequestSchema: GenMessage<LeaseListRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 31);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 32);
 
 /**
  * @generated from message ultracloud.chainfire.v1.LeaseListResponse
@@ -1019,7 +1120,101 @@ export type LeaseListResponse = Message<"ultracloud.chainfire.v1.LeaseListRespon
  * Use `create(LeaseListResponseSchema)` to create a new message.
  */
 export const LeaseListResponseSchema: GenMessage<LeaseListResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 32);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 33);
+
+/**
+ * @generated from message ultracloud.chainfire.v1.LeaseEvent
+ */
+export type LeaseEvent = Message<"ultracloud.chainfire.v1.LeaseEvent"> & {
+  /**
+   * @generated from field: ultracloud.chainfire.v1.LeaseEventType type = 1;
+   */
+  type: LeaseEventType;
+
+  /**
+   * @generated from field: uint64 id = 2;
+   */
+  id: bigint;
+
+  /**
+   * @generated from field: int64 granted_ttl_ms = 3;
+   */
+  grantedTtlMs: bigint;
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.LeaseEvent.
+ * Use `create(LeaseEventSchema)` to create a new message.
+ */
+export const LeaseEventSchema: GenMessage<LeaseEvent> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 34);
+
+/**
+ * @generated from message ultracloud.chainfire.v1.LeaseWatchRequest
+ */
+export type LeaseWatchRequest = Message<"ultracloud.chainfire.v1.LeaseWatchRequest"> & {
+  /**
+   * Empty: every lease.
+   *
+   * @generated from field: repeated uint64 ids = 1;
+   */
+  ids: bigint[];
+
+  /**
+   * Renewals are many: they are told only when asked for.
+   *
+   * @generated from field: bool renewals = 2;
+   */
+  renewals: boolean;
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.LeaseWatchRequest.
+ * Use `create(LeaseWatchRequestSchema)` to create a new message.
+ */
+export const LeaseWatchRequestSchema: GenMessage<LeaseWatchRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 35);
+
+/**
+ * @generated from message ultracloud.chainfire.v1.LeaseWatchResponse
+ */
+export type LeaseWatchResponse = Message<"ultracloud.chainfire.v1.LeaseWatchResponse"> & {
+  /**
+   * @generated from field: ultracloud.chainfire.v1.ResponseHeader header = 1;
+   */
+  header?: ResponseHeader | undefined;
+
+  /**
+   * @generated from field: repeated ultracloud.chainfire.v1.LeaseEvent events = 2;
+   */
+  events: LeaseEvent[];
+
+  /**
+   * What is present is told in full, forgetting what was told before: the first message, or after a snapshot.
+   *
+   * @generated from field: bool reset = 3;
+   */
+  reset: boolean;
+
+  /**
+   * The last message, with the reason.
+   *
+   * @generated from field: bool cancelled = 4;
+   */
+  cancelled: boolean;
+
+  /**
+   * @generated from field: string cancel_reason = 5;
+   */
+  cancelReason: string;
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.LeaseWatchResponse.
+ * Use `create(LeaseWatchResponseSchema)` to create a new message.
+ */
+export const LeaseWatchResponseSchema: GenMessage<LeaseWatchResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 36);
 
 /**
  * @generated from message ultracloud.chainfire.v1.Member
@@ -1056,12 +1251,18 @@ export type Member = Message<"ultracloud.chainfire.v1.Member"> & {
  * Use `create(MemberSchema)` to create a new message.
  */
 export const MemberSchema: GenMessage<Member> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 33);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 37);
 
 /**
  * @generated from message ultracloud.chainfire.v1.MemberListRequest
  */
 export type MemberListRequest = Message<"ultracloud.chainfire.v1.MemberListRequest"> & {
+  /**
+   * What this member knows, without asking the others.
+   *
+   * @generated from field: bool local = 1;
+   */
+  local: boolean;
 };
 
 /**
@@ -1069,7 +1270,7 @@ export type MemberListRequest = Message<"ultracloud.chainfire.v1.MemberListReque
  * Use `create(MemberListRequestSchema)` to create a new message.
  */
 export const MemberListRequestSchema: GenMessage<MemberListRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 34);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 38);
 
 /**
  * @generated from message ultracloud.chainfire.v1.MemberListResponse
@@ -1091,7 +1292,7 @@ export type MemberListResponse = Message<"ultracloud.chainfire.v1.MemberListResp
  * Use `create(MemberListResponseSchema)` to create a new message.
  */
 export const MemberListResponseSchema: GenMessage<MemberListResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 35);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 39);
 
 /**
  * @generated from message ultracloud.chainfire.v1.StatusRequest
@@ -1104,7 +1305,7 @@ export type StatusRequest = Message<"ultracloud.chainfire.v1.StatusRequest"> & {
  * Use `create(StatusRequestSchema)` to create a new message.
  */
 export const StatusRequestSchema: GenMessage<StatusRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 36);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 40);
 
 /**
  * @generated from message ultracloud.chainfire.v1.StatusResponse
@@ -1159,6 +1360,39 @@ export type StatusResponse = Message<"ultracloud.chainfire.v1.StatusResponse"> &
    * @generated from field: repeated string errors = 10;
    */
   errors: string[];
+
+  /**
+   * Raised alarms of the cluster.
+   *
+   * @generated from field: repeated ultracloud.chainfire.v1.Alarm alarms = 11;
+   */
+  alarms: Alarm[];
+
+  /**
+   * Of the leader only: how far each other member is.
+   *
+   * @generated from field: repeated ultracloud.chainfire.v1.MemberProgress progress = 12;
+   */
+  progress: MemberProgress[];
+
+  /**
+   * The rolling hash of the state and the revision it speaks for.
+   *
+   * @generated from field: uint64 state_hash = 13;
+   */
+  stateHash: bigint;
+
+  /**
+   * @generated from field: uint64 state_hash_revision = 14;
+   */
+  stateHashRevision: bigint;
+
+  /**
+   * Free bytes of the file system that holds the member's state; -1 when the system does not say.
+   *
+   * @generated from field: int64 disk_bytes_free = 15;
+   */
+  diskBytesFree: bigint;
 };
 
 /**
@@ -1166,7 +1400,323 @@ export type StatusResponse = Message<"ultracloud.chainfire.v1.StatusResponse"> &
  * Use `create(StatusResponseSchema)` to create a new message.
  */
 export const StatusResponseSchema: GenMessage<StatusResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 37);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 41);
+
+/**
+ * @generated from message ultracloud.chainfire.v1.Alarm
+ */
+export type Alarm = Message<"ultracloud.chainfire.v1.Alarm"> & {
+  /**
+   * @generated from field: uint64 member_id = 1;
+   */
+  memberId: bigint;
+
+  /**
+   * @generated from field: ultracloud.chainfire.v1.AlarmType type = 2;
+   */
+  type: AlarmType;
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.Alarm.
+ * Use `create(AlarmSchema)` to create a new message.
+ */
+export const AlarmSchema: GenMessage<Alarm> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 42);
+
+/**
+ * @generated from message ultracloud.chainfire.v1.MemberProgress
+ */
+export type MemberProgress = Message<"ultracloud.chainfire.v1.MemberProgress"> & {
+  /**
+   * @generated from field: uint64 member_id = 1;
+   */
+  memberId: bigint;
+
+  /**
+   * The last entry the member is known to hold.
+   *
+   * @generated from field: uint64 match_index = 2;
+   */
+  matchIndex: bigint;
+
+  /**
+   * @generated from field: ultracloud.chainfire.v1.ProgressState state = 3;
+   */
+  state: ProgressState;
+
+  /**
+   * @generated from field: bool recently_active = 4;
+   */
+  recentlyActive: boolean;
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.MemberProgress.
+ * Use `create(MemberProgressSchema)` to create a new message.
+ */
+export const MemberProgressSchema: GenMessage<MemberProgress> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 43);
+
+/**
+ * @generated from message ultracloud.chainfire.v1.MemberAddRequest
+ */
+export type MemberAddRequest = Message<"ultracloud.chainfire.v1.MemberAddRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string peer_url = 2;
+   */
+  peerUrl: string;
+
+  /**
+   * @generated from field: string client_url = 3;
+   */
+  clientUrl: string;
+
+  /**
+   * Takes the log without a vote until it is promoted.
+   *
+   * @generated from field: bool is_learner = 4;
+   */
+  isLearner: boolean;
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.MemberAddRequest.
+ * Use `create(MemberAddRequestSchema)` to create a new message.
+ */
+export const MemberAddRequestSchema: GenMessage<MemberAddRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 44);
+
+/**
+ * @generated from message ultracloud.chainfire.v1.MemberAddResponse
+ */
+export type MemberAddResponse = Message<"ultracloud.chainfire.v1.MemberAddResponse"> & {
+  /**
+   * @generated from field: ultracloud.chainfire.v1.ResponseHeader header = 1;
+   */
+  header?: ResponseHeader | undefined;
+
+  /**
+   * The new member with its id; its process is started with it, `join` and the members.
+   *
+   * @generated from field: ultracloud.chainfire.v1.Member member = 2;
+   */
+  member?: Member | undefined;
+
+  /**
+   * @generated from field: repeated ultracloud.chainfire.v1.Member members = 3;
+   */
+  members: Member[];
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.MemberAddResponse.
+ * Use `create(MemberAddResponseSchema)` to create a new message.
+ */
+export const MemberAddResponseSchema: GenMessage<MemberAddResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 45);
+
+/**
+ * @generated from message ultracloud.chainfire.v1.MemberPromoteRequest
+ */
+export type MemberPromoteRequest = Message<"ultracloud.chainfire.v1.MemberPromoteRequest"> & {
+  /**
+   * @generated from field: uint64 id = 1;
+   */
+  id: bigint;
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.MemberPromoteRequest.
+ * Use `create(MemberPromoteRequestSchema)` to create a new message.
+ */
+export const MemberPromoteRequestSchema: GenMessage<MemberPromoteRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 46);
+
+/**
+ * @generated from message ultracloud.chainfire.v1.MemberPromoteResponse
+ */
+export type MemberPromoteResponse = Message<"ultracloud.chainfire.v1.MemberPromoteResponse"> & {
+  /**
+   * @generated from field: ultracloud.chainfire.v1.ResponseHeader header = 1;
+   */
+  header?: ResponseHeader | undefined;
+
+  /**
+   * @generated from field: repeated ultracloud.chainfire.v1.Member members = 2;
+   */
+  members: Member[];
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.MemberPromoteResponse.
+ * Use `create(MemberPromoteResponseSchema)` to create a new message.
+ */
+export const MemberPromoteResponseSchema: GenMessage<MemberPromoteResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 47);
+
+/**
+ * @generated from message ultracloud.chainfire.v1.MemberRemoveRequest
+ */
+export type MemberRemoveRequest = Message<"ultracloud.chainfire.v1.MemberRemoveRequest"> & {
+  /**
+   * @generated from field: uint64 id = 1;
+   */
+  id: bigint;
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.MemberRemoveRequest.
+ * Use `create(MemberRemoveRequestSchema)` to create a new message.
+ */
+export const MemberRemoveRequestSchema: GenMessage<MemberRemoveRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 48);
+
+/**
+ * @generated from message ultracloud.chainfire.v1.MemberRemoveResponse
+ */
+export type MemberRemoveResponse = Message<"ultracloud.chainfire.v1.MemberRemoveResponse"> & {
+  /**
+   * @generated from field: ultracloud.chainfire.v1.ResponseHeader header = 1;
+   */
+  header?: ResponseHeader | undefined;
+
+  /**
+   * @generated from field: repeated ultracloud.chainfire.v1.Member members = 2;
+   */
+  members: Member[];
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.MemberRemoveResponse.
+ * Use `create(MemberRemoveResponseSchema)` to create a new message.
+ */
+export const MemberRemoveResponseSchema: GenMessage<MemberRemoveResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 49);
+
+/**
+ * @generated from message ultracloud.chainfire.v1.MemberUpdateRequest
+ */
+export type MemberUpdateRequest = Message<"ultracloud.chainfire.v1.MemberUpdateRequest"> & {
+  /**
+   * @generated from field: uint64 id = 1;
+   */
+  id: bigint;
+
+  /**
+   * Empty ones stay as they are.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string peer_url = 3;
+   */
+  peerUrl: string;
+
+  /**
+   * @generated from field: string client_url = 4;
+   */
+  clientUrl: string;
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.MemberUpdateRequest.
+ * Use `create(MemberUpdateRequestSchema)` to create a new message.
+ */
+export const MemberUpdateRequestSchema: GenMessage<MemberUpdateRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 50);
+
+/**
+ * @generated from message ultracloud.chainfire.v1.MemberUpdateResponse
+ */
+export type MemberUpdateResponse = Message<"ultracloud.chainfire.v1.MemberUpdateResponse"> & {
+  /**
+   * @generated from field: ultracloud.chainfire.v1.ResponseHeader header = 1;
+   */
+  header?: ResponseHeader | undefined;
+
+  /**
+   * @generated from field: repeated ultracloud.chainfire.v1.Member members = 2;
+   */
+  members: Member[];
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.MemberUpdateResponse.
+ * Use `create(MemberUpdateResponseSchema)` to create a new message.
+ */
+export const MemberUpdateResponseSchema: GenMessage<MemberUpdateResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 51);
+
+/**
+ * @generated from message ultracloud.chainfire.v1.MemberReplaceRequest
+ */
+export type MemberReplaceRequest = Message<"ultracloud.chainfire.v1.MemberReplaceRequest"> & {
+  /**
+   * The member that goes.
+   *
+   * @generated from field: uint64 id = 1;
+   */
+  id: bigint;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string peer_url = 3;
+   */
+  peerUrl: string;
+
+  /**
+   * @generated from field: string client_url = 4;
+   */
+  clientUrl: string;
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.MemberReplaceRequest.
+ * Use `create(MemberReplaceRequestSchema)` to create a new message.
+ */
+export const MemberReplaceRequestSchema: GenMessage<MemberReplaceRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 52);
+
+/**
+ * @generated from message ultracloud.chainfire.v1.MemberReplaceResponse
+ */
+export type MemberReplaceResponse = Message<"ultracloud.chainfire.v1.MemberReplaceResponse"> & {
+  /**
+   * @generated from field: ultracloud.chainfire.v1.ResponseHeader header = 1;
+   */
+  header?: ResponseHeader | undefined;
+
+  /**
+   * The member that comes in its place, with its id.
+   *
+   * @generated from field: ultracloud.chainfire.v1.Member member = 2;
+   */
+  member?: Member | undefined;
+
+  /**
+   * @generated from field: repeated ultracloud.chainfire.v1.Member members = 3;
+   */
+  members: Member[];
+};
+
+/**
+ * Describes the message ultracloud.chainfire.v1.MemberReplaceResponse.
+ * Use `create(MemberReplaceResponseSchema)` to create a new message.
+ */
+export const MemberReplaceResponseSchema: GenMessage<MemberReplaceResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 53);
 
 /**
  * @generated from message ultracloud.chainfire.v1.LeaderTransferRequest
@@ -1183,7 +1733,7 @@ export type LeaderTransferRequest = Message<"ultracloud.chainfire.v1.LeaderTrans
  * Use `create(LeaderTransferRequestSchema)` to create a new message.
  */
 export const LeaderTransferRequestSchema: GenMessage<LeaderTransferRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 38);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 54);
 
 /**
  * @generated from message ultracloud.chainfire.v1.LeaderTransferResponse
@@ -1200,7 +1750,7 @@ export type LeaderTransferResponse = Message<"ultracloud.chainfire.v1.LeaderTran
  * Use `create(LeaderTransferResponseSchema)` to create a new message.
  */
 export const LeaderTransferResponseSchema: GenMessage<LeaderTransferResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_chainfire_v1_chainfire, 39);
+  messageDesc(file_ultracloud_chainfire_v1_chainfire, 55);
 
 /**
  * @generated from enum ultracloud.chainfire.v1.Consistency
@@ -1224,6 +1774,13 @@ export enum Consistency {
    * @generated from enum value: CONSISTENCY_SERIALIZABLE = 2;
    */
   SERIALIZABLE = 2,
+
+  /**
+   * The local replica when it has heard from the leader within `max_age_ms`, linearizable otherwise.
+   *
+   * @generated from enum value: CONSISTENCY_BOUNDED_STALE = 3;
+   */
+  BOUNDED_STALE = 3,
 }
 
 /**
@@ -1366,6 +1923,110 @@ export const KvEventTypeSchema: GenEnum<KvEventType> = /*@__PURE__*/
   enumDesc(file_ultracloud_chainfire_v1_chainfire, 4);
 
 /**
+ * @generated from enum ultracloud.chainfire.v1.LeaseEventType
+ */
+export enum LeaseEventType {
+  /**
+   * @generated from enum value: LEASE_EVENT_TYPE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It existed when the watch began, or when the member had to start over from a snapshot.
+   *
+   * @generated from enum value: LEASE_EVENT_TYPE_PRESENT = 1;
+   */
+  PRESENT = 1,
+
+  /**
+   * @generated from enum value: LEASE_EVENT_TYPE_GRANTED = 2;
+   */
+  GRANTED = 2,
+
+  /**
+   * @generated from enum value: LEASE_EVENT_TYPE_RENEWED = 3;
+   */
+  RENEWED = 3,
+
+  /**
+   * @generated from enum value: LEASE_EVENT_TYPE_REVOKED = 4;
+   */
+  REVOKED = 4,
+
+  /**
+   * @generated from enum value: LEASE_EVENT_TYPE_EXPIRED = 5;
+   */
+  EXPIRED = 5,
+}
+
+/**
+ * Describes the enum ultracloud.chainfire.v1.LeaseEventType.
+ */
+export const LeaseEventTypeSchema: GenEnum<LeaseEventType> = /*@__PURE__*/
+  enumDesc(file_ultracloud_chainfire_v1_chainfire, 5);
+
+/**
+ * @generated from enum ultracloud.chainfire.v1.AlarmType
+ */
+export enum AlarmType {
+  /**
+   * @generated from enum value: ALARM_TYPE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * A member has no room: writes that grow the state are refused.
+   *
+   * @generated from enum value: ALARM_TYPE_NOSPACE = 1;
+   */
+  NOSPACE = 1,
+
+  /**
+   * A member's state differs from the others': it stops serving.
+   *
+   * @generated from enum value: ALARM_TYPE_CORRUPT = 2;
+   */
+  CORRUPT = 2,
+}
+
+/**
+ * Describes the enum ultracloud.chainfire.v1.AlarmType.
+ */
+export const AlarmTypeSchema: GenEnum<AlarmType> = /*@__PURE__*/
+  enumDesc(file_ultracloud_chainfire_v1_chainfire, 6);
+
+/**
+ * @generated from enum ultracloud.chainfire.v1.ProgressState
+ */
+export enum ProgressState {
+  /**
+   * @generated from enum value: PROGRESS_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: PROGRESS_STATE_PROBE = 1;
+   */
+  PROBE = 1,
+
+  /**
+   * @generated from enum value: PROGRESS_STATE_REPLICATE = 2;
+   */
+  REPLICATE = 2,
+
+  /**
+   * @generated from enum value: PROGRESS_STATE_SNAPSHOT = 3;
+   */
+  SNAPSHOT = 3,
+}
+
+/**
+ * Describes the enum ultracloud.chainfire.v1.ProgressState.
+ */
+export const ProgressStateSchema: GenEnum<ProgressState> = /*@__PURE__*/
+  enumDesc(file_ultracloud_chainfire_v1_chainfire, 7);
+
+/**
  * @generated from service ultracloud.chainfire.v1.KvService
  */
 export const KvService: GenService<{
@@ -1491,6 +2152,16 @@ export const LeaseService: GenService<{
     input: typeof LeaseListRequestSchema;
     output: typeof LeaseListResponseSchema;
   },
+  /**
+   * Leases as they come and go, from what is present on.
+   *
+   * @generated from rpc ultracloud.chainfire.v1.LeaseService.LeaseWatch
+   */
+  leaseWatch: {
+    methodKind: "server_streaming";
+    input: typeof LeaseWatchRequestSchema;
+    output: typeof LeaseWatchResponseSchema;
+  },
 }> = /*@__PURE__*/
   serviceDesc(file_ultracloud_chainfire_v1_chainfire, 2);
 
@@ -1523,6 +2194,56 @@ export const ClusterService: GenService<{
     methodKind: "unary";
     input: typeof LeaderTransferRequestSchema;
     output: typeof LeaderTransferResponseSchema;
+  },
+  /**
+   * Adds a voter or a learner. Its id is new: ids are never used again.
+   *
+   * @generated from rpc ultracloud.chainfire.v1.ClusterService.MemberAdd
+   */
+  memberAdd: {
+    methodKind: "unary";
+    input: typeof MemberAddRequestSchema;
+    output: typeof MemberAddResponseSchema;
+  },
+  /**
+   * Gives a learner that has caught up its vote.
+   *
+   * @generated from rpc ultracloud.chainfire.v1.ClusterService.MemberPromote
+   */
+  memberPromote: {
+    methodKind: "unary";
+    input: typeof MemberPromoteRequestSchema;
+    output: typeof MemberPromoteResponseSchema;
+  },
+  /**
+   * Refused where the rest would have no quorum.
+   *
+   * @generated from rpc ultracloud.chainfire.v1.ClusterService.MemberRemove
+   */
+  memberRemove: {
+    methodKind: "unary";
+    input: typeof MemberRemoveRequestSchema;
+    output: typeof MemberRemoveResponseSchema;
+  },
+  /**
+   * Moves a member to other addresses.
+   *
+   * @generated from rpc ultracloud.chainfire.v1.ClusterService.MemberUpdate
+   */
+  memberUpdate: {
+    methodKind: "unary";
+    input: typeof MemberUpdateRequestSchema;
+    output: typeof MemberUpdateResponseSchema;
+  },
+  /**
+   * One member for another in one joint step.
+   *
+   * @generated from rpc ultracloud.chainfire.v1.ClusterService.MemberReplace
+   */
+  memberReplace: {
+    methodKind: "unary";
+    input: typeof MemberReplaceRequestSchema;
+    output: typeof MemberReplaceResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_ultracloud_chainfire_v1_chainfire, 3);
