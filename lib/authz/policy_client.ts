@@ -1,4 +1,5 @@
 import { backoffMs, type Clock, fault, type Rng } from "@ultracloud/base";
+import type { TlsFiles } from "@ultracloud/config";
 import type { Health, Logger } from "@ultracloud/observe";
 import { PolicyService } from "@ultracloud/proto/iam/v1";
 import { createRpcClient } from "@ultracloud/rpc";
@@ -18,6 +19,7 @@ const backoff = { baseMs: 50, maxMs: 2_000, tries: Number.MAX_SAFE_INTEGER };
 
 export interface PolicyClientOptions {
   readonly endpoints: readonly string[];
+  readonly tls?: TlsFiles | undefined;
   /** Kept here, so that a restart decides at once. */
   readonly file: string;
   readonly staleMsMax?: number;
@@ -86,6 +88,7 @@ export async function openPolicyClient(
   health.set("policy", "starting", "no contact with iam yet");
   const client = createRpcClient(PolicyService, {
     endpoints: options.endpoints,
+    tls: options.tls,
     authorization: deps.signer.authorization("iam"),
     timeoutMs: pollWaitMs * 2,
     retries: 0,

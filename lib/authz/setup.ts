@@ -47,11 +47,11 @@ export async function setupAuth(
   }, { clock });
   const policy = options.policy &&
     boot.stack.use(
-      await openPolicyClient({ endpoints: options.policy.endpoints, file: `${config.stateDir}/policy.jws` }, {
-        ...boot,
-        signer,
-        trust,
-      }),
+      await openPolicyClient({
+        endpoints: options.policy.endpoints,
+        tls: config.rpc.tls,
+        file: `${config.stateDir}/policy.jws`,
+      }, { ...boot, signer, trust }),
     );
   const view = policy ? { policy } : {};
   return {

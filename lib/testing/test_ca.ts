@@ -25,6 +25,8 @@ export interface TestLeafOptions {
   readonly spiffeId?: string;
   /** Milliseconds since the epoch. One hour from now. */
   readonly notAfterMs?: number;
+  /** IP addresses beside the loopback ones. */
+  readonly addresses?: readonly string[];
   /** Both by default. */
   readonly usages?: readonly ("client" | "server")[];
 }
@@ -95,6 +97,7 @@ async function issueLeaf(ca: X509Certificate, signingKey: CryptoKey, options: Te
         { type: "dns", value: "localhost" },
         { type: "ip", value: "127.0.0.1" },
         { type: "ip", value: "::1" },
+        ...(options.addresses ?? []).map((value) => ({ type: "ip" as const, value })),
       ]),
     ],
   });
