@@ -1,5 +1,6 @@
 /** The operator's command line as a library: for whole-cloud tests, which do by program what a person types. */
 export { buildUc } from "./app.ts";
+export { importMessages } from "./commands/compute.ts";
 export { statusOf } from "./commands/system.ts";
 export { exitCodes } from "./frame/exit_codes.ts";
 export type { Io } from "./frame/io.ts";
@@ -7,6 +8,7 @@ export { operatorAuthorization } from "./frame/operator_key.ts";
 export type { Session } from "./frame/session.ts";
 export { buildTinyImage } from "./image/mod.ts";
 export * from "./quickstart/cloud.ts";
+export { type Profile, profiles } from "./quickstart/profiles.ts";
 export { portsOf, singleNodeComponents } from "./quickstart/run.ts";
 export { openSession } from "./quickstart/session.ts";
 export { version } from "./version.ts";

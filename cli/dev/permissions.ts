@@ -1,5 +1,5 @@
 import { componentSchema } from "@ultracloud/base";
-import { loadFleet } from "@ultracloud/launch";
+import { clusterFileSchema, loadFleet } from "@ultracloud/launch";
 import { z } from "zod";
 import { type Command, parseFlags } from "./_command.ts";
 import { type Fleet, formatFleet, judgeFleet } from "./_fleet_table.ts";
@@ -8,6 +8,7 @@ import { green, red } from "./_term.ts";
 
 const tableFile = "docs/reference/permissions.txt";
 const manifestSchemaFile = "docs/reference/component.schema.json";
+const clusterSchemaFile = "docs/reference/cluster.schema.json";
 
 /** JSON schema of what a file may hold, as text ready for a golden file. */
 function schemaText(schema: z.ZodType, title: string): string {
@@ -34,6 +35,7 @@ async function goldenFiles(fleet: Fleet): Promise<{ files: Map<string, string>; 
   const files = new Map([
     [tableFile, formatFleet(fleet)],
     [manifestSchemaFile, schemaText(componentSchema, "component.json")],
+    [clusterSchemaFile, schemaText(clusterFileSchema, "A cluster")],
   ]);
   const wrong: string[] = [];
   for (const name of fleet.keys()) {

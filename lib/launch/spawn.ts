@@ -11,6 +11,8 @@ export interface SpawnOptions {
   };
   /** Standard output and error are appended here, so that they outlive the launcher. */
   readonly logFile: string;
+  /** Program and arguments that become the component after entering another place, as `nsenter --net=...` does. */
+  readonly enter?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
   /** Arguments after the entry; the default names the configuration file. */
   readonly args?: readonly string[];
@@ -55,7 +57,7 @@ export function spawnComponent(options: SpawnOptions): ComponentProcess {
   const command = commandOf(options);
   // The shell only opens the log and becomes the component: Deno.Command cannot append a child's output to a file.
   const child = new Deno.Command("/bin/sh", {
-    args: ["-c", 'exec "$@" >>"$UC_LAUNCH_LOG" 2>&1 </dev/null', "sh", ...command],
+    args: ["-c", 'exec "$@" >>"$UC_LAUNCH_LOG" 2>&1 </dev/null', "sh", ...options.enter ?? [], ...command],
     clearEnv: true,
     env: { ...inheritedEnv(), ...options.env, UC_LAUNCH_LOG: options.logFile },
     stdin: "null",
