@@ -8,9 +8,13 @@ export type Brand<T, B extends string> = T & { readonly [brand]: B };
 
 /** Type prefixes of resource ids, in alphabetical order. */
 export const idPrefixes = [
+  "ak",
   "bind",
+  "fed",
+  "grp",
   "img",
   "key",
+  "ocl",
   "op",
   "org",
   "port",
