@@ -1,7 +1,8 @@
 import { type Clock, fault } from "@ultracloud/base";
 import type { Authenticator, Principal } from "@ultracloud/rpc";
 import { anonymous } from "@ultracloud/rpc";
-import { decodeJwt, decodeProtectedHeader, errors, jwtVerify } from "jose";
+import { decodeJwt, decodeProtectedHeader, errors, type JWTPayload, jwtVerify } from "jose";
+import type { PolicySnapshot } from "./policy.ts";
 import type { PolicyView } from "./policy_view.ts";
 import type { TrustStore } from "./trust.ts";
 import { workloadTokenTtlMs, workloadTokenTyp } from "./workload.ts";
@@ -112,6 +113,7 @@ export function createAuthenticator(
     if (revokedBefore !== undefined && issuedAtMs < revokedBefore) {
       throw refused("token_revoked", "Cannot accept the token: it was revoked");
     }
+    if (revokedId(snapshot, payload)) throw refused("token_revoked", "Cannot accept the token: it was revoked");
     return { principal: { kind, id } as Principal, expiresAtMs: payload.exp! * 1000 };
   };
 
@@ -136,6 +138,15 @@ export function createAuthenticator(
       return verify(header);
     },
   };
+}
+
+/** True when the token, the login it belongs to or the key it was made with is revoked. */
+function revokedId(snapshot: PolicySnapshot, payload: JWTPayload): boolean {
+  const revoked = snapshot.revokedIds;
+  if (revoked === undefined) return false;
+  return [payload.jti, payload.sid, payload.client_id].some((id) =>
+    typeof id === "string" && Object.hasOwn(revoked, id)
+  );
 }
 
 /** Every way a token can be wrong is one answer to the caller: which check failed, never why in detail. */

@@ -1,6 +1,7 @@
 /** Who calls and what they may do: tokens, the trust file, the policy snapshot. */
 export * from "./authenticator.ts";
 export * from "./authorizer.ts";
+export * from "./conditions.ts";
 export * from "./grants.ts";
 export * from "./permission.ts";
 export * from "./policy.ts";

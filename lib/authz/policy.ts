@@ -1,5 +1,6 @@
 import type { JWK } from "jose";
 import { z } from "zod";
+import { conditionSchema, conditionsHold, type DecisionContext } from "./conditions.ts";
 import { permissionMatches, scopeChain } from "./permission.ts";
 
 const jwkSchema = z.custom<JWK>((value) => typeof value === "object" && value !== null && "kty" in value);
@@ -13,10 +14,25 @@ export const policySnapshotSchema = z.strictObject({
   keys: z.array(jwkSchema),
   roles: z.array(z.strictObject({ name: z.string(), org: z.string(), permissions: z.array(z.string()) })),
   bindings: z.array(
-    z.strictObject({ id: z.string(), principal: z.string(), role: z.string(), scope: z.string(), deny: z.boolean() }),
+    z.strictObject({
+      id: z.string(),
+      /** A user, a service account, a SPIFFE id, or "group:<id>". */
+      principal: z.string(),
+      role: z.string(),
+      scope: z.string(),
+      deny: z.boolean(),
+      /** All must hold; absent means always. */
+      conditions: z.array(conditionSchema).optional(),
+    }),
   ),
+  /** Members of each group, by "group:<id>". */
+  groups: z.record(z.string(), z.array(z.string())).optional(),
+  /** The most a principal may do, whatever it is bound to: its permission boundary. */
+  boundaries: z.record(z.string(), z.array(z.string())).optional(),
   /** Tokens of the principal issued before this moment are refused. */
   revokedBefore: z.record(z.string(), z.number()),
+  /** Tokens, logins and keys (`jti`, `sid`, `client_id`) that are refused, each with when it may be forgotten. */
+  revokedIds: z.record(z.string(), z.number()).optional(),
 });
 
 /** Everything a service needs to decide about users by itself, as of one version. */
@@ -66,6 +82,8 @@ export interface IndexedBinding {
 export class PolicyIndex {
   readonly snapshot: PolicySnapshot;
   readonly #byPrincipal = new Map<string, Map<string, IndexedBinding[]>>();
+  readonly #groupsOf = new Map<string, string[]>();
+  readonly #boundaries: ReadonlyMap<string, readonly string[]>;
 
   constructor(snapshot: PolicySnapshot) {
     this.snapshot = snapshot;
@@ -82,52 +100,103 @@ export class PolicyIndex {
       if (list) list.push({ binding, permissions });
       else scopes.set(binding.scope, [{ binding, permissions }]);
     }
+    for (const [group, members] of Object.entries(snapshot.groups ?? {})) {
+      for (const member of members) {
+        const groups = this.#groupsOf.get(member);
+        if (groups) groups.push(group);
+        else this.#groupsOf.set(member, [group]);
+      }
+    }
+    this.#boundaries = new Map(Object.entries(snapshot.boundaries ?? {}));
   }
 
-  /** Bindings of the principal, at every scope. */
+  /** Bindings of the principal and of its groups, at every scope. */
   bindingsOf(principal: string): PolicyBinding[] {
     return this.grantsOf(principal).map((indexed) => indexed.binding);
   }
 
-  /** Bindings of the principal with the permissions of their roles, at every scope. */
+  /** Bindings of the principal and of its groups with the permissions of their roles, at every scope. */
   grantsOf(principal: string): IndexedBinding[] {
-    return [...this.#byPrincipal.get(principal)?.values() ?? []].flat();
+    return this.#held(principal).flatMap((scopes) => [...scopes.values()]).flat();
   }
 
-  /** Decides. A deny that matches wins; else an allow at the scope or above; else no. */
-  evaluate(principal: string, permission: string, scope: string): Evaluation {
-    const scopes = this.#byPrincipal.get(principal);
+  /** Groups the principal is in. */
+  groupsOf(principal: string): readonly string[] {
+    return this.#groupsOf.get(principal) ?? [];
+  }
+
+  /** The permission boundary of the principal; undefined when it has none. */
+  boundaryOf(principal: string): readonly string[] | undefined {
+    return this.#boundaries.get(principal);
+  }
+
+  /**
+   * Decides. A deny that matches wins; else an allow at the scope or above that the principal's boundary does not cut
+   * off; else no.
+   */
+  evaluate(
+    principal: string,
+    permission: string,
+    scope: string,
+    context: DecisionContext = { nowMs: Date.now() },
+  ): Evaluation {
+    const held = this.#held(principal);
     let allowed: PolicyBinding | undefined;
+    let unmet: PolicyBinding | undefined;
     let visible = scope === "";
-    if (scopes) {
+    if (held.length > 0) {
       for (const at of scopeChain(scope)) {
-        for (const { binding, permissions } of scopes.get(at) ?? []) {
-          if (!binding.deny) visible = true;
-          if (!permissions.some((pattern) => permissionMatches(pattern, permission))) continue;
-          if (binding.deny) {
-            return {
-              allow: false,
-              visible: true,
-              bindingId: binding.id,
-              reason: `Denied by the binding ${binding.id} (${binding.role})`,
-            };
+        for (const scopes of held) {
+          for (const { binding, permissions } of scopes.get(at) ?? []) {
+            if (!binding.deny) visible = true;
+            if (!permissions.some((pattern) => permissionMatches(pattern, permission))) continue;
+            if (!conditionsHold(binding.conditions, binding.deny, scope, context)) {
+              unmet ??= binding;
+              continue;
+            }
+            if (binding.deny) {
+              return { allow: false, visible: true, bindingId: binding.id, reason: `Denied by ${named(binding)}` };
+            }
+            allowed ??= binding;
           }
-          allowed ??= binding;
         }
       }
     }
     if (allowed) {
+      const boundary = this.#boundaries.get(principal);
+      if (boundary === undefined || boundary.some((pattern) => permissionMatches(pattern, permission))) {
+        return { allow: true, visible: true, bindingId: allowed.id, reason: `Allowed by ${named(allowed)}` };
+      }
       return {
-        allow: true,
+        allow: false,
         visible: true,
-        bindingId: allowed.id,
-        reason: `Allowed by the binding ${allowed.id} (${allowed.role})`,
+        reason: `Refused by the permission boundary of ${principal}: ${named(allowed)} would allow it`,
       };
     }
+    const where = scope === "" ? "the root" : scope;
     return {
       allow: false,
       visible,
-      reason: `No binding of ${principal} allows ${permission} at ${scope === "" ? "the root" : scope}`,
+      reason: unmet && !unmet.deny
+        ? `No binding of ${principal} allows ${permission} at ${where}: the conditions of ${named(unmet)} do not hold`
+        : `No binding of ${principal} allows ${permission} at ${where}`,
     };
   }
+
+  #held(principal: string): Map<string, IndexedBinding[]>[] {
+    const own = this.#byPrincipal.get(principal);
+    const groups = this.#groupsOf.get(principal);
+    if (groups === undefined) return own ? [own] : [];
+    const held = own ? [own] : [];
+    for (const group of groups) {
+      const scopes = this.#byPrincipal.get(group);
+      if (scopes) held.push(scopes);
+    }
+    return held;
+  }
+}
+
+function named(binding: PolicyBinding): string {
+  const through = binding.principal.startsWith("group:") ? `, through ${binding.principal}` : "";
+  return `the binding ${binding.id} (${binding.role}${through})`;
 }

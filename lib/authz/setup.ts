@@ -58,7 +58,7 @@ export async function setupAuth(
     trust,
     signer,
     authenticator: createAuthenticator({ audience: svcId(config.clusterId, options.name) }, { trust, clock, ...view }),
-    authorizer: createAuthorizer({ trust, ...view }),
+    authorizer: createAuthorizer({ trust, clock, ...view }),
     ...view,
   };
 }
