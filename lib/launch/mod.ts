@@ -4,5 +4,6 @@ export * from "./fleet.ts";
 export * from "./ports.ts";
 export * from "./process_table.ts";
 export * from "./readiness.ts";
+export * from "./run_dir.ts";
 export * from "./spawn.ts";
 export * from "./stack.ts";

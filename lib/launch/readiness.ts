@@ -9,9 +9,10 @@ export interface Readiness {
 }
 
 /** One look at /readyz; never throws for a component that is not there. */
-export async function probeReady(url: string, timeoutMs = 1_000): Promise<Readiness> {
+export async function probeReady(url: string, timeoutMs = 1_000, client?: Deno.HttpClient): Promise<Readiness> {
   try {
-    const response = await fetch(`${url}/readyz`, { signal: AbortSignal.timeout(timeoutMs) });
+    const signal = AbortSignal.timeout(timeoutMs);
+    const response = await fetch(`${url}/readyz`, { signal, ...(client ? { client } : {}) });
     return { ready: response.ok, text: await response.text() };
   } catch {
     return { ready: false, text: "" };
@@ -24,8 +25,10 @@ export async function waitReady(
   options: {
     readonly name: string;
     readonly timeoutMs: number;
-    readonly process?: ComponentProcess;
+    readonly process?: Pick<ComponentProcess, "ended" | "logFile">;
     readonly signal?: AbortSignal;
+    /** With the certificates that the component wants to see. */
+    readonly client?: Deno.HttpClient;
   },
 ): Promise<void> {
   const deadline = performance.now() + options.timeoutMs;
@@ -33,7 +36,7 @@ export async function waitReady(
   options.process?.ended.then((status) => ended = status);
   for (;;) {
     options.signal?.throwIfAborted();
-    const seen = await probeReady(url);
+    const seen = await probeReady(url, undefined, options.client);
     if (seen.ready) return;
     if (ended) {
       throw fault(
