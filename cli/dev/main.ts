@@ -8,6 +8,11 @@ const commands: readonly (readonly [name: string, summary: string, load: () => P
   ["ok", "run all that CI runs (the same as test)", async () => (await import("./test.ts")).okCommand],
   ["test", "run every check and test", async () => (await import("./test.ts")).testCommand],
   ["sim", "run the simulated cluster by seeds", async () => (await import("./sim.ts")).simCommand],
+  [
+    "raft-datadriven",
+    "hold lib/raft against scenario texts",
+    async () => (await import("./raft_datadriven.ts")).raftDatadrivenCommand,
+  ],
   ["bench", "measure the hot paths beside their peers", async () => (await import("./bench.ts")).benchCommand],
   ["gen", "lint the contracts and generate code from them", async () => (await import("./gen.ts")).genCommand],
   ["rooms", "check who may import whom", async () => (await import("./rooms.ts")).roomsCommand],

@@ -5,6 +5,8 @@ export { type ChangeStep, enterJoint, isJoint, leaveJoint, nextConfiguration, si
 export type { Transition } from "./core/change.ts";
 export { bootstrapBatch, configurationOf, decodeConfiguration, encodeConfiguration } from "./core/configuration.ts";
 export { emptyConfiguration } from "./core/configuration.ts";
+export { jointCommitted, jointVote, type VoterSets } from "./core/quorum/joint.ts";
+export { majorityCommitted, majorityVote, type VoteResult } from "./core/quorum/majority.ts";
 export { message } from "./core/message.ts";
 export { type CoreOptions, coreOptions } from "./core/options.ts";
 export { RaftCore, type Ready } from "./core/raft.ts";

@@ -10,3 +10,4 @@ export * from "./stack.ts";
 export { simulateRaft } from "./sim_raft.ts";
 export { plantedBugs } from "./sim_raft_bugs.ts";
 export { SimNet, type SimNetFaults } from "./sim_net.ts";
+export { runDatadrivenFiles } from "./datadriven/main.ts";
