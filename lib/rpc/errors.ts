@@ -60,6 +60,11 @@ export function visibleFault(error: unknown): Fault | undefined {
   return error;
 }
 
+/** The same, with a bare internal error in the place of what must stay hidden. */
+export function shownFault(error: unknown): Fault {
+  return visibleFault(error) ?? new Fault("internal", "internal", "internal error");
+}
+
 /** The error as it goes on the wire, with its ErrorDetail. Pure; whoever calls it logs what it hides. */
 export function toConnectError(error: unknown, requestId: string): ConnectError {
   const visible = visibleFault(error);

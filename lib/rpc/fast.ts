@@ -1,10 +1,10 @@
 import { codeToHttpStatus, errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
-import { fault, utf8 } from "@ultracloud/base";
+import { type Fault, fault, utf8 } from "@ultracloud/base";
 import { gunzip, gzip, readBody } from "./body.ts";
 import type { Call } from "./call.ts";
 import type { Chain } from "./chain.ts";
 import { decodeMessage, encodeMessage } from "./codec.ts";
-import { toConnectError } from "./errors.ts";
+import { shownFault, toConnectError } from "./errors.ts";
 import { compressBytesMin } from "./limits.ts";
 import type { Route } from "./routes.ts";
 import type { Peer } from "./types.ts";
@@ -21,8 +21,34 @@ export function unaryFormat(contentType: string | null): boolean | undefined {
   return protoType.test(contentType) ? true : undefined;
 }
 
+/** How a unary call is written: as the RPC itself, or as another API that stands for it (`Calls.serve`). */
+export interface UnaryWire {
+  /** Of an answer. */
+  readonly contentType: string;
+  /** The request message, or an invalid_argument fault. */
+  decode(body: Uint8Array<ArrayBuffer>, route: Route): unknown;
+  /** The handler's answer as it is sent. */
+  encode(output: unknown, route: Route): Uint8Array<ArrayBuffer> | string;
+  /** What the caller may see of a failure. */
+  failure(error: Fault, call: Pick<Call, "requestId" | "touchedResponseHeader">): Response;
+}
+
+const rpcWire = (binary: boolean): UnaryWire => ({
+  contentType: binary ? "application/proto" : "application/json",
+  decode: (body, route) => decodeMessage(route.method.input, body, binary),
+  encode: (output, route) => encodeMessage(route.method.output, output, binary, route.registry),
+  failure: (error, call) => errorResponse(call, error),
+});
+const binaryWire = rpcWire(true);
+const jsonWire = rpcWire(false);
+
+/** The RPC's own wire in one of its two forms. */
+export function connectWire(binary: boolean): UnaryWire {
+  return binary ? binaryWire : jsonWire;
+}
+
 /**
- * Serves a unary Connect call: one read, one decode, one handler, one encode, one chunk out. The generic path of
+ * Serves a unary call: one read, one decode, one handler, one encode, one chunk out. The generic path of
  * connect-es costs about eight times as much; both answer the same (see parity_test.ts).
  */
 export function serveUnary(
@@ -30,16 +56,16 @@ export function serveUnary(
   route: Route,
   request: Request,
   peer: Peer,
-  binary: boolean,
+  wire: UnaryWire,
 ): Promise<Response> {
   const call = chain.open(route, request.headers, () => request.signal);
   return new Promise((resolve) => {
     // The deadline answers for a handler that does not stop; its place stays taken until it does.
     call.onAbort((reason) => {
       chain.settle(call, route, reason);
-      resolve(errorResponse(call, reason));
+      resolve(wire.failure(shownFault(reason), call));
     });
-    run(chain, route, call, request, peer, binary).then(resolve);
+    run(chain, route, call, request, peer, wire).then(resolve);
   });
 }
 
@@ -49,7 +75,7 @@ async function run(
   call: Call,
   request: Request,
   peer: Peer,
-  binary: boolean,
+  wire: UnaryWire,
 ): Promise<Response> {
   try {
     chain.admit(call, route);
@@ -66,15 +92,15 @@ async function run(
     const { messageBytesMax } = chain.limits;
     let bytes = await readBody(request, messageBytesMax);
     if (encoding === "gzip") bytes = await gunzip(bytes, messageBytesMax);
-    const message = decodeMessage(route.method.input, bytes, binary);
+    const message = wire.decode(bytes, route);
     const authorised = chain.authorise(call, route, message);
     if (authorised !== undefined) await authorised;
     let output = route.handler(message, call);
     if (output instanceof Promise) output = await output;
-    let body = encodeMessage(route.method.output, output, binary, route.registry);
+    let body = wire.encode(output, route);
     // A plain record is the cheapest form for `new Response`.
     const headers: Record<string, string> = {
-      "content-type": binary ? "application/proto" : "application/json",
+      "content-type": wire.contentType,
       "x-request-id": call.requestId,
     };
     if (body.length >= compressBytesMin && acceptsGzip(call.requestHeader, encoding)) {
@@ -87,7 +113,7 @@ async function run(
     return new Response(body, { headers });
   } catch (error) {
     chain.settle(call, route, error);
-    return errorResponse(call, error);
+    return wire.failure(shownFault(error), call);
   } finally {
     chain.release(call, route);
   }

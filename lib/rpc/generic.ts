@@ -14,6 +14,7 @@ import { jsonOptions } from "./codec.ts";
 import { codeOf, toConnectError } from "./errors.ts";
 import { compressBytesMin } from "./limits.ts";
 import type { Route, Routes } from "./routes.ts";
+import { markStreamed } from "./streamed.ts";
 import type { Peer } from "./types.ts";
 
 interface Running {
@@ -22,9 +23,6 @@ interface Running {
   readonly peer: Peer;
 }
 const runningKey = createContextKey<Running | undefined>(undefined, { description: "call under way" });
-
-/** Responses whose body arrives in pieces; a listener must not wait for their end. */
-export const streamed: WeakSet<Response> = new WeakSet();
 
 type Universal = ReturnType<typeof createConnectRouter>["handlers"][number];
 /** Serves one request through connect-es. */
@@ -222,7 +220,7 @@ async function serve(
       return new Response(null, { status: answer.status, headers });
     }
     const response = new Response(writable(answer.body, call, finish), { status: answer.status, headers });
-    streamed.add(response);
+    markStreamed(response);
     return response;
   } catch (error) {
     void body.stop();

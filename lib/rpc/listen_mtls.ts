@@ -6,8 +6,8 @@ import type { TlsFiles } from "@ultracloud/config";
 import { fault } from "@ultracloud/base";
 import type { Logger } from "@ultracloud/observe";
 import { hostPort } from "./address.ts";
-import { streamed } from "./generic.ts";
 import type { Listener, Serve } from "./listen_plain.ts";
+import { isStreamed } from "./streamed.ts";
 import type { Peer } from "./types.ts";
 
 /** Certificates are renewed in place; this is how soon a renewal is used. */
@@ -167,7 +167,7 @@ function bodyOf(incoming: IncomingMessage): ReadableStream<Uint8Array<ArrayBuffe
 async function send(response: Response, outgoing: ServerResponse): Promise<void> {
   const headers: Record<string, string> = {};
   response.headers.forEach((value, name) => headers[name] = value);
-  if (!streamed.has(response)) {
+  if (!isStreamed(response)) {
     // Several small writes cost 40 ms each on a connection with delayed acknowledgements.
     const body = response.body === null ? new Uint8Array(0) : await response.bytes();
     if (outgoing.destroyed) return;

@@ -7,7 +7,7 @@ import { GetOperationRequestSchema, OperationService, ResourceRefSchema } from "
 import fc from "fast-check";
 import { authenticator, authorizer } from "./_fixture.ts";
 import { Chain } from "./chain.ts";
-import { serveUnary, unaryFormat } from "./fast.ts";
+import { connectWire, serveUnary, unaryFormat } from "./fast.ts";
 import { createGeneric } from "./generic.ts";
 import { defaultLimits } from "./limits.ts";
 import { buildRoutes } from "./routes.ts";
@@ -64,7 +64,7 @@ function bothPaths() {
     audit,
     fast: (method: string, request: Request) => {
       const binary = unaryFormat(request.headers.get("content-type"))!;
-      return serveUnary(chain, routes.byPath.get(method)!, request, nobody, binary);
+      return serveUnary(chain, routes.byPath.get(method)!, request, nobody, connectWire(binary));
     },
     generic: (method: string, request: Request) => generic(routes.byPath.get(method)!, request, nobody),
     close: () => chain.drain(),

@@ -5,7 +5,8 @@ import { fault } from "@ultracloud/base";
 import { isLoopback, parseAddress } from "./address.ts";
 import { Chain } from "./chain.ts";
 import { Cors } from "./cors.ts";
-import { errorResponse, serveUnary, unaryFormat } from "./fast.ts";
+import { type Calls, createCalls } from "./calls.ts";
+import { connectWire, errorResponse, serveUnary, unaryFormat } from "./fast.ts";
 import { createGeneric } from "./generic.ts";
 import { healthService } from "./health_service.ts";
 import { defaultLimits, type RpcLimits } from "./limits.ts";
@@ -15,7 +16,7 @@ import { operatorRoutes } from "./operator.ts";
 import { reflectionService } from "./reflection_service.ts";
 import { acceptedRequestId, requestIds } from "./request_id.ts";
 import { buildRoutes } from "./routes.ts";
-import type { AuditRecord, Authenticator, Authorizer, BoundService } from "./types.ts";
+import type { AuditRecord, Authenticator, Authorizer, BoundService, Peer } from "./types.ts";
 
 export interface RpcServerOptions {
   /** Component name; without hyphens it is the first part of every permission. */
@@ -38,9 +39,14 @@ export interface RpcServerDeps {
   readonly rng: Rng;
   /** Gets a record of every mutating call. Default: a log line for people, and for whoever was refused. */
   readonly audit?: ((record: AuditRecord) => void) | undefined;
-  /** REST beside RPC: asked for every path that is no RPC and no operator page; undefined means 404. */
-  readonly http?: ((request: Request) => Response | Promise<Response> | undefined) | undefined;
+  /**
+   * REST beside RPC: asked for every path that is no RPC and no operator page; undefined means 404. `calls` are the
+   * RPCs of this server as they are called from outside.
+   */
+  readonly http?: HttpHandler | undefined;
 }
+
+export type HttpHandler = (request: Request, peer: Peer, calls: Calls) => Response | Promise<Response> | undefined;
 
 export interface RpcServer extends AsyncDisposable {
   /** "127.0.0.1:7100" or "unix:/path", with the real port. */
@@ -106,10 +112,11 @@ function createServe(options: RpcServerOptions, deps: RpcServerDeps, chain: Chai
     reflectionService(deps.services.map(({ service }) => service)),
   ], latency);
   const generic = createGeneric(chain, routes);
+  const calls = createCalls(chain, routes);
   const pages = operatorRoutes({ ...options, ...deps });
   const nextId = requestIds(deps.clock, deps.rng);
 
-  const other = (request: Request, path: string): Response | Promise<Response> => {
+  const other = (request: Request, path: string, peer: Peer): Response | Promise<Response> => {
     if (request.method === "GET" || request.method === "HEAD") {
       const page = pages.get(path);
       if (page !== undefined) return page();
@@ -122,16 +129,16 @@ function createServe(options: RpcServerOptions, deps: RpcServerDeps, chain: Chai
         fault("unimplemented", "unknown_method", `Cannot call ${path.slice(0, 200)}: no such method`),
       );
     }
-    return deps.http?.(request) ?? new Response(null, { status: 404 });
+    return deps.http?.(request, peer, calls) ?? new Response(null, { status: 404 });
   };
 
   const answer: Serve = (request, peer) => {
     const path = pathOf(request.url);
     const route = routes.byPath.get(path);
-    if (route === undefined) return other(request, path);
+    if (route === undefined) return other(request, path, peer);
     if (route.unary && request.method === "POST") {
       const binary = unaryFormat(request.headers.get("content-type"));
-      if (binary !== undefined) return serveUnary(chain, route, request, peer, binary);
+      if (binary !== undefined) return serveUnary(chain, route, request, peer, connectWire(binary));
     }
     return generic(route, request, peer);
   };
