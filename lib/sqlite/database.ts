@@ -103,6 +103,28 @@ export class Database implements Disposable {
     this.#db.exec(sql);
   }
 
+  /**
+   * Opens a transaction that stays open over many calls, until `commit`. Transactions inside are savepoints. What is
+   * written is readable here at once and nowhere else before.
+   */
+  begin(): void {
+    assert(this.#depth === 0, "A transaction is open already");
+    this.exec("BEGIN IMMEDIATE");
+    this.#depth = 1;
+  }
+
+  /** Ends what `begin` opened. */
+  commit(): void {
+    assert(this.#depth === 1, "Only a transaction that `begin` opened can be committed");
+    this.#depth = 0;
+    this.exec("COMMIT");
+  }
+
+  /** True inside a transaction. */
+  get inTransaction(): boolean {
+    return this.#depth > 0;
+  }
+
   /** Commits when `work` returns, rolls back when it throws. Inside another transaction it is a savepoint. */
   transaction<T>(work: () => T): T {
     const depth = this.#depth++;

@@ -3,6 +3,7 @@ import { rejections } from "../errors.ts";
 import { rangeBytesMax } from "../domain/limits.ts";
 import { isOpenEnd, noBytes } from "../domain/ranges.ts";
 import type { KeyRange, KeyValue, KvEvent, RangeOp, RangeResult } from "../domain/types.ts";
+import { FreshRows } from "./fresh.ts";
 import type { Counters } from "./schema.ts";
 
 interface Row {
@@ -59,9 +60,23 @@ function toKv(row: Row): KeyValue {
   };
 }
 
+/** Bytes that keep a much larger buffer alive (that of an entry, or of a peer's message) are copied. */
+function owned(bytes: Uint8Array): Uint8Array {
+  return bytes.buffer.byteLength - bytes.length > wasteBytesMax ? bytes.slice() : bytes;
+}
+const wasteBytesMax = 1_024;
+
+/** A read of one key as it is now, without conditions. */
+function isPlainGet(op: RangeOp, now: number): boolean {
+  return op.end.length === 0 && (op.revision === 0 || op.revision === now) && !op.countOnly &&
+    op.minMod === 0 && op.maxMod === 0 && op.minCreate === 0 && op.maxCreate === 0;
+}
+
 /** Keys with all their revisions. Writes happen inside the caller's transaction and leave an event each. */
 export class KeyValues {
   readonly #db: Database;
+  /** Changes on their way into the tables: whoever reads a table asks `#tables` first. */
+  readonly fresh: FreshRows;
   readonly #counters: Counters;
   /** Changes since they were last taken, in order. */
   #events: KvEvent[] = [];
@@ -69,6 +84,13 @@ export class KeyValues {
   constructor(db: Database, counters: Counters) {
     this.#db = db;
     this.#counters = counters;
+    this.fresh = new FreshRows(db);
+  }
+
+  /** The database with every change so far in its tables. */
+  get #tables(): Database {
+    this.fresh.flush();
+    return this.#db;
   }
 
   takeEvents(): KvEvent[] {
@@ -87,18 +109,26 @@ export class KeyValues {
   }
 
   get(key: Uint8Array): KeyValue | undefined {
+    const known = this.fresh.find(key);
+    if (known !== undefined) return known ?? undefined;
+    // A key with a change that is not in the tables yet is always known.
     const row = this.#db.get<Row>(`SELECT ${columns} FROM ${liveRows} WHERE live.key = ?`, key);
-    return row && toKv(row);
+    if (!row) return undefined;
+    const kv = toKv(row);
+    this.fresh.remember(kv);
+    return kv;
   }
 
   /** Keys of the range that exist now, in order. */
   all(range: KeyRange): KeyValue[] {
     const { sql, params } = keyCondition("live.key", range);
-    return this.#db.all<Row>(`SELECT ${columns} FROM ${liveRows} WHERE ${sql} ORDER BY live.key`, ...params).map(toKv);
+    return this.#tables.all<Row>(`SELECT ${columns} FROM ${liveRows} WHERE ${sql} ORDER BY live.key`, ...params).map(
+      toKv,
+    );
   }
 
   keysOfLease(id: bigint): Uint8Array[] {
-    const rows = this.#db.all<{ key: Uint8Array }>(
+    const rows = this.#tables.all<{ key: Uint8Array }>(
       "SELECT key FROM live WHERE lease = ? AND lease <> 0 ORDER BY key",
       id,
     );
@@ -107,15 +137,14 @@ export class KeyValues {
 
   put(before: KeyValue | undefined, key: Uint8Array, value: Uint8Array, lease: bigint, revision: number): KeyValue {
     const kv: KeyValue = {
-      key,
-      value,
+      key: before?.key ?? owned(key),
+      value: owned(value),
       createRevision: before?.createRevision ?? revision,
       modRevision: revision,
       version: (before?.version ?? 0) + 1,
       lease,
     };
-    const id = this.#append(kv, value);
-    this.#db.run("INSERT OR REPLACE INTO live(key, id, lease) VALUES(?, ?, ?)", key, id, lease);
+    this.fresh.add(kv, false);
     this.#events.push({ type: "put", kv, prev: before });
     return kv;
   }
@@ -129,21 +158,8 @@ export class KeyValues {
       version: 0,
       lease: 0n,
     };
-    this.#append(kv, null);
-    this.#db.run("DELETE FROM live WHERE key = ?", before.key);
+    this.fresh.add(kv, true);
     this.#events.push({ type: "delete", kv, prev: before });
-  }
-
-  #append(kv: KeyValue, value: Uint8Array | null): bigint {
-    return this.#db.run(
-      "INSERT INTO history(revision, key, value, create_revision, version, lease) VALUES(?, ?, ?, ?, ?, ?)",
-      kv.modRevision,
-      kv.key,
-      value,
-      kv.createRevision,
-      kv.version,
-      kv.lease,
-    ).lastInsertRowid;
   }
 
   /** Keys of the range at the asked revision. Rejects one that is compacted or not there yet. */
@@ -151,6 +167,11 @@ export class KeyValues {
     const { revision: now, compactRevision } = this.#counters;
     if (op.revision > now) throw rejections.futureRevision(op.revision, now);
     if (op.revision > 0 && op.revision < compactRevision) throw rejections.compacted(op.revision, compactRevision);
+    if (isPlainGet(op, now)) {
+      const kv = this.get(op.key);
+      const kvs = kv === undefined ? [] : [op.keysOnly ? { ...kv, value: noBytes } : kv];
+      return { kind: "range", revision: now, kvs, more: false, count: kvs.length };
+    }
     const source = this.#source(op, op.revision > 0 && op.revision < now);
     if (op.countOnly) return { kind: "range", revision: now, kvs: [], more: false, count: this.#count(source) };
 
@@ -178,7 +199,7 @@ export class KeyValues {
     for (let offset = 0, rows = rowsFirst; !more;) {
       // One row more than asked tells whether there is more.
       if (op.limit > 0) rows = Math.min(rows, op.limit + 1 - offset);
-      const piece = this.#db.all<Row>(sql, ...params, rows, offset);
+      const piece = this.#tables.all<Row>(sql, ...params, rows, offset);
       for (const row of piece) {
         bytes += row.key.length + (row.value?.length ?? 0) + kvOverheadBytes;
         more = (op.limit > 0 && kvs.length === op.limit) || (kvs.length > 0 && bytes > rangeBytesMax);
@@ -212,7 +233,7 @@ export class KeyValues {
     // Live keys are counted without looking at their rows in history.
     const from = source.from === liveRows ? "live" : source.from;
     const sql = `SELECT COUNT(*) AS n FROM ${from} WHERE ${source.where}`;
-    return this.#db.get<{ n: number }>(sql, ...source.params)!.n;
+    return this.#tables.get<{ n: number }>(sql, ...source.params)!.n;
   }
 
   /**
@@ -220,16 +241,19 @@ export class KeyValues {
    * `rows` rows of history.
    */
   changes(range: KeyRange, from: number, rows: number, prevKv: boolean): { events: KvEvent[]; next: number } {
-    const end = this.#db.get<{ revision: number }>(
-      "SELECT revision FROM history WHERE revision > ? ORDER BY revision LIMIT 1 OFFSET ?",
-      from,
+    const db = this.#tables;
+    const first = this.#firstId(from);
+    const last = db.get<{ revision: number }>(
+      "SELECT revision FROM history WHERE id >= ? ORDER BY id LIMIT 1 OFFSET ?",
+      first,
       rows,
-    )?.revision ?? this.#counters.revision + 1;
+    );
+    const end = last === undefined ? this.#counters.revision + 1 : Math.max(last.revision, from + 1);
     const { sql, params } = keyCondition("h.key", range);
-    const found = this.#db.all<Row>(
-      `SELECT ${columns} FROM history h WHERE h.revision >= ? AND h.revision < ? AND ${sql} ORDER BY h.id`,
-      from,
-      end,
+    const found = db.all<Row>(
+      `SELECT ${columns} FROM history h WHERE h.id >= ? AND h.id < ? AND ${sql} ORDER BY h.id`,
+      first,
+      this.#firstId(end),
       ...params,
     );
     const events = found.map((row): KvEvent => ({
@@ -238,6 +262,22 @@ export class KeyValues {
       prev: prevKv ? this.#before(row) : undefined,
     }));
     return { events, next: end };
+  }
+
+  /** The id of the first row at or above a revision: ids and revisions rise together, so halving finds it. */
+  #firstId(revision: number): number {
+    let low = 1;
+    let high = this.fresh.nextId;
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2);
+      const row = this.#db.get<{ id: number; revision: number }>(
+        "SELECT id, revision FROM history WHERE id >= ? ORDER BY id LIMIT 1",
+        middle,
+      );
+      if (row === undefined || row.revision >= revision) high = middle;
+      else low = row.id + 1;
+    }
+    return low;
   }
 
   #before(row: Row): KeyValue | undefined {

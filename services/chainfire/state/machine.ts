@@ -20,7 +20,7 @@ import { KeyValues } from "./key_values.ts";
 import { type Lease, Leases } from "./leases.ts";
 import { type Counters, openSchema, readCounters, writeCounters } from "./schema.ts";
 import { sweep } from "./sweep.ts";
-import { applyOp } from "./txn.ts";
+import { applyOp, readsTables } from "./txn.ts";
 
 /** Told after the changes of a batch are in the state. */
 export interface StateListener {
@@ -29,6 +29,9 @@ export interface StateListener {
   /** The state was replaced: anything may have changed. */
   replaced(): void;
 }
+
+/** A commit writes each changed page once: a few milliseconds for this many. */
+const entriesPerCommit = 1_024;
 
 /** Keys, leases and remembered calls in one SQLite database. Deterministic: the log is its only input. */
 export class ChainfireState implements GroupStateMachine {
@@ -39,6 +42,8 @@ export class ChainfireState implements GroupStateMachine {
   readonly #keys: KeyValues;
   readonly #leases: Leases;
   readonly #calls: Calls;
+  /** Entries whose effect is not committed to the database yet. */
+  #uncommitted = 0;
   #listener: StateListener | undefined;
 
   constructor(db: Database) {
@@ -99,16 +104,28 @@ export class ChainfireState implements GroupStateMachine {
     return this.#leases.nextDeadlineMs();
   }
 
+  /**
+   * Several batches share one transaction of the database, as writing the pages they change costs more than changing
+   * them. A killed process loses the open one as a whole and the log brings it back; an error in a batch ends the
+   * process before a commit.
+   */
   applyBatch(entries: readonly AppliedEntry[]): readonly unknown[] {
-    const results = this.#db.transaction(() => {
-      const all = entries.map((entry) => this.#apply(decodeEntry(entry.data)));
-      this.#counters.applied = entries.at(-1)!.index;
-      writeCounters(this.#db, this.#counters, this.#written);
-      return all;
-    });
+    if (!this.#db.inTransaction) this.#db.begin();
+    const results = entries.map((entry) => this.#apply(decodeEntry(entry.data)));
+    this.#counters.applied = entries.at(-1)!.index;
+    this.#uncommitted += entries.length;
+    if (this.#uncommitted >= entriesPerCommit) this.#commit();
     const events = this.#keys.takeEvents();
     if (events.length > 0) this.#listener?.changed(events);
     return results;
+  }
+
+  #commit(): void {
+    this.#uncommitted = 0;
+    if (!this.#db.inTransaction) return;
+    this.#keys.fresh.flush();
+    writeCounters(this.#db, this.#counters, this.#written);
+    this.#db.commit();
   }
 
   skipTo(index: number): void {
@@ -120,7 +137,7 @@ export class ChainfireState implements GroupStateMachine {
     const { command, call } = entry;
     this.#counters.clockMs = Math.max(this.#counters.clockMs, entry.clockMs);
     // Several steps may have to be undone together; a single put or delete rejects before it writes.
-    if (call !== undefined || command.kind === "txn") return this.#undoable(() => this.#answer(entry));
+    if (call !== undefined || command.kind === "txn") return this.#undoable(command, () => this.#answer(entry));
     try {
       return this.#perform(command);
     } catch (error) {
@@ -138,13 +155,19 @@ export class ChainfireState implements GroupStateMachine {
     return result;
   }
 
-  #undoable(work: () => CommandResult): CommandResult | Fault {
+  #undoable(command: Command, work: () => CommandResult): CommandResult | Fault {
     const { revision, compactRevision } = this.#counters;
     const events = this.#keys.eventCount;
+    const { fresh } = this.#keys;
+    if (readsTables(command)) fresh.flush();
+    fresh.mark();
     try {
-      return this.#db.transaction(work);
+      const result = this.#db.transaction(work);
+      fresh.settle();
+      return result;
     } catch (error) {
       if (!(error instanceof Fault)) throw error;
+      fresh.undo();
       Object.assign(this.#counters, { revision, compactRevision });
       this.#keys.dropEvents(events);
       this.#calls.reload();
@@ -185,12 +208,14 @@ export class ChainfireState implements GroupStateMachine {
   }
 
   checkpoint(): number {
+    this.#commit();
     this.#db.checkpoint();
     return this.#counters.applied;
   }
 
   /** One bounded step of removing what compaction made unreachable; answers whether there is more. */
   sweep(): boolean {
+    this.#keys.fresh.flush();
     return this.#db.transaction(() => {
       const more = sweep(this.#db, this.#counters);
       writeCounters(this.#db, this.#counters, this.#written);
@@ -208,10 +233,12 @@ export class ChainfireState implements GroupStateMachine {
   }
 
   snapshot(): Uint8Array {
+    this.#commit();
     return encodeDump(this.#db);
   }
 
   restore(index: number, bytes: Uint8Array): void {
+    this.#commit();
     this.#db.transaction(() => {
       decodeDump(this.#db, bytes);
       Object.assign(this.#written, readCounters(this.#db));
@@ -219,6 +246,7 @@ export class ChainfireState implements GroupStateMachine {
       writeCounters(this.#db, this.#counters, this.#written);
     });
     this.#calls.reload();
+    this.#keys.fresh.reset();
     this.#keys.takeEvents();
     this.#listener?.replaced();
   }

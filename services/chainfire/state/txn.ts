@@ -1,6 +1,6 @@
 import { compareBytes, unreachable } from "@ultracloud/base";
 import { noBytes } from "../domain/ranges.ts";
-import type { Compare, DeleteOp, KeyValue, Op, OpResult, PutOp, TxnOp } from "../domain/types.ts";
+import type { Command, Compare, DeleteOp, KeyValue, Op, OpResult, PutOp, RangeOp, TxnOp } from "../domain/types.ts";
 import { rejections } from "../errors.ts";
 import type { KeyValues } from "./key_values.ts";
 import type { Leases } from "./leases.ts";
@@ -23,6 +23,21 @@ export function applyOp(state: TxnState, op: PutOp | DeleteOp | TxnOp): OpResult
   const path: boolean[] = [];
   if (op.kind === "txn") decide(state.keys, op, path);
   return new Run(state, revision, path).op(op);
+}
+
+/** True when a command looks at more than single keys, or at keys by their lease. */
+export function readsTables(command: Command | RangeOp): boolean {
+  switch (command.kind) {
+    case "put":
+      return false;
+    case "delete":
+      return command.end.length > 0;
+    case "txn":
+      return command.compares.some((compare) => compare.end.length > 0) ||
+        command.success.some(readsTables) || command.failure.some(readsTables);
+    default:
+      return true;
+  }
 }
 
 function decide(keys: KeyValues, op: TxnOp, path: boolean[]): void {
