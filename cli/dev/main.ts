@@ -8,6 +8,7 @@ const commands: readonly (readonly [name: string, summary: string, load: () => P
   ["ok", "run all that CI runs (the same as test)", async () => (await import("./test.ts")).okCommand],
   ["test", "run every check and test", async () => (await import("./test.ts")).testCommand],
   ["sim", "run the simulated cluster by seeds", async () => (await import("./sim.ts")).simCommand],
+  ["slt", "run sqllogictest files against flaredb", async () => (await import("./slt.ts")).sltCommand],
   [
     "raft-datadriven",
     "hold lib/raft against scenario texts",
