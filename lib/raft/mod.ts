@@ -9,9 +9,12 @@ export { jointCommitted, jointVote, type VoterSets } from "./core/quorum/joint.t
 export { majorityCommitted, majorityVote, type VoteResult } from "./core/quorum/majority.ts";
 export { message } from "./core/message.ts";
 export { type CoreOptions, coreOptions } from "./core/options.ts";
-export { RaftCore, type Ready } from "./core/raft.ts";
+export type { Change, ChangeRefusal } from "./core/membership.ts";
+export { RaftCore } from "./core/raft.ts";
+export type { Ready } from "./core/ready.ts";
 export { raftRules, type Rules } from "./core/rules.ts";
 export type { CoreStart } from "./core/state.ts";
+export type { ChangeDone } from "./driver/changes.ts";
 export { type DriverDeps, RaftDriver } from "./driver/driver.ts";
 export type { ProposalDone } from "./driver/proposals.ts";
 export type { ReadDone } from "./driver/reads.ts";

@@ -185,7 +185,7 @@ export class GroupReplica implements Group {
     });
   }
 
-  #refusal({ refused, leader }: Refusal): Fault {
+  #refusal({ refused, leader, reason }: Refusal): Fault {
     const url = this.#options.clientUrls[leader];
     const hint = url === undefined ? {} : { leaderHint: url };
     const { group } = this.#options;
@@ -209,6 +209,15 @@ export class GroupReplica implements Group {
           `Cannot take more writes for group ${group}: too many wait for a quorum`,
           { retryAfterMs: 100 },
         );
+      case "change_pending":
+        return fault(
+          "failed_precondition",
+          "change_pending",
+          `Cannot change the members of group ${group}: an earlier change has not come to its end`,
+          { retryAfterMs: 100 },
+        );
+      case "unsafe_change":
+        return fault("failed_precondition", "unsafe_change", `Cannot change the members of group ${group}: ${reason}`);
       case "superseded":
         return fault(
           "unavailable",

@@ -1,7 +1,8 @@
 import { seededRng } from "@ultracloud/base";
 import { bootstrapBatch, configurationOf, emptyConfiguration } from "./configuration.ts";
 import { type CoreOptions, coreOptions } from "./options.ts";
-import { RaftCore, type Ready } from "./raft.ts";
+import { RaftCore } from "./raft.ts";
+import type { Ready } from "./ready.ts";
 import type { Entry, LogView, Message, SnapshotMeta } from "./types.ts";
 
 /** A durable log as plain as can be: writes land when the test says so. */

@@ -76,6 +76,8 @@ export class Progress {
   paused = false;
   /** Heard from since the last quorum check. */
   recentActive = false;
+  /** Heard from between the last quorum check and the one before. */
+  wasActive = false;
 
   constructor(id: NodeId, next: number, inflights: Inflights) {
     this.id = id;
@@ -89,7 +91,7 @@ export class Progress {
     this.match = 0;
     this.next = next;
     this.sentCommit = 0;
-    this.recentActive = false;
+    this.recentActive = this.wasActive = false;
   }
 
   becomeProbe(next = this.match + 1): void {
@@ -143,6 +145,11 @@ export class Progress {
       }
       this.paused = this.inflights.full;
     } else if (count > 0) this.paused = true;
+  }
+
+  /** Heard from within the last two quorum checks, so that the moment after one says something too. */
+  get heardFrom(): boolean {
+    return this.recentActive || this.wasActive;
   }
 
   get blocked(): boolean {

@@ -1,9 +1,17 @@
 import { assert } from "@ultracloud/base";
 import { answerVote, campaign, countVote, inLease } from "./election.ts";
 import { message } from "./message.ts";
+import {
+  type Change,
+  type ChangeRefusal,
+  learnerToPromote,
+  leaveWhenDue,
+  proposeChange,
+  resign,
+} from "./membership.ts";
 import type { CoreDeps, CoreOptions } from "./options.ts";
 import { addRead, settleReads } from "./read_index.ts";
-import type { ReadState } from "./reads.ts";
+import type { ProposeRefusal, Ready } from "./ready.ts";
 import {
   broadcast,
   maybeCommit,
@@ -18,28 +26,7 @@ import {
   takeSnapshotStatus,
 } from "./replication.ts";
 import { type CoreStart, State } from "./state.ts";
-import type { Configuration, Entry, HardState, Message, NodeId, Role, SnapshotMeta } from "./types.ts";
-
-/** What the outside has to do. Fields without work are undefined or empty. */
-export interface Ready {
-  /** To be sent now; a leader's appends travel while its own write is under way. */
-  readonly messages: readonly Message[];
-  /** Replace the durable log by this point, before `append`; answer with `advanceAppend(seq)`. */
-  readonly install: { readonly seq: number; readonly meta: SnapshotMeta } | undefined;
-  /** Write this behind all earlier writes; answer with `advanceAppend(seq)` once durable. */
-  readonly append:
-    | { readonly seq: number; readonly hardState: HardState | undefined; readonly entries: readonly Entry[] }
-    | undefined;
-  /** Hand these to the state machine; answer with `advanceApply(last index)`. The next ones come only then. */
-  readonly committed: readonly Entry[];
-  /** Peers that need a snapshot; answer each by stepping a `snapshot_status`. */
-  readonly snapshotsDue: readonly NodeId[];
-  /** Reads that may be served once the state machine has reached their index. */
-  readonly reads: readonly ReadState[];
-}
-
-/** Why a proposal was not taken; nothing happened. */
-export type ProposeRefusal = "not_leader" | "transferring" | "uncommitted_full";
+import type { Configuration, Entry, Message, NodeId, PeerProgress, Role, SnapshotMeta } from "./types.ts";
 
 const none: readonly never[] = [];
 
@@ -98,9 +85,14 @@ export class RaftCore {
   get contactTicks(): number {
     return this.#s.electionElapsed;
   }
+  /** Index of the entry, or snapshot, that brought `configuration`. */
+  get configurationIndex(): number {
+    return this.#s.configurationIndex;
+  }
   /** True when this replica alone decides: it may stand at once instead of waiting out a timeout. */
   get alone(): boolean {
-    return this.#s.promotable && this.#s.peers.size === 0;
+    const { voters, votersOutgoing } = this.configuration;
+    return voters.length === 1 && voters[0] === this.id && votersOutgoing.length === 0;
   }
 
   termOf(index: number): number | undefined {
@@ -108,8 +100,10 @@ export class RaftCore {
   }
 
   /** What a leader knows of its peers; for status pages and checks. */
-  peers(): { id: NodeId; match: number; next: number; state: string }[] {
-    return [...this.#s.peers.values()].map(({ id, match, next, state }) => ({ id, match, next, state }));
+  peers(): PeerProgress[] {
+    return [...this.#s.peers.values()].map(({ id, match, next, state, heardFrom }) => (
+      { id, match, next, state, recentlyActive: heardFrom }
+    ));
   }
 
   /** The point to cut the log at or to take a snapshot for; `index` is applied and not cut off. */
@@ -128,7 +122,8 @@ export class RaftCore {
     const s = this.#s;
     s.electionElapsed++;
     if (s.role !== "leader") {
-      if (s.electionElapsed >= s.electionTimeout) {
+      // Who may not stand goes on counting: it has to know that the leader is gone when it is asked for its vote.
+      if (s.promotable && s.electionElapsed >= s.electionTimeout) {
         s.electionElapsed = 0;
         campaign(s, false);
       }
@@ -167,6 +162,17 @@ export class RaftCore {
     const index = s.log.lastIndex + 1;
     s.push({ term: s.term, index, kind: "normal", data });
     return { index, term: s.term };
+  }
+
+  /** Logs the next configuration; see `proposeChange`. It is in force once its entry has committed. */
+  proposeChange(change: Change): { readonly index: number; readonly term: number } | ChangeRefusal {
+    return proposeChange(this.#s, change);
+  }
+
+  /** Makes a voter of a learner that lags by at most `lagMax` entries, if this leader has one and may. */
+  promoteLearner(lagMax: number): void {
+    const id = learnerToPromote(this.#s, lagMax);
+    if (id !== undefined) proposeChange(this.#s, { steps: [{ type: "add_voter", id }] });
   }
 
   /**
@@ -252,6 +258,8 @@ export class RaftCore {
     const s = this.#s;
     this.#settle();
     if (s.role === "leader") {
+      leaveWhenDue(s);
+      if (s.stepDownDue) resign(s);
       if (s.broadcastDue) broadcast(s);
       if (s.heartbeatDue) sendHeartbeats(s);
     }

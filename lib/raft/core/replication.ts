@@ -57,12 +57,19 @@ export function sendHeartbeats(s: State): void {
 
 /** Moves a leader's commit index to what a quorum holds durably. */
 export function maybeCommit(s: State): boolean {
-  const index = jointCommitted(s.configuration, s.acked);
-  if (index <= s.log.committed || index === Infinity) return false;
-  if (!s.rules.mayCommit(s.log.term(index) ?? 0, s.term)) return false;
-  s.commitTo(index);
+  const before = s.log.committed;
+  let configuration;
+  while (configuration !== s.configuration) {
+    configuration = s.configuration;
+    const index = jointCommitted(configuration, s.acked);
+    if (index <= s.log.committed || index === Infinity) break;
+    if (!s.rules.mayCommit(s.log.term(index) ?? 0, s.term)) break;
+    // May bring another configuration, whose majority holds more: nobody may come to say so later.
+    s.commitTo(index);
+  }
+  if (s.log.committed === before) return false;
   s.broadcastDue = true;
-  if (s.role === "leader") releaseParkedReads(s);
+  releaseParkedReads(s);
   return true;
 }
 
@@ -182,6 +189,7 @@ export function quorumActive(s: State): boolean {
   active.set(s.id, true);
   for (const peer of s.peers.values()) {
     active.set(peer.id, peer.recentActive);
+    peer.wasActive = peer.recentActive;
     peer.recentActive = false;
   }
   const won = jointVote(s.configuration, active) === "won";

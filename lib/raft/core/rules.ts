@@ -17,6 +17,11 @@ export interface Rules {
   readConfirmed(quorumPosition: number, position: number): boolean;
   /** Section 6.4 of the thesis: a new leader knows the commit index only once an entry of its term has committed. */
   mayRead(committedTerm: number, term: number): boolean;
+  /**
+   * Section 4.1 of the thesis: one change of the members at a time, and a joint configuration is left before the next.
+   * `pending`: the fate of an earlier one is open. `joint`: one is in force, and the change does not leave it.
+   */
+  mayChange(pending: boolean, joint: boolean): boolean;
   /** How far the state machine may go: committed, and durable here, so that it never runs ahead of the own log. */
   mayApply(committed: number, durable: number): number;
 }
@@ -28,5 +33,6 @@ export const raftRules: Rules = {
   matches: (logTerm, heldTerm) => heldTerm === logTerm,
   readConfirmed: (quorumPosition, position) => quorumPosition >= position,
   mayRead: (committedTerm, term) => committedTerm === term,
+  mayChange: (pending, joint) => !pending && !joint,
   mayApply: (committed, durable) => committed < durable ? committed : durable,
 };

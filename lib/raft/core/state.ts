@@ -1,6 +1,7 @@
 import { assert, type Rng, uniform } from "@ultracloud/base";
 import { decodeConfiguration, emptyConfiguration, isVoter, membersOf } from "./configuration.ts";
 import { RaftLog } from "./log.ts";
+import { message } from "./message.ts";
 import { type CoreDeps, type CoreOptions, rulesOf } from "./options.ts";
 import { Inflights, Progress } from "./progress.ts";
 import type { AckedIndex } from "./quorum/majority.ts";
@@ -55,6 +56,8 @@ export class State {
   heartbeatElapsed = 0;
   electionTimeout = 0;
   transferee: NodeId = 0;
+  /** The own removal has committed: the others are told, then leadership ends. */
+  stepDownDue = false;
   /** Proposed data that has not been handed to the state machine, while leading. */
   uncommittedBytes = 0;
 
@@ -90,8 +93,8 @@ export class State {
     assert(this.term >= this.log.lastTerm, `Term ${this.term} is behind the log's last term ${this.log.lastTerm}`);
     this.configurations.push({ index: start.base.index, configuration: start.base.configuration });
     this.configuration = start.base.configuration;
-    this.#scanConfigurations(start.view, start.base.index + 1);
     this.#resetPeers();
+    this.#scanConfigurations(start.view, start.base.index + 1);
     this.#settleConfigurations();
     this.#drawTimeout();
   }
@@ -128,6 +131,7 @@ export class State {
     this.heartbeatElapsed = 0;
     this.#drawTimeout();
     this.transferee = 0;
+    this.stepDownDue = false;
     this.uncommittedBytes = 0;
     this.votes.clear();
     this.reads.clear();
@@ -143,9 +147,26 @@ export class State {
     this.broadcastDue = true;
   }
 
+  /**
+   * A config entry is in the log. Every earlier one has committed, though this replica may not have heard or, restarted,
+   * may have forgotten: no leader logs the next before it knows. Without this, a replica with the configuration before
+   * last could be elected by voters who share no majority with those of the next.
+   */
   noteConfiguration(entry: Entry): void {
     if (entry.kind !== "config") return;
+    const before = this.pendingConfigurations.at(-1);
     this.pendingConfigurations.push({ index: entry.index, configuration: decodeConfiguration(entry.data) });
+    if (before) this.commitTo(before.index);
+  }
+
+  /** Index of the entry that brought the configuration in force. */
+  get configurationIndex(): number {
+    return this.configurations.at(-1)!.index;
+  }
+
+  /** True while a config entry is logged whose fate is open. */
+  get changePending(): boolean {
+    return this.pendingConfigurations.length > 0;
   }
 
   /** The log from `index` on was removed: writes of it under way count only for what stands before it. */
@@ -187,9 +208,22 @@ export class State {
   #adopt(index: number, configuration: Configuration): void {
     this.configurations.push({ index, configuration });
     this.configuration = configuration;
+    if (this.role === "leader") this.#dismissPeers();
     this.#resetPeers();
-    // A removed leader hands over to whoever is elected next.
-    if (this.role === "leader" && !this.promotable) this.becomeFollower(this.term, 0);
+    if (this.role !== "leader") return;
+    this.broadcastDue = true;
+    if (!isVoter(configuration, this.transferee)) this.transferee = 0;
+    if (!this.promotable) this.stepDownDue = true;
+  }
+
+  /** Peers that are no members any more learn it with their last message, if it finds them up to date. */
+  #dismissPeers(): void {
+    const members = membersOf(this.configuration);
+    for (const peer of this.peers.values()) {
+      const before = peer.next - 1, term = this.log.term(before);
+      if (members.includes(peer.id) || peer.state !== "replicate" || term === undefined) continue;
+      this.send(message("append", this.id, peer.id, this.term, term, before, this.log.committed));
+    }
   }
 
   #settleConfigurations(): void {

@@ -91,4 +91,15 @@ export interface LogView {
   entries(low: number, high: number, bytesMax: number): readonly Entry[];
 }
 
+/** What a leader knows of a peer. Invariant: match < next. */
+export interface PeerProgress {
+  readonly id: NodeId;
+  /** Highest index the peer is known to hold durably. */
+  readonly match: number;
+  /** Index of the next entry to send. */
+  readonly next: number;
+  readonly state: "probe" | "replicate" | "snapshot";
+  readonly recentlyActive: boolean;
+}
+
 export type Role = "follower" | "pre_candidate" | "candidate" | "leader";

@@ -1,9 +1,14 @@
 import { assert, type Rng } from "@ultracloud/base";
+import { isJoint } from "../core/change.ts";
+import { emptyConfiguration } from "../core/configuration.ts";
+import type { Change } from "../core/membership.ts";
 import { coreOptions } from "../core/options.ts";
-import { RaftCore, type Ready } from "../core/raft.ts";
+import { RaftCore } from "../core/raft.ts";
+import type { Ready } from "../core/ready.ts";
 import { message } from "../core/message.ts";
 import type { Rules } from "../core/rules.ts";
 import type { Entry, Message, NodeId, SnapshotMeta } from "../core/types.ts";
+import { type ChangeDone, PendingChanges } from "./changes.ts";
 import { PendingProposals, type ProposalDone } from "./proposals.ts";
 import { PendingReads, type ReadDone } from "./reads.ts";
 import type {
@@ -40,6 +45,7 @@ export class RaftDriver {
   readonly #deps: DriverDeps;
   readonly #proposals = new PendingProposals();
   readonly #reads: PendingReads;
+  readonly #changes = new PendingChanges();
   /** What waits for the state machine, which does one thing at a time. */
   readonly #machineQueue: ((release: () => void) => void)[] = [];
   #core: RaftCore | undefined;
@@ -55,6 +61,7 @@ export class RaftDriver {
   #running = false;
   #stopped = false;
   #seen = { role: "follower", term: 0, leader: 0 };
+  #seenConfiguration = -1;
 
   constructor(options: RaftOptions, deps: DriverDeps) {
     this.#options = options;
@@ -103,6 +110,8 @@ export class RaftDriver {
     this.#ticks++;
     this.#input((core) => {
       core.tick();
+      const { promotionLagMax } = this.#options;
+      if (promotionLagMax !== undefined && core.role === "leader") core.promoteLearner(promotionLagMax);
       this.#reads.expire(this.#ticks, core.leader);
     });
   }
@@ -146,6 +155,19 @@ export class RaftDriver {
   read(done: ReadDone): void {
     if (this.#stopped || !this.#core) return done({ refused: this.#stopped ? "stopped" : "not_leader", leader: 0 });
     this.#reads.add(done);
+    this.#wake();
+  }
+
+  /**
+   * Changes who takes part; see `proposeChange`. `done` is called exactly once. Throws a failed_precondition Fault when
+   * the steps break a rule by themselves, whatever the state of the group.
+   */
+  changeConfiguration(change: Change, done: ChangeDone): void {
+    const core = this.#core;
+    if (this.#stopped || !core) return done({ refused: this.#stopped ? "stopped" : "not_leader", leader: 0 });
+    const logged = core.proposeChange(change);
+    if ("refused" in logged) return done({ ...logged, leader: core.leader });
+    this.#changes.add(logged.index, logged.term, done);
     this.#wake();
   }
 
@@ -195,6 +217,8 @@ export class RaftDriver {
       lastIndex: core?.lastIndex ?? 0,
       voters: core?.configuration.voters ?? [],
       learners: core?.configuration.learners ?? [],
+      configuration: core?.configuration ?? emptyConfiguration,
+      ...(core?.role === "leader" ? { progress: new Map(core.peers().map((peer) => [peer.id, peer])) } : {}),
       contactTicks: core?.contactTicks ?? this.#ticks,
     };
   }
@@ -210,6 +234,7 @@ export class RaftDriver {
     this.#stopped = true;
     this.#proposals.refuse("stopped", 0, 0);
     this.#reads.refuse("stopped", 0, true);
+    this.#changes.refuse("stopped", 0);
     this.#finishInstall(false);
   }
 
@@ -225,7 +250,7 @@ export class RaftDriver {
         if (!core.readIndex(context)) this.#reads.refuse("not_leader", 0);
       }
       for (let ready = core.ready(); ready && !this.#stopped; ready = core.ready()) this.#perform(core, ready);
-      this.#noticeRole(core);
+      this.#notice(core);
     });
     this.#running = false;
     if (this.#reads.queued) this.#wake();
@@ -255,6 +280,7 @@ export class RaftDriver {
         this.#completed(undefined, () => {
           core.advanceApply(entries.at(-1)!.index);
           this.#proposals.settle(entries, results, core.leader);
+          this.#changes.settle(entries, core.leader);
           this.#reads.applied(core.appliedIndex);
         });
       });
@@ -281,6 +307,7 @@ export class RaftDriver {
               core.advanceApply(meta.index);
               // Applied inside the snapshot: with which result cannot be known.
               this.#proposals.refuse("leadership_lost", core.leader, 0, meta.index);
+              this.#changes.refuse("leadership_lost", core.leader, meta.index);
               this.#reads.applied(meta.index);
             });
           });
@@ -329,11 +356,18 @@ export class RaftDriver {
     });
   }
 
-  #noticeRole(core: RaftCore): void {
+  #notice(core: RaftCore): void {
+    if (core.configurationIndex !== this.#seenConfiguration) {
+      this.#seenConfiguration = core.configurationIndex;
+      this.#deps.events.configurationChanged?.(core.configuration, core.configurationIndex);
+    }
     const { role, term, leader } = core;
     const seen = this.#seen;
     if (seen.role === role && seen.term === term && seen.leader === leader) return;
-    if (seen.role === "leader") this.#proposals.refuse("leadership_lost", leader, core.commitIndex);
+    if (seen.role === "leader") {
+      this.#proposals.refuse("leadership_lost", leader, core.commitIndex);
+      this.#changes.lost(core.commitIndex, isJoint(core.configuration), leader);
+    }
     this.#reads.refuse("not_leader", leader);
     this.#seen = { role, term, leader };
     this.#deps.events.roleChanged?.(this.status());

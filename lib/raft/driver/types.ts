@@ -1,4 +1,14 @@
-import type { Entry, HardState, LogView, Message, NodeId, Role, SnapshotMeta } from "../core/types.ts";
+import type {
+  Configuration,
+  Entry,
+  HardState,
+  LogView,
+  Message,
+  NodeId,
+  PeerProgress,
+  Role,
+  SnapshotMeta,
+} from "../core/types.ts";
 
 /** Called once when the work is done; with an error when it failed for good. Never called from within the call it ends. */
 export type Done = (error?: Error) => void;
@@ -91,6 +101,8 @@ export interface DriverEvents {
   wake(): void;
   /** Role, term or known leader changed. */
   roleChanged?(status: DriverStatus): void;
+  /** Another configuration is in force, since the entry or snapshot at `index`; told once at start too. */
+  configurationChanged?(configuration: Configuration, index: number): void;
   /** The log failed or a bug was found. The driver does nothing any more; the process should end. */
   fatal(error: Error): void;
 }
@@ -107,6 +119,9 @@ export interface DriverStatus {
   readonly lastIndex: number;
   readonly voters: readonly NodeId[];
   readonly learners: readonly NodeId[];
+  readonly configuration: Configuration;
+  /** How far each peer is; on a leader only. */
+  readonly progress?: ReadonlyMap<NodeId, PeerProgress>;
   /** Ticks since this replica last heard from a leader, or, on a leader, since a quorum was last confirmed. */
   readonly contactTicks: number;
 }
@@ -119,6 +134,10 @@ export type RefusalCode =
   | "transferring"
   /** Too many bytes wait for commit. Nothing happened. */
   | "uncommitted_full"
+  /** An earlier change of the members has not come to its end. Nothing happened. */
+  | "change_pending"
+  /** The change would cost the quorum, or promote a learner that lags. Nothing happened. */
+  | "unsafe_change"
   /** Leadership went away after the entry was logged: it may or may not take effect. */
   | "leadership_lost"
   /** Another entry took its place: it never takes effect. */
@@ -132,7 +151,15 @@ export interface Refusal {
   readonly refused: RefusalCode;
   /** The leader as far as known, 0 otherwise. */
   readonly leader: NodeId;
+  /** For operators, where the code does not say it all. */
+  readonly reason?: string;
 }
+
+/**
+ * The answer to a change of the members: in force since `index` and applied here. A joint configuration that is left by
+ * itself has been left by then.
+ */
+export type ChangeOutcome = { readonly index: number; readonly configuration: Configuration } | Refusal;
 
 /** The answer to a proposal: applied at `index` with the state machine's result, or a refusal. */
 export type ProposalOutcome = { readonly index: number; readonly result: unknown } | Refusal;
@@ -160,4 +187,6 @@ export interface RaftOptions {
   readonly cacheBytesMax?: number;
   /** Entries kept behind a compaction, so that a peer which was away for a moment needs no snapshot. */
   readonly retainedEntries?: number;
+  /** A leader makes voters of learners that lag by at most this many entries. Absent: somebody asks for each. */
+  readonly promotionLagMax?: number;
 }
