@@ -1,11 +1,12 @@
 import type { Clock, Disk, Rng } from "@ultracloud/base";
 import type { Health, Logger, Registry } from "@ultracloud/observe";
 import { openReplicaNode, type PeerTransport } from "@ultracloud/replica";
-import type { BoundService } from "@ultracloud/rpc";
+import type { BoundService, HttpHandler } from "@ultracloud/rpc";
 import { openDatabase } from "@ultracloud/sqlite";
 import { clusterService } from "./cluster_service.ts";
 import type { ChainfireConfig } from "./config.ts";
 import { LeaseClock } from "./domain/lease_clock.ts";
+import { etcdGateway } from "./etcd/gateway.ts";
 import { startHousekeeping } from "./housekeeping.ts";
 import { kvService } from "./kv_service.ts";
 import { leaseService } from "./lease_service.ts";
@@ -47,6 +48,8 @@ export interface ChainfireDeps {
 export interface Chainfire extends AsyncDisposable {
   /** For the client listener. */
   readonly services: readonly BoundService[];
+  /** etcd's JSON paths, for the client listener too. */
+  readonly http: HttpHandler;
   /** For the peer listener. */
   readonly peerService: BoundService;
 }
@@ -104,6 +107,7 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
       leaseService(member, deps),
       clusterService(member, deps),
     ],
+    http: etcdGateway(),
     peerService: node.peerService,
     [Symbol.asyncDispose]: () => whole.disposeAsync(),
   };

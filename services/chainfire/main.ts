@@ -31,5 +31,6 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
     const limits = { messageBytesMax: peerMessageBytesMax };
     stack.use(await startRpcServer({ name, version, limits, ...config.peer }, { ...deps, services }));
   }
-  stack.use(await startRpcServer({ name, version, ...config.rpc }, { ...deps, services: chainfire.services }));
+  const { services, http } = chainfire;
+  stack.use(await startRpcServer({ name, version, ...config.rpc }, { ...deps, services, http }));
 });
