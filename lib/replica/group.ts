@@ -2,6 +2,8 @@ import { assert, Fault, fault } from "@ultracloud/base";
 import type { Logger } from "@ultracloud/observe";
 import {
   bootstrapBatch,
+  type Change,
+  type Configuration,
   type DriverStatus,
   type LogStore,
   RaftDriver,
@@ -17,11 +19,14 @@ import type { Group, GroupStatus } from "./types.ts";
 export interface GroupOptions {
   readonly group: number;
   readonly raft: RaftOptions;
+  /** Founds the group when it is new here; empty for a replica that joins. */
   readonly voters: readonly number[];
   readonly tickMs: number;
-  /** Client address of each replica, for hints at the leader. */
-  readonly clientUrls: Readonly<Record<number, string>>;
+  readonly clientUrl: ClientUrl;
 }
+
+/** Client address of a replica, for hints at the leader; undefined when not known. */
+export type ClientUrl = (id: number) => string | undefined;
 
 export interface GroupDeps {
   readonly logStore: LogStore;
@@ -42,6 +47,7 @@ export class GroupReplica implements Group {
   readonly #options: GroupOptions;
   readonly #deps: GroupDeps;
   readonly #roleWatchers = new Set<(status: GroupStatus) => void>();
+  readonly #configurationWatchers = new Set<(configuration: Configuration, index: number) => void>();
   readonly #appliedWaiters = new Set<() => void>();
   #checkpointed: number;
   #sinceCheckpointMs = 0;
@@ -66,6 +72,11 @@ export class GroupReplica implements Group {
             leader: status.leader,
           });
           for (const told of this.#roleWatchers) told(this.#statusOf(status));
+        },
+        configurationChanged: (configuration, index) => {
+          const { voters, votersOutgoing, learners } = configuration;
+          deps.log.info("raft configuration", { group: options.group, index, voters, votersOutgoing, learners });
+          for (const told of this.#configurationWatchers) told(configuration, index);
         },
         fatal: (error) => deps.onFatal(error),
       },
@@ -157,6 +168,15 @@ export class GroupReplica implements Group {
     });
   }
 
+  changeConfiguration(change: Change): Promise<{ readonly index: number; readonly configuration: Configuration }> {
+    return new Promise((resolve, reject) => {
+      this.driver.changeConfiguration(
+        change,
+        (outcome) => "refused" in outcome ? reject(this.#refusal(outcome)) : resolve(outcome),
+      );
+    });
+  }
+
   readBarrier(): Promise<void> {
     return new Promise((resolve, reject) => {
       this.driver.read((outcome) => "refused" in outcome ? reject(this.#refusal(outcome)) : resolve());
@@ -186,7 +206,7 @@ export class GroupReplica implements Group {
   }
 
   #refusal({ refused, leader, reason }: Refusal): Fault {
-    const url = this.#options.clientUrls[leader];
+    const url = this.#options.clientUrl(leader);
     const hint = url === undefined ? {} : { leaderHint: url };
     const { group } = this.#options;
     switch (refused) {
@@ -266,6 +286,11 @@ export class GroupReplica implements Group {
   onRoleChange(callback: (status: GroupStatus) => void): () => void {
     this.#roleWatchers.add(callback);
     return () => this.#roleWatchers.delete(callback);
+  }
+
+  onConfigurationChange(callback: (configuration: Configuration, index: number) => void): () => void {
+    this.#configurationWatchers.add(callback);
+    return () => this.#configurationWatchers.delete(callback);
   }
 
   stop(): void {

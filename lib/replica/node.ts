@@ -10,7 +10,7 @@ import { bind, type BoundService } from "@ultracloud/rpc";
 import { openWal, type Wal } from "@ultracloud/wal";
 import { equalBytes } from "@ultracloud/base";
 import { createHash } from "node:crypto";
-import { GroupReplica } from "./group.ts";
+import { type ClientUrl, GroupReplica } from "./group.ts";
 import { WalLogStore } from "./log_store.ts";
 import type { GroupStateMachine } from "./state_machine.ts";
 import type { PeerTransport } from "./transport.ts";
@@ -28,8 +28,8 @@ export interface ReplicaNodeOptions {
   /** An election starts after one to two times this many ticks without a leader. */
   readonly electionTicks: number;
   readonly heartbeatTicks: number;
-  /** Client address of each replica, for hints at the leader. */
-  readonly clientUrls: Readonly<Record<number, string>>;
+  /** Client address of each replica, for hints at the leader; a function where members come and go. */
+  readonly clientUrls: Readonly<Record<number, string>> | ClientUrl;
 }
 
 export interface ReplicaNodeDeps {
@@ -99,22 +99,23 @@ class Node implements ReplicaNode {
   }
 
   async openGroup(
-    wanted: { readonly group: number; readonly voters: readonly number[] },
+    wanted: { readonly group: number; readonly voters: readonly number[]; readonly join?: boolean },
     machine: GroupStateMachine,
   ): Promise<Group> {
-    const { group, voters } = wanted;
+    const { group } = wanted;
     // What was found may so far be in the machine's memory only; nobody may be told of it before it is on disk.
     await this.#wal.ready();
     if (this.#groups.has(group)) throw fault("already_exists", "group_open", `Cannot open group ${group} twice`);
     const { options, deps } = { options: this.#options, deps: this.#deps };
+    const { clientUrls } = options;
     const snapshotDir = `${options.dir}/snapshots`;
     const logStore = new WalLogStore({ group, snapshotDir }, { wal: this.#wal, disk: deps.disk });
     this.#stores.set(group, logStore);
     const replica = new GroupReplica({
       group,
-      voters,
+      voters: wanted.join ? [] : wanted.voters,
       tickMs: options.tickMs,
-      clientUrls: options.clientUrls,
+      clientUrl: typeof clientUrls === "function" ? clientUrls : (id) => clientUrls[id],
       raft: { id: options.nodeId, electionTicks: options.electionTicks, heartbeatTicks: options.heartbeatTicks },
     }, {
       logStore,

@@ -36,7 +36,7 @@ async function served(work: (at: { url: string; state: () => unknown }) => Promi
     );
     const group = await node.openGroup({ group: 1, voters: [1] }, machine);
     const deadline = performance.now() + 5_000;
-    while (group.status().role !== "leader" || applied < group.status().commitIndex) {
+    while (group.status().role !== "leader" || applied < group.status().lastIndex) {
       assert.ok(performance.now() < deadline, "no leader");
       await new Promise((resolve) => setTimeout(resolve, 5));
     }

@@ -1,4 +1,4 @@
-import { assert, backoffMs, type Clock, type Rng } from "@ultracloud/base";
+import { backoffMs, type Clock, type Rng } from "@ultracloud/base";
 import type { TlsFiles } from "@ultracloud/config";
 import type { Logger } from "@ultracloud/observe";
 import { type InstallSnapshotRequest, InstallSnapshotRequestSchema, RaftPeerService } from "@ultracloud/proto/raft/v1";
@@ -10,7 +10,7 @@ import { messageBytes, toWire } from "./wire.ts";
 
 export interface PeerTransportOptions {
   readonly clusterId: string;
-  /** Peer listener of each other replica, by node id. */
+  /** Peer listener of each other replica, by node id; `setPeer` and `removePeer` change it later. */
   readonly peers: Readonly<Record<number, string>>;
   readonly tls?: TlsFiles | undefined;
 }
@@ -146,24 +146,45 @@ async function* snapshotParts(
   }
 }
 
-/** Ways to every other replica, shared by the groups of a node. */
+/** Ways to every other replica, shared by the groups of a node. Messages to a replica without an address are dropped. */
 export class PeerTransport implements AsyncDisposable {
-  readonly #links = new Map<number, Link>();
+  readonly #options: PeerTransportOptions;
+  readonly #deps: PeerTransportDeps;
+  readonly #links = new Map<number, { readonly url: string; readonly link: Link }>();
+  readonly #closing = new Set<Promise<void>>();
 
   constructor(options: PeerTransportOptions, deps: PeerTransportDeps) {
-    for (const [id, url] of Object.entries(options.peers)) this.#links.set(Number(id), new Link(url, options, deps));
+    this.#options = options;
+    this.#deps = deps;
+    for (const [id, url] of Object.entries(options.peers)) this.setPeer(Number(id), url);
+  }
+
+  /** The replica is reached at `url` from now on; what waits for it at another address is dropped. */
+  setPeer(id: number, url: string): void {
+    if (this.#links.get(id)?.url === url) return;
+    this.removePeer(id);
+    this.#links.set(id, { url, link: new Link(url, this.#options, this.#deps) });
+  }
+
+  /** Nothing goes to the replica any more. */
+  removePeer(id: number): void {
+    const known = this.#links.get(id);
+    if (known === undefined) return;
+    this.#links.delete(id);
+    const closing: Promise<void> = known.link.close().finally(() => this.#closing.delete(closing));
+    this.#closing.add(closing);
   }
 
   /** The transport of one group. */
   forGroup(group: number, log: Logger): Transport {
     return {
       send: (messages) => {
-        for (const message of messages) this.#links.get(message.to)?.send(group, message);
+        for (const message of messages) this.#links.get(message.to)?.link.send(group, message);
       },
       sendSnapshot: (header, data, done) => {
-        const link = this.#links.get(header.to);
-        assert(link !== undefined, `Replica ${header.to} must be known to the transport`);
-        link.sendSnapshot(group, header, data).then(done, (error) => {
+        const known = this.#links.get(header.to);
+        if (known === undefined) return done(false);
+        known.link.sendSnapshot(group, header, data).then(done, (error) => {
           log.warn("cannot send a snapshot", { to: header.to, error });
           done(false);
         });
@@ -172,6 +193,7 @@ export class PeerTransport implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([...this.#links.values()].map((link) => link.close()));
+    for (const id of [...this.#links.keys()]) this.removePeer(id);
+    await Promise.all(this.#closing);
   }
 }

@@ -1,3 +1,4 @@
+import type { Change, Configuration, PeerProgress } from "@ultracloud/raft";
 import type { BoundService } from "@ultracloud/rpc";
 import type { GroupStateMachine } from "./state_machine.ts";
 
@@ -13,6 +14,9 @@ export interface GroupStatus {
   readonly lastIndex: number;
   readonly voters: readonly number[];
   readonly learners: readonly number[];
+  readonly configuration: Configuration;
+  /** How far each other member is; on a leader only. */
+  readonly progress?: ReadonlyMap<number, PeerProgress>;
 }
 
 /** One Raft group on this replica. */
@@ -27,19 +31,31 @@ export interface Group {
   readBarrier(): Promise<void>;
   /** Resolves once the entry at `index` is applied here; rejects with the signal's reason. */
   waitApplied(index: number, signal: AbortSignal): Promise<void>;
+  /**
+   * Changes who takes part, asked of the leader; several steps go through a joint configuration. Resolves once the
+   * change is in force and applied here, a joint configuration that ends itself having ended. Rejects like `propose`,
+   * with `change_pending`, with `unsafe_change` where it would cost the quorum or promote a learner that lags, and with
+   * a failed_precondition for steps that break a rule by themselves.
+   */
+  changeConfiguration(change: Change): Promise<{ readonly index: number; readonly configuration: Configuration }>;
   status(): GroupStatus;
   /** How long ago this replica last heard from its leader (or, leading, from a quorum). */
   contactAgeMs(): number;
   transferLeader(to: number): void;
   /** Called after role, term or leader changed. Answers how to stop. */
   onRoleChange(callback: (status: GroupStatus) => void): () => void;
+  /** Called after another configuration came into force. Answers how to stop. */
+  onConfigurationChange(callback: (configuration: Configuration, index: number) => void): () => void;
 }
 
 /** The replicas of several groups in this process, on one log. */
 export interface ReplicaNode extends AsyncDisposable {
-  /** Opens a group; `voters` count only when the group is new on this replica. */
+  /**
+   * Opens a group. `voters` found it, when it is new on this replica; a replica that is to `join` others founds nothing
+   * and learns everything from their leader, once that one has it as a member.
+   */
   openGroup(
-    options: { readonly group: number; readonly voters: readonly number[] },
+    options: { readonly group: number; readonly voters: readonly number[]; readonly join?: boolean },
     machine: GroupStateMachine,
   ): Promise<Group>;
   /** Stops a group and forgets its log. */
