@@ -11,8 +11,6 @@ export interface SpawnOptions {
   };
   /** Standard output and error are appended here, so that they outlive the launcher. */
   readonly logFile: string;
-  /** Program and arguments that become the component after entering another place, as `nsenter --net=...` does. */
-  readonly enter?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
   /** Arguments after the entry; the default names the configuration file. */
   readonly args?: readonly string[];
@@ -54,12 +52,26 @@ export function commandOf(options: Pick<SpawnOptions, "manifest" | "placement" |
 
 /** Starts a component; it is running, not yet ready, when this returns. */
 export function spawnComponent(options: SpawnOptions): ComponentProcess {
-  const command = commandOf(options);
+  return spawnDetached({
+    name: options.manifest.name,
+    command: commandOf(options),
+    logFile: options.logFile,
+    env: { ...componentEnv(), ...options.env },
+  });
+}
+
+/** Starts a command in a session of its own with exactly this environment. */
+export function spawnDetached(options: {
+  readonly name: string;
+  readonly command: readonly string[];
+  readonly logFile: string;
+  readonly env: Readonly<Record<string, string>>;
+}): ComponentProcess {
   // The shell only opens the log and becomes the component: Deno.Command cannot append a child's output to a file.
   const child = new Deno.Command("/bin/sh", {
-    args: ["-c", 'exec "$@" >>"$UC_LAUNCH_LOG" 2>&1 </dev/null', "sh", ...options.enter ?? [], ...command],
+    args: ["-c", 'exec "$@" >>"$UC_LAUNCH_LOG" 2>&1 </dev/null', "sh", ...options.command],
     clearEnv: true,
-    env: { ...inheritedEnv(), ...options.env, UC_LAUNCH_LOG: options.logFile },
+    env: { ...options.env, UC_LAUNCH_LOG: options.logFile },
     stdin: "null",
     stdout: "null",
     stderr: "null",
@@ -70,12 +82,12 @@ export function spawnComponent(options: SpawnOptions): ComponentProcess {
     throw fault(
       "unavailable",
       "component_start_failed",
-      `Cannot start ${options.manifest.name}: it ended at once; see its log`,
+      `Cannot start ${options.name}: it ended at once; see its log`,
     );
   }
   const ended = child.status.then(({ code, signal }) => ({ code, signal }));
   return {
-    name: options.manifest.name,
+    name: options.name,
     identity,
     logFile: options.logFile,
     ended,
@@ -94,7 +106,7 @@ export function spawnComponent(options: SpawnOptions): ComponentProcess {
 }
 
 /** What a component needs from the launcher's environment; nothing else leaks into it. */
-function inheritedEnv(): Record<string, string> {
+export function componentEnv(): Record<string, string> {
   const env: Record<string, string> = { DENO_NO_UPDATE_CHECK: "1", NO_COLOR: "1" };
   for (const name of ["PATH", "HOME", "DENO_DIR", "TMPDIR", "NPM_CONFIG_REGISTRY", "DENO_TLS_CA_STORE"]) {
     const value = Deno.env.get(name);
