@@ -59,6 +59,59 @@ export const rejections = {
       "idempotency_too_large",
       `Cannot remember an answer of ${bytes} bytes: wanted at most ${max}, or a call without idempotency key`,
     ),
+  sessionExpired: (id: bigint): Fault =>
+    fault(
+      "failed_precondition",
+      "session_expired",
+      `Cannot write under session ${id} as it is gone: open another one and read before writing again`,
+    ),
+  sequenceAnswered: (sequence: number, below: number): Fault =>
+    fault(
+      "failed_precondition",
+      "sequence_answered",
+      `Cannot answer sequence ${sequence} again: the client has said that it has all answers below ${below}`,
+    ),
+  sequenceMismatch: (sequence: number): Fault =>
+    fault(
+      "already_exists",
+      "sequence_mismatch",
+      `Cannot use sequence ${sequence} again: it belongs to another request`,
+    ),
+  sessionFull: (max: number): Fault =>
+    fault(
+      "resource_exhausted",
+      "session_full",
+      `Cannot keep another answer of the session: wanted at most ${max} above answered_below`,
+    ),
+  sessionsFull: (max: number): Fault =>
+    fault(
+      "resource_exhausted",
+      "sessions_full",
+      `Cannot keep another answer: those of all sessions have ${max} bytes, wanted higher answered_below`,
+    ),
+  quotaExceeded: (what: string, namespace: string, actual: number, max: number): Fault =>
+    fault(
+      "resource_exhausted",
+      "quota_exceeded",
+      `Cannot write to namespace ${namespace}: it would have ${actual} ${what}, wanted at most ${max}`,
+      { metadata: { namespace, what } },
+    ),
+  rateExceeded: (namespace: string, max: number, retryAfterMs: number): Fault =>
+    fault(
+      "resource_exhausted",
+      "rate_exceeded",
+      `Cannot write to namespace ${namespace} now: wanted at most ${max} writes a second`,
+      { retryAfterMs, metadata: { namespace, what: "writes" } },
+    ),
+  quotaNotFound: (namespace: string): Fault =>
+    fault("not_found", "quota_not_found", `Cannot find a quota of namespace ${namespace}`),
+  tooManyQuotas: (max: number): Fault =>
+    fault("resource_exhausted", "too_many_quotas", `Cannot set another quota: wanted at most ${max}`),
+  memberNotFound: (id: number): Fault => fault("not_found", "member_not_found", `Cannot find member ${id}`),
+  memberIdUsed: (id: number): Fault =>
+    fault("failed_precondition", "member_id_used", `Cannot add member ${id}: the id was used before`),
+  tooManyMembers: (max: number): Fault =>
+    fault("resource_exhausted", "too_many_members", `Cannot add another member: wanted at most ${max}`),
   watchIdTaken: (id: bigint, field: string): Fault =>
     fault("already_exists", "watch_id_taken", `Cannot use watch id ${id} twice in a stream`, { field }),
   watchNotFound: (id: bigint): Fault => fault("not_found", "watch_not_found", `Cannot find watch ${id} in the stream`),

@@ -24,6 +24,20 @@ export const callKeysCountMax = 20_000;
 export const callKeysBytesMax = 64 * 2 ** 20;
 export const callAnswerBytesMax = 256 * 1024;
 
+/** Client sessions kept; the one unused for longest makes room. A fleet's components need a tenth of it. */
+export const sessionsCountMax = 10_000;
+/** Writes of a session under way or not yet known to be answered. */
+export const sessionUnansweredMax = 128;
+/** Answers of all sessions together. */
+export const sessionAnswersBytesMax = 64 * 2 ** 20;
+
+/** Namespaces with a quota: each is looked at for every write, by length of prefix. */
+export const quotasCountMax = 1_000;
+export const namespaceBytesMax = 1_024;
+
+/** Members that may be known, going or coming ones too. */
+export const membersCountMax = 32;
+
 /** Of one stream; more belong into a range or another stream. */
 export const watchesPerStreamMax = 1_000;
 /** Of this member; bounds the work a write causes. */

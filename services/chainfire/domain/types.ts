@@ -80,7 +80,52 @@ export type Command =
   | { readonly kind: "revoke"; readonly id: bigint }
   | { readonly kind: "keep_alive"; readonly id: bigint }
   /** Time passed: leases whose deadline is over end. */
-  | { readonly kind: "expire" };
+  | { readonly kind: "expire" }
+  | { readonly kind: "open_session"; readonly caller: string }
+  | { readonly kind: "close_session"; readonly caller: string; readonly id: bigint }
+  | { readonly kind: "set_quota"; readonly quota: Quota }
+  | { readonly kind: "delete_quota"; readonly namespace: Uint8Array }
+  | { readonly kind: "raise_alarm"; readonly alarm: Alarm }
+  | { readonly kind: "clear_alarm"; readonly alarm: Alarm }
+  | { readonly kind: "put_member"; readonly member: MemberInfo }
+  | { readonly kind: "remove_member"; readonly id: number }
+  /** Members note their hash here and report it. */
+  | { readonly kind: "check_hash" }
+  | { readonly kind: "report_hash"; readonly member: number; readonly check: number; readonly hash: number };
+
+/** Bounds on the keys that begin with a prefix; 0: no bound. */
+export interface Quota {
+  readonly namespace: Uint8Array;
+  readonly bytesMax: number;
+  readonly keysMax: number;
+  readonly leasesMax: number;
+  readonly watchesMax: number;
+  readonly writesPerSecondMax: number;
+}
+
+/** What the keys of a namespace use. */
+export interface QuotaUsage {
+  /** Keys and present values. */
+  readonly bytes: number;
+  readonly keys: number;
+  /** Leases that hold a key of it. */
+  readonly leases: number;
+}
+
+export type AlarmType = "no_space" | "corrupt";
+
+export interface Alarm {
+  readonly member: number;
+  readonly type: AlarmType;
+}
+
+/** Where a member is reached. */
+export interface MemberInfo {
+  readonly id: number;
+  readonly name: string;
+  readonly peerUrl: string;
+  readonly clientUrl: string;
+}
 
 /** Names a call for good, so that its repetition is answered instead of done again. */
 export interface CallKey {
@@ -89,10 +134,23 @@ export interface CallKey {
   readonly bodyHash: string;
 }
 
+/** Names a write of a client session, so that its repetition is answered instead of done again. */
+export interface SessionCall {
+  readonly caller: string;
+  readonly session: bigint;
+  readonly sequence: number;
+  /** The client has the answers to every sequence below it. */
+  readonly answeredBelow: number;
+  /** CRC-32 of the request: another one under the same sequence is a mismatch. */
+  readonly bodyHash: number;
+}
+
 export interface LogEntry {
   /** The leader's reading of the lease clock when it proposed; the clock of the state never goes back. */
   readonly clockMs: number;
   readonly call: CallKey | undefined;
+  /** Never together with `call`. */
+  readonly session?: SessionCall | undefined;
   readonly command: Command;
 }
 
@@ -133,7 +191,21 @@ export interface LeaseResult {
   readonly id: bigint;
   readonly ttlMs: number;
 }
-export type CommandResult = OpResult | RevisionResult | LeaseResult;
+export interface SessionResult {
+  readonly kind: "session";
+  readonly revision: number;
+  readonly id: bigint;
+}
+export type CommandResult = OpResult | RevisionResult | LeaseResult | SessionResult;
+
+export type LeaseChange = "granted" | "renewed" | "revoked" | "expired";
+
+/** One lease's change. */
+export interface LeaseEvent {
+  readonly type: LeaseChange;
+  readonly id: bigint;
+  readonly ttlMs: number;
+}
 
 /** One key's change. `kv` of a delete has key and modRevision only. */
 export interface KvEvent {

@@ -1,6 +1,8 @@
 import { type Rng, uniform, utf8 } from "@ultracloud/base";
 import type { Command, Compare, KeyRange, Op, RangeOp, TxnOp } from "../domain/types.ts";
 
+import { randomAdmin } from "./_random_admin.ts";
+
 /** What random commands may refer to. */
 export interface Choices {
   readonly revision: number;
@@ -37,7 +39,7 @@ export function randomRange(rng: Rng, { revision }: Choices): RangeOp {
 }
 
 export function randomCommand(rng: Rng, choices: Choices): Command {
-  switch (uniform(rng, 14)) {
+  switch (uniform(rng, 18)) {
     case 0:
     case 1:
     case 2:
@@ -58,8 +60,10 @@ export function randomCommand(rng: Rng, choices: Choices): Command {
       return { kind: "keep_alive", id: pick(rng, [1n, 2n]) };
     case 12:
       return { kind: "revoke", id: pick(rng, [1n, 2n]) };
-    default:
+    case 13:
       return { kind: "expire" };
+    default:
+      return randomAdmin(rng);
   }
 }
 

@@ -1,7 +1,19 @@
 import { compareBytes, equalBytes, Fault } from "@ultracloud/base";
 import { rangeHas } from "../domain/ranges.ts";
-import type { Command, Compare, KeyRange, KeyValue, Op, OpResult, RangeOp, TxnOp } from "../domain/types.ts";
+import type {
+  Command,
+  Compare,
+  KeyRange,
+  KeyValue,
+  Op,
+  OpResult,
+  RangeOp,
+  SessionCall,
+  TxnOp,
+} from "../domain/types.ts";
 import { rejections } from "../errors.ts";
+import { isAdmin } from "./admin_codec.ts";
+import { TwinAdmin } from "./_twin_admin.ts";
 
 /** The store as plainly as it can be said: every revision is a whole copy of all keys. For tests. */
 export class TwinState {
@@ -9,6 +21,7 @@ export class TwinState {
   readonly past: KeyValue[][] = [[]];
   compactRevision = 0;
   clockMs = 0;
+  readonly admin = new TwinAdmin();
   leases = new Map<bigint, { ttlMs: number; deadlineMs: number }>();
 
   get revision(): number {
@@ -19,9 +32,19 @@ export class TwinState {
     return this.past.at(-1)!;
   }
 
-  apply(command: Command, clockMs: number): unknown {
+  apply(command: Command, clockMs: number, session?: SessionCall): unknown {
     this.clockMs = Math.max(this.clockMs, clockMs);
+    if (!session) return this.#perform(command);
+    const known = this.admin.known(session);
+    if (known) return known.answer;
+    const answer = this.#perform(command);
+    if (!(answer instanceof Fault)) this.admin.remember(session, answer);
+    return answer;
+  }
+
+  #perform(command: Command): unknown {
     const { leases } = this;
+    if (isAdmin(command)) return this.admin.apply(command, this.revision);
     switch (command.kind) {
       case "put":
       case "delete":
@@ -96,7 +119,7 @@ export class TwinState {
         const before = draft.kvs.find((kv) => equalBytes(kv.key, op.key));
         if ((op.ignoreValue || op.ignoreLease) && !before) throw rejections.keyNotFound();
         if (op.lease !== 0n && !this.leases.has(op.lease)) throw rejections.leaseNotFound(op.lease);
-        draft.wrote = true;
+        const old = draft.kvs;
         draft.kvs = draft.kvs.filter((kv) => kv !== before);
         draft.kvs.push({
           key: op.key,
@@ -106,6 +129,9 @@ export class TwinState {
           version: (before?.version ?? 0) + 1,
           lease: op.ignoreLease ? before!.lease : op.lease,
         });
+        const over = this.admin.checkQuotas(old, draft.kvs, op.key, before !== undefined);
+        if (over) throw over;
+        draft.wrote = true;
         return { kind: "put", revision: draft.revision, prev: op.prevKv ? before : undefined };
       }
       case "delete": {

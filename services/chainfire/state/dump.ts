@@ -2,15 +2,21 @@ import { assert } from "@ultracloud/base";
 import type { Database, Row, SqlParameter } from "@ultracloud/sqlite";
 import { Reader, Writer } from "./bytes.ts";
 
-/** First byte of a dump. */
-const dumpVersion = 1;
+/** First byte of a dump. A later number has more tables; those of the release before are read too. */
+const dumpVersion = 2;
 
 const rowsAtOnce = 256;
 
 type ColumnType = "uint" | "uint64" | "bytes" | "bytes?" | "text";
 
 /** Every table, in a fixed order, with the order of its rows: equal states have equal dumps. */
-const tables: readonly { name: string; columns: Readonly<Record<string, ColumnType>>; order: readonly string[] }[] = [
+const tables: readonly {
+  name: string;
+  columns: Readonly<Record<string, ColumnType>>;
+  order: readonly string[];
+  /** The first version of a dump that has it; 1 when absent. */
+  since?: number;
+}[] = [
   { name: "meta", columns: { name: "text", value: "uint" }, order: ["name"] },
   {
     name: "history",
@@ -32,6 +38,39 @@ const tables: readonly { name: string; columns: Readonly<Record<string, ColumnTy
     columns: { caller: "text", key: "text", body_hash: "text", answer: "bytes", clock_ms: "uint" },
     order: ["caller", "key"],
   },
+  {
+    name: "session",
+    columns: { id: "uint64", caller: "text", answered_below: "uint", used: "uint" },
+    order: ["id"],
+    since: 2,
+  },
+  {
+    name: "session_answer",
+    columns: { session: "uint64", sequence: "uint", body_hash: "uint", answer: "bytes" },
+    order: ["session", "sequence"],
+    since: 2,
+  },
+  {
+    name: "quota",
+    columns: {
+      namespace: "bytes",
+      bytes_max: "uint",
+      keys_max: "uint",
+      leases_max: "uint",
+      watches_max: "uint",
+      writes_max: "uint",
+    },
+    order: ["namespace"],
+    since: 2,
+  },
+  { name: "alarm", columns: { member: "uint", type: "text" }, order: ["member", "type"], since: 2 },
+  {
+    name: "member",
+    columns: { id: "uint", name: "text", peer_url: "text", client_url: "text" },
+    order: ["id"],
+    since: 2,
+  },
+  { name: "hash_report", columns: { member: "uint", hash: "uint" }, order: ["member"], since: 2 },
 ];
 
 /** The whole state, independent of how SQLite lays it out. */
@@ -62,12 +101,16 @@ export function encodeDump(db: Database): Uint8Array {
 export function decodeDump(db: Database, bytes: Uint8Array): void {
   const r = new Reader(bytes);
   const version = r.byte();
-  assert(version === dumpVersion, `A dump must have version ${dumpVersion}, this one has ${version}`);
-  for (const { name, columns } of tables) {
+  assert(
+    version >= 1 && version <= dumpVersion,
+    `A dump must have version 1 to ${dumpVersion}, this one has ${version}`,
+  );
+  for (const { name, columns, since = 1 } of tables) {
     const names = Object.keys(columns);
     const types = Object.values(columns);
     const insert = `INSERT INTO ${name}(${names.join(", ")}) VALUES(${names.map(() => "?").join(", ")})`;
     db.run(`DELETE FROM ${name}`);
+    if (version < since) continue;
     for (let rows = r.uint(); rows > 0; rows--) db.run(insert, ...types.map((type) => readValue(r, type)));
   }
   assert(r.done, "A dump must end after its last table");

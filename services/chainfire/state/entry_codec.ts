@@ -1,12 +1,41 @@
 import { assert, unreachable } from "@ultracloud/base";
-import type { Command, Compare, KeyRange, LogEntry, Op, PutOp, RangeOp, SortTarget } from "../domain/types.ts";
+import { adminKinds, isAdmin, isAdminKind, readAdmin, writeAdmin } from "./admin_codec.ts";
+import type {
+  Command,
+  Compare,
+  KeyRange,
+  LogEntry,
+  Op,
+  PutOp,
+  RangeOp,
+  SessionCall,
+  SortTarget,
+} from "../domain/types.ts";
 import { Reader, Writer } from "./bytes.ts";
 
-/** First byte of every entry; another layout takes another number and both are read for a release. */
+/**
+ * First byte of every entry; another layout takes another number and both are read for a release. A number of 2 says
+ * that a client session may follow: only entries that have one carry it.
+ */
 const entryVersion = 1;
+const entryVersionWithSession = 2;
+
+/** What names the call behind an entry. */
+const origins = { none: 0, call: 1, session: 2 } as const;
 
 // Order is the encoding: append only.
-const commandKinds = ["put", "delete", "txn", "compact", "grant", "revoke", "keep_alive", "expire", "range"] as const;
+const commandKinds = [
+  "put",
+  "delete",
+  "txn",
+  "compact",
+  "grant",
+  "revoke",
+  "keep_alive",
+  "expire",
+  "range",
+  ...adminKinds,
+] as const;
 const sortTargets: readonly SortTarget[] = ["key", "version", "create", "mod", "value"];
 const compareResults = ["equal", "greater", "less", "not_equal"] as const;
 const compareTargets = ["version", "create", "mod", "value", "lease"] as const;
@@ -14,8 +43,13 @@ const compareTargets = ["version", "create", "mod", "value", "lease"] as const;
 /** The bytes the log carries. */
 export function encodeEntry(entry: LogEntry): Uint8Array<ArrayBuffer> {
   const w = new Writer(entry.command.kind === "put" ? 48 + entry.command.key.length + entry.command.value.length : 256);
-  w.byte(entryVersion).uint(entry.clockMs).flag(entry.call !== undefined);
-  if (entry.call) w.text(entry.call.caller).text(entry.call.key).text(entry.call.bodyHash);
+  const { call, session } = entry;
+  w.byte(session ? entryVersionWithSession : entryVersion).uint(entry.clockMs);
+  if (session) {
+    w.byte(origins.session).text(session.caller).uint64(session.session).uint(session.sequence)
+      .uint(session.answeredBelow).uint(session.bodyHash);
+  } else if (call) w.byte(origins.call).text(call.caller).text(call.key).text(call.bodyHash);
+  else w.byte(origins.none);
   writeCommand(w, entry.command);
   return w.finish();
 }
@@ -23,16 +57,32 @@ export function encodeEntry(entry: LogEntry): Uint8Array<ArrayBuffer> {
 export function decodeEntry(bytes: Uint8Array): LogEntry {
   const r = new Reader(bytes);
   const version = r.byte();
-  assert(version === entryVersion, `A log entry must have version ${entryVersion}, this one has ${version}`);
+  assert(
+    version === entryVersion || version === entryVersionWithSession,
+    `A log entry must have version ${entryVersion} or ${entryVersionWithSession}, this one has ${version}`,
+  );
   const clockMs = r.uint();
-  const call = r.flag() ? { caller: r.text(), key: r.text(), bodyHash: r.text() } : undefined;
+  const origin = r.byte();
+  const call = origin === origins.call ? { caller: r.text(), key: r.text(), bodyHash: r.text() } : undefined;
+  const session = origin === origins.session ? readSession(r) : undefined;
   const command = readCommand(r);
   assert(command.kind !== "range" && r.done, "A log entry must hold one command that writes");
-  return { clockMs, call, command };
+  return { clockMs, call, session, command };
+}
+
+function readSession(r: Reader): SessionCall {
+  return {
+    caller: r.text(),
+    session: r.uint64(),
+    sequence: r.uint(),
+    answeredBelow: r.uint(),
+    bodyHash: r.uint(),
+  };
 }
 
 function writeCommand(w: Writer, command: Command | RangeOp): void {
   w.byte(commandKinds.indexOf(command.kind));
+  if (isAdmin(command)) return writeAdmin(w, command);
   switch (command.kind) {
     case "put":
       return writePut(w, command);
@@ -62,6 +112,7 @@ function writeCommand(w: Writer, command: Command | RangeOp): void {
 
 function readCommand(r: Reader): Command | RangeOp {
   const kind = commandKinds[r.byte()];
+  if (kind !== undefined && isAdminKind(kind)) return readAdmin(r, kind);
   switch (kind) {
     case "put":
       return readPut(r);

@@ -4,6 +4,8 @@ import { rangeBytesMax } from "../domain/limits.ts";
 import { isOpenEnd, noBytes } from "../domain/ranges.ts";
 import type { KeyRange, KeyValue, KvEvent, RangeOp, RangeResult } from "../domain/types.ts";
 import { FreshRows } from "./fresh.ts";
+import type { Quotas } from "./quotas.ts";
+import { hashChange } from "./rolling_hash.ts";
 import type { Counters } from "./schema.ts";
 
 interface Row {
@@ -78,12 +80,14 @@ export class KeyValues {
   /** Changes on their way into the tables: whoever reads a table asks `#tables` first. */
   readonly fresh: FreshRows;
   readonly #counters: Counters;
+  readonly #quotas: Quotas;
   /** Changes since they were last taken, in order. */
   #events: KvEvent[] = [];
 
-  constructor(db: Database, counters: Counters) {
+  constructor(db: Database, counters: Counters, quotas: Quotas) {
     this.#db = db;
     this.#counters = counters;
+    this.#quotas = quotas;
     this.fresh = new FreshRows(db);
   }
 
@@ -105,6 +109,10 @@ export class KeyValues {
   }
 
   dropEvents(count: number): void {
+    for (let i = this.#events.length - 1; i >= count; i--) {
+      const { type, kv, prev } = this.#events[i]!;
+      this.#quotas.changed(type === "put" ? kv : undefined, prev);
+    }
     this.#events.length = count;
   }
 
@@ -135,6 +143,7 @@ export class KeyValues {
     return rows.map((row) => row.key);
   }
 
+  /** Rejects, before it writes, what a quota forbids. */
   put(before: KeyValue | undefined, key: Uint8Array, value: Uint8Array, lease: bigint, revision: number): KeyValue {
     const kv: KeyValue = {
       key: before?.key ?? owned(key),
@@ -144,8 +153,9 @@ export class KeyValues {
       version: (before?.version ?? 0) + 1,
       lease,
     };
+    this.#quotas.check(before, kv);
     this.fresh.add(kv, false);
-    this.#events.push({ type: "put", kv, prev: before });
+    this.#note({ type: "put", kv, prev: before });
     return kv;
   }
 
@@ -159,7 +169,14 @@ export class KeyValues {
       lease: 0n,
     };
     this.fresh.add(kv, true);
-    this.#events.push({ type: "delete", kv, prev: before });
+    this.#note({ type: "delete", kv, prev: before });
+  }
+
+  #note(event: KvEvent): void {
+    const { type, kv, prev } = event;
+    this.#quotas.changed(prev, type === "put" ? kv : undefined);
+    this.#counters.stateHash = hashChange(this.#counters.stateHash, kv, type === "delete");
+    this.#events.push(event);
   }
 
   /** Keys of the range at the asked revision. Rejects one that is compacted or not there yet. */

@@ -1,7 +1,9 @@
 import type { Database } from "@ultracloud/sqlite";
 import { leasesCountMax, leasesExpiredPerEntryMax, leaseSlackMs } from "../domain/limits.ts";
+import type { LeaseChange, LeaseEvent } from "../domain/types.ts";
 import { rejections } from "../errors.ts";
 import type { KeyValues } from "./key_values.ts";
+import { hashLeaseChange } from "./rolling_hash.ts";
 import type { Counters } from "./schema.ts";
 
 export interface Lease {
@@ -27,11 +29,34 @@ export class Leases {
   readonly #db: Database;
   readonly #counters: Counters;
   readonly #keys: KeyValues;
+  /** Changes since they were last taken, in order. */
+  #events: LeaseEvent[] = [];
 
   constructor(db: Database, counters: Counters, keys: KeyValues) {
     this.#db = db;
     this.#counters = counters;
     this.#keys = keys;
+  }
+
+  takeEvents(): LeaseEvent[] {
+    const events = this.#events;
+    this.#events = [];
+    return events;
+  }
+
+  /** How many changes are noted, to go back to with `dropEvents`. */
+  get eventCount(): number {
+    return this.#events.length;
+  }
+
+  dropEvents(count: number): void {
+    this.#events.length = count;
+  }
+
+  #note(type: LeaseChange, id: bigint, ttlMs: number): void {
+    const event = { type, id, ttlMs };
+    this.#counters.stateHash = hashLeaseChange(this.#counters.stateHash, event);
+    this.#events.push(event);
   }
 
   get(id: bigint): Lease | undefined {
@@ -60,6 +85,7 @@ export class Leases {
     if (this.has(id)) throw rejections.leaseExists(id);
     if (this.count() >= leasesCountMax) throw rejections.tooManyLeases(leasesCountMax);
     this.#db.run("INSERT INTO lease(id, ttl_ms, deadline_ms) VALUES(?, ?, ?)", id, ttlMs, this.#deadline(ttlMs));
+    this.#note("granted", id, ttlMs);
   }
 
   /** Starts the lease's time anew; answers its length. */
@@ -67,6 +93,7 @@ export class Leases {
     const lease = this.get(id);
     if (!lease) throw rejections.leaseNotFound(id);
     this.#db.run("UPDATE lease SET deadline_ms = ? WHERE id = ?", this.#deadline(lease.ttlMs), id);
+    this.#note("renewed", id, lease.ttlMs);
     return lease.ttlMs;
   }
 
@@ -76,8 +103,9 @@ export class Leases {
 
   /** Ends the lease and deletes its keys as one revision. */
   revoke(id: bigint): void {
-    if (!this.has(id)) throw rejections.leaseNotFound(id);
-    this.#end(id);
+    const lease = this.get(id);
+    if (!lease) throw rejections.leaseNotFound(id);
+    this.#end(lease, "revoked");
   }
 
   /** Ends leases whose deadline is over, the longest overdue first; the rest waits for the next entry. */
@@ -87,16 +115,17 @@ export class Leases {
       this.#counters.clockMs,
       leasesExpiredPerEntryMax,
     );
-    for (const row of due) this.#end(BigInt(row.id));
+    for (const row of due) this.#end(toLease(row), "expired");
     return due.length;
   }
 
-  #end(id: bigint): void {
+  #end({ id, ttlMs }: Lease, why: "revoked" | "expired"): void {
     const keys = this.#keys.keysOfLease(id);
     if (keys.length > 0) {
       const revision = ++this.#counters.revision;
       for (const key of keys) this.#keys.delete(this.#keys.get(key)!, revision);
     }
     this.#db.run("DELETE FROM lease WHERE id = ?", id);
+    this.#note(why, id, ttlMs);
   }
 }

@@ -2,32 +2,46 @@ import { Fault, unreachable } from "@ultracloud/base";
 import type { AppliedEntry, GroupStateMachine } from "@ultracloud/replica";
 import type { Database } from "@ultracloud/sqlite";
 import type {
+  Alarm,
+  AlarmType,
   Command,
   CommandResult,
   KeyRange,
   KvEvent,
+  LeaseEvent,
   LogEntry,
+  MemberInfo,
   OpResult,
   RangeOp,
   RangeResult,
   TxnOp,
 } from "../domain/types.ts";
 import { rejections } from "../errors.ts";
+import { type AdminState, applyAdmin } from "./admin.ts";
+import { isAdmin } from "./admin_codec.ts";
 import { Calls } from "./calls.ts";
 import { decodeDump, encodeDump } from "./dump.ts";
 import { decodeEntry } from "./entry_codec.ts";
+import { HashChecks } from "./hash_checks.ts";
 import { KeyValues } from "./key_values.ts";
 import { type Lease, Leases } from "./leases.ts";
+import { Quotas } from "./quotas.ts";
 import { type Counters, openSchema, readCounters, writeCounters } from "./schema.ts";
+import { Sessions } from "./sessions.ts";
+import { Alarms, Members } from "./small_tables.ts";
 import { sweep } from "./sweep.ts";
 import { applyOp, readsTables } from "./txn.ts";
 
 /** Told after the changes of a batch are in the state. */
 export interface StateListener {
   /** In order; whole revisions. */
-  changed(events: readonly KvEvent[]): void;
+  changed?(events: readonly KvEvent[]): void;
+  /** Leases came, went or were renewed; in order. */
+  leasesChanged?(events: readonly LeaseEvent[]): void;
   /** The state was replaced: anything may have changed. */
-  replaced(): void;
+  replaced?(): void;
+  /** At this check of the state's hash it was this. */
+  hashChecked?(check: number, hash: number): void;
 }
 
 /** A commit writes each changed page once: a few milliseconds for this many. */
@@ -42,21 +56,36 @@ export class ChainfireState implements GroupStateMachine {
   readonly #keys: KeyValues;
   readonly #leases: Leases;
   readonly #calls: Calls;
+  readonly #admin: AdminState;
   /** Entries whose effect is not committed to the database yet. */
   #uncommitted = 0;
-  #listener: StateListener | undefined;
+  readonly #listeners: StateListener[] = [];
 
   constructor(db: Database) {
     this.#db = db;
     this.#counters = openSchema(db);
     this.#written = { ...this.#counters };
-    this.#keys = new KeyValues(db, this.#counters);
+    const counters = this.#counters;
+    this.#admin = {
+      counters,
+      sessions: new Sessions(db, counters),
+      quotas: new Quotas(db),
+      alarms: new Alarms(db),
+      members: new Members(db, counters),
+      checks: new HashChecks(db, counters),
+      onHashCheck: (check) => this.#tell((listener) => listener.hashChecked?.(check, counters.stateHash)),
+    };
+    this.#keys = new KeyValues(db, this.#counters, this.#admin.quotas);
     this.#leases = new Leases(db, this.#counters, this.#keys);
     this.#calls = new Calls(db, this.#counters);
   }
 
   listen(listener: StateListener): void {
-    this.#listener = listener;
+    this.#listeners.push(listener);
+  }
+
+  #tell(what: (listener: StateListener) => void): void {
+    for (const listener of this.#listeners) what(listener);
   }
 
   get revision(): number {
@@ -88,6 +117,30 @@ export class ChainfireState implements GroupStateMachine {
     return this.#keys.changes(range, from, rows, prevKv);
   }
 
+  get stateHash(): number {
+    return this.#counters.stateHash;
+  }
+
+  get quotas(): Pick<Quotas, "count" | "get" | "list" | "of"> {
+    return this.#admin.quotas;
+  }
+
+  get members(): ReadonlyMap<number, MemberInfo> {
+    return this.#admin.members.all();
+  }
+
+  get nextMemberId(): number {
+    return this.#admin.members.nextId;
+  }
+
+  get alarms(): readonly Alarm[] {
+    return this.#admin.alarms.list();
+  }
+
+  hasAlarm(type: AlarmType, member?: number): boolean {
+    return this.#admin.alarms.has(type, member);
+  }
+
   lease(id: bigint): Lease | undefined {
     return this.#leases.get(id);
   }
@@ -116,7 +169,9 @@ export class ChainfireState implements GroupStateMachine {
     this.#uncommitted += entries.length;
     if (this.#uncommitted >= entriesPerCommit) this.#commit();
     const events = this.#keys.takeEvents();
-    if (events.length > 0) this.#listener?.changed(events);
+    if (events.length > 0) this.#tell((listener) => listener.changed?.(events));
+    const leaseEvents = this.#leases.takeEvents();
+    if (leaseEvents.length > 0) this.#tell((listener) => listener.leasesChanged?.(leaseEvents));
     return results;
   }
 
@@ -134,10 +189,12 @@ export class ChainfireState implements GroupStateMachine {
   }
 
   #apply(entry: LogEntry): CommandResult | Fault {
-    const { command, call } = entry;
+    const { command, call, session } = entry;
     this.#counters.clockMs = Math.max(this.#counters.clockMs, entry.clockMs);
     // Several steps may have to be undone together; a single put or delete rejects before it writes.
-    if (call !== undefined || command.kind === "txn") return this.#undoable(command, () => this.#answer(entry));
+    if (call !== undefined || session !== undefined || command.kind === "txn") {
+      return this.#undoable(command, () => this.#answer(entry));
+    }
     try {
       return this.#perform(command);
     } catch (error) {
@@ -146,7 +203,15 @@ export class ChainfireState implements GroupStateMachine {
     }
   }
 
-  #answer({ call, command }: LogEntry): CommandResult {
+  #answer({ call, session, command }: LogEntry): CommandResult {
+    if (session !== undefined) {
+      const { sessions } = this.#admin;
+      const known = sessions.answerOf(session);
+      if (known) return known;
+      const result = this.#perform(command);
+      sessions.remember(session, result);
+      return result;
+    }
     if (call === undefined) return this.#perform(command);
     const known = this.#calls.answerOf(call);
     if (known) return known;
@@ -156,8 +221,9 @@ export class ChainfireState implements GroupStateMachine {
   }
 
   #undoable(command: Command, work: () => CommandResult): CommandResult | Fault {
-    const { revision, compactRevision } = this.#counters;
+    const { revision, compactRevision, stateHash } = this.#counters;
     const events = this.#keys.eventCount;
+    const leaseEvents = this.#leases.eventCount;
     const { fresh } = this.#keys;
     if (readsTables(command)) fresh.flush();
     fresh.mark();
@@ -168,8 +234,9 @@ export class ChainfireState implements GroupStateMachine {
     } catch (error) {
       if (!(error instanceof Fault)) throw error;
       fresh.undo();
-      Object.assign(this.#counters, { revision, compactRevision });
+      Object.assign(this.#counters, { revision, compactRevision, stateHash });
       this.#keys.dropEvents(events);
+      this.#leases.dropEvents(leaseEvents);
       this.#calls.reload();
       return error;
     }
@@ -177,6 +244,11 @@ export class ChainfireState implements GroupStateMachine {
 
   #perform(command: Command): CommandResult {
     const counters = this.#counters;
+    if (isAdmin(command)) {
+      // A new quota counts the keys there are.
+      if (command.kind === "set_quota") this.#keys.fresh.flush();
+      return applyAdmin(this.#admin, command);
+    }
     switch (command.kind) {
       case "put":
       case "delete":
@@ -248,6 +320,9 @@ export class ChainfireState implements GroupStateMachine {
     this.#calls.reload();
     this.#keys.fresh.reset();
     this.#keys.takeEvents();
-    this.#listener?.replaced();
+    this.#leases.takeEvents();
+    const { sessions, quotas, alarms, members } = this.#admin;
+    for (const part of [sessions, quotas, alarms, members]) part.reload();
+    this.#tell((listener) => listener.replaced?.());
   }
 }

@@ -1,11 +1,12 @@
 import { Fault, seededRng, uniform, utf8 } from "@ultracloud/base";
-import { openDatabase } from "@ultracloud/sqlite";
+import { type Database, openDatabase } from "@ultracloud/sqlite";
 import assert from "node:assert/strict";
 import { checkOp } from "../domain/check.ts";
-import { callKeyTtlMs } from "../domain/limits.ts";
-import type { CallKey, Command, KvEvent, Op, RangeOp, RangeResult } from "../domain/types.ts";
+import { callKeyTtlMs, sessionsCountMax, sessionUnansweredMax } from "../domain/limits.ts";
+import type { CallKey, Command, KvEvent, Op, RangeOp, RangeResult, SessionCall } from "../domain/types.ts";
 import { encodeEntry } from "./entry_codec.ts";
 import { ChainfireState } from "./machine.ts";
+import { randomSessionCall } from "./_random_admin.ts";
 import { type Choices, randomCommand, randomRange } from "./_random_commands.ts";
 import { TwinState } from "./_twin.ts";
 
@@ -41,16 +42,18 @@ const range = (key: string, more: Partial<RangeOp> = {}): RangeOp => ({
 
 /** A state with the index it is at, fed one command at a time. */
 class Fed {
-  readonly db = openDatabase(":memory:");
-  readonly state = new ChainfireState(this.db);
+  readonly db: Database;
+  readonly state: ChainfireState;
   readonly events: KvEvent[] = [];
 
-  constructor() {
+  constructor(path = ":memory:") {
+    this.db = openDatabase(path);
+    this.state = new ChainfireState(this.db);
     this.state.listen({ changed: (events) => void this.events.push(...events), replaced: () => {} });
   }
 
-  apply(command: Command, clockMs = 0, call?: CallKey): unknown {
-    const data = encodeEntry({ clockMs, call, command });
+  apply(command: Command, clockMs = 0, call?: CallKey, session?: SessionCall): unknown {
+    const data = encodeEntry({ clockMs, call, session, command });
     return this.state.applyBatch([{ index: this.state.appliedIndex() + 1, term: 1, data }])[0];
   }
 
@@ -70,6 +73,7 @@ const attempt = (work: () => unknown) => {
 };
 
 Deno.test("state answers every command and every read as its plain twin does", () => {
+  const codes = new Set<string>();
   for (let seed = 1; seed <= 60; seed++) {
     const rng = seededRng(seed);
     using fed = new Fed();
@@ -82,8 +86,15 @@ Deno.test("state answers every command and every read as its plain twin does", (
       const command = randomCommand(rng, choices);
       if (command.kind === "txn" && attempt(() => checkOp(command)) instanceof Fault) continue;
       const before = fed.events.length;
-      const actual = plain(fed.apply(command, clockMs));
-      assert.deepEqual(actual, plain(twin.apply(command, clockMs)), at);
+      const session = uniform(rng, 3) === 0 ? randomSessionCall(rng) : undefined;
+      const actual = plain(fed.apply(command, clockMs, undefined, session));
+      assert.deepEqual(actual, plain(twin.apply(command, clockMs, session)), at);
+      if (actual !== null && typeof actual === "object" && "code" in actual) codes.add(String(actual.code));
+      assert.deepEqual(fed.state.alarms, twin.admin.alarms, at);
+      assert.deepEqual(new Map([...fed.state.members].sort()), new Map([...twin.admin.members].sort()), at);
+      for (const { quota, usage } of fed.state.quotas.list()) {
+        assert.deepEqual(usage, twin.admin.usage(quota, twin.now), `${at} usage`);
+      }
       assert.equal(fed.state.revision, twin.revision, at);
       for (const event of fed.events.slice(before)) assert.ok(event.kv.modRevision <= twin.revision, at);
       if (uniform(rng, 4) === 0) fed.state.sweep();
@@ -103,6 +114,21 @@ Deno.test("state answers every command and every read as its plain twin does", (
     const withoutPrev = (event: KvEvent) => ({ type: event.type, kv: event.kv });
     assert.deepEqual(told.map(withoutPrev), expected.map(withoutPrev), `seed ${seed} changes`);
   }
+  // Rejections that the random commands must have met, or they prove nothing.
+  const wanted = [
+    "compacted",
+    "key_not_found",
+    "lease_exists",
+    "lease_not_found",
+    "member_id_used",
+    "member_not_found",
+    "quota_exceeded",
+    "quota_not_found",
+    "sequence_answered",
+    "sequence_mismatch",
+    "session_expired",
+  ];
+  assert.deepEqual(wanted.filter((code) => !codes.has(code)), []);
 });
 
 Deno.test("restore() of a snapshot gives the same answers and the same snapshot", () => {
@@ -222,4 +248,65 @@ Deno.test("a database opened again goes on where it was", () => {
   } finally {
     Deno.removeSync(dir, { recursive: true });
   }
+});
+
+Deno.test("the session unused for longest makes room, also after a restart, and its writes are refused for good", async () => {
+  const dir = await Deno.makeTempDir();
+  try {
+    const openAll = (state: Fed) => {
+      const ids: bigint[] = [];
+      for (let i = 0; i < sessionsCountMax; i++) {
+        ids.push((state.apply({ kind: "open_session", caller: "a" }) as { id: bigint }).id);
+      }
+      return ids;
+    };
+    const write = (session: bigint, sequence: number) => ({
+      caller: "a",
+      session,
+      sequence,
+      answeredBelow: 0,
+      bodyHash: 0,
+    });
+    let ids: bigint[];
+    {
+      using fed = new Fed(`${dir}/state.db`);
+      ids = openAll(fed);
+      // Used again: no longer the oldest.
+      fed.apply(put("a", "1"), 0, undefined, write(ids[0]!, 1));
+      fed.state.checkpoint();
+    }
+    using fed = new Fed(`${dir}/state.db`);
+    fed.apply({ kind: "open_session", caller: "a" });
+    const gone = fed.apply(put("a", "2"), 0, undefined, write(ids[1]!, 1));
+    assert.equal((gone as Fault).code, "session_expired");
+    const again = fed.apply(put("a", "1"), 0, undefined, write(ids[0]!, 1));
+    assert.deepEqual(again, { kind: "put", revision: 2, prev: undefined });
+    assert.equal(fed.state.revision, 2);
+    for (let i = 2; i < 2 + sessionUnansweredMax - 1; i++) {
+      fed.apply(put("a", "x"), 0, undefined, write(ids[0]!, i));
+    }
+    const full = fed.apply(put("a", "y"), 0, undefined, write(ids[0]!, 1_000));
+    assert.equal((full as Fault).code, "session_full");
+    const room = fed.apply(put("a", "y"), 0, undefined, { ...write(ids[0]!, 1_000), answeredBelow: 50 });
+    assert.equal((room as { kind: string }).kind, "put");
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});
+
+Deno.test("the rolling hash is equal where the same was applied, however often it restarted, and differs otherwise", () => {
+  using one = new Fed();
+  using two = new Fed();
+  const rng = seededRng(11);
+  for (let i = 0; i < 300; i++) {
+    const command = randomCommand(rng, { revision: one.state.revision });
+    one.apply(command, i);
+    two.apply(command, i);
+    if (i % 50 === 0) two.state.restore(one.state.appliedIndex(), one.state.snapshot());
+    if (i % 7 === 0) two.state.sweep();
+    assert.equal(one.state.stateHash, two.state.stateHash, `step ${i}`);
+  }
+  one.apply(put("a", "1"));
+  two.apply(put("a", "2"));
+  assert.notEqual(one.state.stateHash, two.state.stateHash);
 });

@@ -5,7 +5,7 @@ import { Reader, Writer } from "./bytes.ts";
 /** First byte of every stored answer. */
 const resultVersion = 1;
 // Order is the encoding: append only.
-const resultKinds = ["range", "put", "delete", "txn", "revision", "lease"] as const;
+const resultKinds = ["range", "put", "delete", "txn", "revision", "lease", "session"] as const;
 
 /** An answer as it is remembered under an idempotency key. */
 export function encodeResult(result: CommandResult): Uint8Array<ArrayBuffer> {
@@ -36,6 +36,8 @@ function writeResult(w: Writer, result: CommandResult): void {
       return void w.flag(result.succeeded).list(result.results, (inner) => writeResult(w, inner));
     case "lease":
       return void w.uint64(result.id).uint(result.ttlMs);
+    case "session":
+      return void w.uint64(result.id);
     case "revision":
       return;
   }
@@ -55,6 +57,8 @@ function readResult(r: Reader): CommandResult {
       return { kind, revision, succeeded: r.flag(), results: r.list(() => readResult(r) as OpResult) };
     case "lease":
       return { kind, revision, id: r.uint64(), ttlMs: r.uint() };
+    case "session":
+      return { kind, revision, id: r.uint64() };
     case "revision":
       return { kind, revision };
     default:

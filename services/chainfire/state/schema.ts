@@ -29,6 +29,35 @@ CREATE TABLE IF NOT EXISTS call(
   PRIMARY KEY(caller, key)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS call_clock ON call(clock_ms);
+CREATE TABLE IF NOT EXISTS session(
+  id INTEGER PRIMARY KEY,
+  caller TEXT NOT NULL,
+  answered_below INTEGER NOT NULL,
+  used INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS session_answer(
+  session INTEGER NOT NULL,
+  sequence INTEGER NOT NULL,
+  body_hash INTEGER NOT NULL,
+  answer BLOB NOT NULL,
+  PRIMARY KEY(session, sequence)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS quota(
+  namespace BLOB PRIMARY KEY,
+  bytes_max INTEGER NOT NULL,
+  keys_max INTEGER NOT NULL,
+  leases_max INTEGER NOT NULL,
+  watches_max INTEGER NOT NULL,
+  writes_max INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS alarm(member INTEGER NOT NULL, type TEXT NOT NULL, PRIMARY KEY(member, type)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS member(
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL,
+  peer_url TEXT NOT NULL,
+  client_url TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS hash_report(member INTEGER PRIMARY KEY, hash INTEGER NOT NULL);
 `;
 
 /** Numbers of the state that are not rows. They are held in memory and written with each batch. */
@@ -42,9 +71,30 @@ export interface Counters {
   clockMs: number;
   /** Rows of history up to this id hold nothing that compaction would remove. */
   sweptId: number;
+  /** Hash over every change since the beginning: equal on every member that is at the same entry. */
+  stateHash: number;
+  /** Checks of the hash begun so far. */
+  hashChecks: number;
+  /** The newest session's id, and how often sessions were used. */
+  sessionLast: number;
+  sessionUse: number;
+  /** The largest id a member ever had. */
+  memberLast: number;
 }
 
-const names = ["applied", "revision", "compactRevision", "clockMs", "sweptId"] as const;
+const none: Counters = {
+  applied: 0,
+  revision: 1,
+  compactRevision: 0,
+  clockMs: 0,
+  sweptId: 0,
+  stateHash: 0,
+  hashChecks: 0,
+  sessionLast: 0,
+  sessionUse: 0,
+  memberLast: 0,
+};
+const names = Object.keys(none) as (keyof Counters)[];
 
 export function openSchema(db: Database): Counters {
   db.exec(schema);
@@ -52,7 +102,7 @@ export function openSchema(db: Database): Counters {
 }
 
 export function readCounters(db: Database): Counters {
-  const counters: Counters = { applied: 0, revision: 1, compactRevision: 0, clockMs: 0, sweptId: 0 };
+  const counters: Counters = { ...none };
   for (const row of db.all<{ name: keyof Counters; value: number }>("SELECT name, value FROM meta")) {
     if (names.includes(row.name)) counters[row.name] = row.value;
   }

@@ -86,10 +86,10 @@ class Run {
     const before = keys.get(op.key);
     if ((op.ignoreValue || op.ignoreLease) && !before) throw rejections.keyNotFound();
     if (op.lease !== 0n && !leases.has(op.lease)) throw rejections.leaseNotFound(op.lease);
-    this.#write();
     const value = op.ignoreValue ? before!.value : op.value;
     const lease = op.ignoreLease ? before!.lease : op.lease;
     keys.put(before, op.key, value, lease, this.#revision);
+    this.#write();
     return { kind: "put", revision: this.#revision, prev: op.prevKv ? before : undefined };
   }
 
