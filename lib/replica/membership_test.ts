@@ -47,6 +47,8 @@ Deno.test("a dead member is replaced in one joint step", async () => {
   await cluster.propose("a");
   const leader = await cluster.leader();
   const gone = [1, 2, 3].find((id) => id !== leader.id)!;
+  const stays = [1, 2, 3].find((id) => id !== leader.id && id !== gone)!;
+  await until("the other follower", () => leader.group.status().progress!.get(stays)!.match > 2);
   await cluster.stop(gone);
   leader.transport.removePeer(gone);
   await cluster.start(4, { join: true });
