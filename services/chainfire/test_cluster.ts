@@ -60,6 +60,11 @@ export class TestCluster implements AsyncDisposable {
     place.process = undefined;
   }
 
+  /** Process id of a running member. */
+  pid(id: number): number {
+    return this.#place(id).process!.identity.pid;
+  }
+
   /** Where a member answers and what its callers show, for programs that are no clients. */
   async address(id: number): Promise<{ readonly url: string; readonly authorization: string }> {
     return { url: this.#place(id).url, authorization: await this.#authorization() };
