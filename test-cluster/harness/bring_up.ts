@@ -1,0 +1,62 @@
+import { fault } from "@ultracloud/base";
+import type { ClusterFile } from "@ultracloud/launch";
+import { parseClusterFile } from "@ultracloud/launch";
+import { Cluster, clusterFileName, workspaceFleet } from "./cluster.ts";
+import type { ClusterHome } from "./home.ts";
+import { Journal } from "./journal.ts";
+import type { LaneProgress } from "./lane.ts";
+import { NetnsSubstrate } from "./netns.ts";
+import type { Substrate } from "./substrate.ts";
+
+export type SubstrateName = Substrate["name"];
+export const substrateNames: readonly SubstrateName[] = ["netns", "qemu"];
+
+function substrateOf(name: SubstrateName, home: ClusterHome, file: ClusterFile, journal: Journal): Substrate {
+  if (name === "netns") return new NetnsSubstrate(home, file, journal);
+  throw fault("unimplemented", "substrate_unknown", `Cannot use the substrate ${name}: wanted netns`);
+}
+
+/** Makes a cluster from nothing and starts what its file names. The network stands already. */
+export async function bringUp(
+  home: ClusterHome,
+  file: ClusterFile,
+  name: SubstrateName,
+  progress: LaneProgress,
+  signal: AbortSignal,
+): Promise<Cluster> {
+  const journal = new Journal(home.journalFile);
+  for (const path of [home.stateDir, home.runDir]) journal.record({ kind: "dir", path });
+  await Deno.mkdir(home.stateDir, { recursive: true, mode: 0o700 });
+  const cluster = new Cluster(home, file, substrateOf(name, home, file, journal), await workspaceFleet());
+  progress.step(`make ${cluster.nodes.length} nodes on ${name}`);
+  await cluster.prepare();
+  for (const node of cluster.nodes) {
+    signal.throwIfAborted();
+    await cluster.substrate.create(node);
+  }
+  progress.step("start every component");
+  await cluster.startAll({
+    signal,
+    onReady: ({ node, component, ms }) =>
+      progress.step(`${component} on ${node} is ready after ${(ms / 1000).toFixed(1)} s`),
+  });
+  return cluster;
+}
+
+/** The cluster that is up; a fault when there is none. */
+export async function openCluster(home: ClusterHome): Promise<Cluster> {
+  const path = `${home.stateDir}/${clusterFileName}`;
+  let text: string;
+  try {
+    text = await Deno.readTextFile(path);
+  } catch (cause) {
+    if (!(cause instanceof Deno.errors.NotFound)) throw cause;
+    throw fault("failed_precondition", "no_cluster", "Cannot find a running cluster: wanted `deno task cluster up`", {
+      cause,
+    });
+  }
+  const { substrate, file } = JSON.parse(text) as { substrate: SubstrateName; file: unknown };
+  const parsed = parseClusterFile(JSON.stringify(file), path);
+  const journal = new Journal(home.journalFile);
+  return new Cluster(home, parsed, substrateOf(substrate, home, parsed, journal), await workspaceFleet());
+}

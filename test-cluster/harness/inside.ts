@@ -1,0 +1,102 @@
+/**
+ * What runs inside the cluster's network: the part of a command that speaks to components.
+ */
+import { laneOf } from "../lanes/mod.ts";
+import { bringUp, openCluster, type SubstrateName } from "./bring_up.ts";
+import { readClusterFile } from "./cluster.ts";
+import type { ClusterHome } from "./home.ts";
+import type { LaneArgs } from "./lane.ts";
+import { runLane } from "./run_lane.ts";
+import { green, red, table, terminalProgress, yellow } from "./terminal.ts";
+
+/** What the outer process hands over. */
+export interface InsideOrder {
+  readonly command: "lane" | "up" | "status" | "stop" | "start-all";
+  readonly substrate: SubstrateName;
+  /** As asked for; for `lane`. */
+  readonly name: string;
+  readonly clusterFile: string;
+  /** The lane runs on the cluster that is up. */
+  readonly running: boolean;
+  readonly args: LaneArgs;
+  readonly guestImage?: { readonly path: string; readonly sha256: string };
+}
+
+/** Runs the order; answers the exit code. Ends early when standard input does. */
+export async function inside(home: ClusterHome, order: InsideOrder): Promise<number> {
+  const stop = new AbortController();
+  const watching = untilStdinEnds().then(() => stop.abort(new Error("Interrupted")));
+  // Only a lost launcher ends it; nothing waits for it.
+  watching.catch(() => {});
+  switch (order.command) {
+    case "lane":
+      return await runOrder(home, order, stop.signal);
+    case "up": {
+      const file = await readClusterFile(order.clusterFile);
+      using cluster = await bringUp(home, file, order.substrate, terminalProgress(), stop.signal);
+      console.log(`${green("up")} ${cluster.nodes.length} nodes; next: deno task cluster status`);
+      return 0;
+    }
+    case "start-all": {
+      using cluster = await openCluster(home);
+      for (const node of cluster.nodes) await cluster.substrate.powerOn(node);
+      await cluster.startAll({ signal: stop.signal });
+      console.log(green("up"));
+      return 0;
+    }
+    case "status":
+      return await status(home);
+    case "stop": {
+      using cluster = await openCluster(home);
+      for (const node of cluster.nodes) {
+        await cluster.substrate.resume(node);
+        for (const { component } of await cluster.substrate.processes(node)) await cluster.stop(node, component);
+        await cluster.substrate.powerOff(node);
+      }
+      console.log("stopped; the data is kept: `up` starts it again, `clean` removes it");
+      return 0;
+    }
+  }
+}
+
+async function runOrder(home: ClusterHome, order: InsideOrder, signal: AbortSignal): Promise<number> {
+  const { lane } = laneOf(order.name);
+  const progress = terminalProgress();
+  const { name, args } = order;
+  const result = await runLane(
+    { lane, name, args, signal, progress, guestImage: order.guestImage },
+    home.workRoot,
+    order.substrate,
+    async () =>
+      order.running
+        ? await openCluster(home)
+        : await bringUp(home, await readClusterFile(order.clusterFile), order.substrate, progress, signal),
+  );
+  return result.success ? 0 : signal.aborted ? 130 : 1;
+}
+
+async function status(home: ClusterHome): Promise<number> {
+  using cluster = await openCluster(home);
+  const rows: string[][] = [["NODE", "ROLE", "ADDRESS", "COMPONENT", "STATE"]];
+  let wrong = 0;
+  for (const node of cluster.nodes) {
+    const { role, address, components } = cluster.file.nodes[node]!;
+    const running = await cluster.substrate.processes(node);
+    const names = [...new Set([...components, ...running.map(({ component }) => component)])];
+    if (names.length === 0) rows.push([node, role, address, "-", "-"]);
+    for (const component of names) {
+      const runs = running.some((process) => process.component === component);
+      const ready = runs && await cluster.isReady(node, component);
+      if (!ready) wrong++;
+      rows.push([node, role, address, component, ready ? "ready" : runs ? "not ready" : "stopped"]);
+    }
+  }
+  console.log(table(rows));
+  console.log(wrong === 0 ? green("all ready") : red(`${wrong} not ready`), yellow(cluster.substrate.name));
+  return wrong === 0 ? 0 : 1;
+}
+
+async function untilStdinEnds(): Promise<void> {
+  const buffer = new Uint8Array(64);
+  while (await Deno.stdin.read(buffer) !== null);
+}

@@ -1,0 +1,171 @@
+import {
+  type ClusterFile,
+  endProcesses,
+  findByCommandLine,
+  isAlive,
+  makeRunDir,
+  type ProcessIdentity,
+  signalProcess,
+  spawnDetached,
+} from "@ultracloud/launch";
+import { namespaces, processesIn } from "./clean.ts";
+import type { ClusterHome } from "./home.ts";
+import type { Journal } from "./journal.ts";
+import { enterNamespace, lanName, plug, portName } from "./lan.ts";
+import type { NodeDirs, NodeProcess, StartSpec, Substrate } from "./substrate.ts";
+import { runTool, tool, type ToolOptions, type ToolResult } from "./tools.ts";
+
+/** The node's interface, inside its namespace. */
+const nic = "eth0";
+
+/**
+ * Nodes as network namespaces: own addresses, own processes (each component in a session of its own), own directories.
+ * They share the kernel, the clock and the power supply, so a lost node is one whose processes were all killed.
+ */
+export class NetnsSubstrate implements Substrate {
+  readonly name = "netns";
+  readonly #home: ClusterHome;
+  readonly #cluster: ClusterFile;
+  readonly #journal: Journal;
+
+  constructor(home: ClusterHome, cluster: ClusterFile, journal: Journal) {
+    this.#home = home;
+    this.#cluster = cluster;
+    this.#journal = journal;
+  }
+
+  #namespace(node: string): string {
+    return `${this.#home.prefix}-${node}`;
+  }
+
+  #dir(node: string): string {
+    return `${this.#home.stateDir}/nodes/${node}`;
+  }
+
+  dirs(node: string): NodeDirs {
+    const dir = this.#dir(node);
+    return { etc: `${dir}/etc`, state: `${dir}/disk/state`, run: `${this.#home.runDir}/${node}`, log: `${dir}/log` };
+  }
+
+  etcDir(node: string): string {
+    return this.dirs(node).etc;
+  }
+
+  async create(node: string): Promise<void> {
+    const spec = this.#cluster.nodes[node]!;
+    const { state, run, log } = this.dirs(node);
+    await makeRunDir(this.#home.runDir);
+    await Deno.mkdir(run, { recursive: true, mode: 0o700 });
+    await Deno.mkdir(log, { recursive: true, mode: 0o700 });
+    if (spec.diskBytesMax !== undefined) await this.#mountDisk(node, spec.diskBytesMax);
+    await Deno.mkdir(state, { recursive: true, mode: 0o700 });
+
+    const name = this.#namespace(node);
+    if ((await namespaces()).includes(name)) return;
+    this.#journal.record({ kind: "namespace", name });
+    await tool(["ip", "netns", "add", name]);
+    const port = portName(Object.keys(this.#cluster.nodes).indexOf(node) + 1);
+    await tool([
+      ...["ip", "-n", lanName(this.#home), "link", "add", port],
+      ...["type", "veth", "peer", "name", nic, "netns", name],
+    ]);
+    await plug(this.#home, port);
+    await tool(["ip", "-n", name, "link", "set", "lo", "up"]);
+    const bits = this.#cluster.network.cidr.split("/")[1];
+    await tool(["ip", "-n", name, "addr", "add", `${spec.address}/${bits}`, "dev", nic]);
+    await tool(["ip", "-n", name, "link", "set", nic, "up"]);
+  }
+
+  /** A real file system of its own: it fills up, and tells so as late as real ones do. */
+  async #mountDisk(node: string, bytes: number): Promise<void> {
+    const dir = `${this.#dir(node)}/disk`;
+    const image = `${this.#dir(node)}/disk.img`;
+    await Deno.mkdir(dir, { recursive: true });
+    this.#journal.record({ kind: "mount", path: dir });
+    await tool(["truncate", "-s", String(bytes), image]);
+    await tool(["mkfs.ext4", "-q", "-m", "0", image]);
+    await tool(["mount", "-o", "loop", image, dir]);
+  }
+
+  async start(node: string, spec: StartSpec): Promise<void> {
+    if ((await this.processes(node)).some(({ component }) => component === spec.component)) return;
+    const { component, logFile, env } = spec;
+    for (const dir of spec.dirs) await Deno.mkdir(dir, { recursive: true, mode: 0o700 });
+    const child = spawnDetached({ name: component, command: [...this.#enter(node), ...spec.argv], logFile, env });
+    child.unref();
+    const file = this.#pidFile(node, component);
+    await Deno.writeTextFile(`${file}.new`, JSON.stringify(child.identity));
+    await Deno.rename(`${file}.new`, file);
+  }
+
+  #enter(node: string): string[] {
+    return enterNamespace(this.#namespace(node));
+  }
+
+  #pidFile(node: string, component: string): string {
+    return `${this.#dir(node)}/${component}.pid`;
+  }
+
+  #identity(node: string, component: string): ProcessIdentity | undefined {
+    try {
+      const identity = JSON.parse(Deno.readTextFileSync(this.#pidFile(node, component))) as ProcessIdentity;
+      return isAlive(identity) ? identity : undefined;
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return undefined;
+      throw error;
+    }
+  }
+
+  signal(node: string, component: string, signal: "SIGTERM" | "SIGKILL" | "SIGSTOP" | "SIGCONT"): Promise<boolean> {
+    const identity = this.#identity(node, component);
+    return Promise.resolve(identity !== undefined && signalProcess(identity, signal));
+  }
+
+  processes(node: string): Promise<NodeProcess[]> {
+    const { components, standby } = this.#cluster.nodes[node]!;
+    return Promise.resolve([...components, ...standby].flatMap((component) => {
+      const identity = this.#identity(node, component);
+      return identity === undefined ? [] : [{ component, pid: identity.pid }];
+    }));
+  }
+
+  async powerOff(node: string): Promise<void> {
+    const name = this.#namespace(node);
+    await tool(["ip", "-n", name, "link", "set", nic, "down"]);
+    await endProcesses(await this.#everything(node), 0);
+  }
+
+  async powerOn(node: string): Promise<void> {
+    await tool(["ip", "-n", this.#namespace(node), "link", "set", nic, "up"]);
+  }
+
+  /** Components and what they started: guests run in the same namespace. */
+  async #everything(node: string): Promise<ProcessIdentity[]> {
+    const inside = await processesIn(this.#namespace(node));
+    const guests = findByCommandLine(`${this.dirs(node).run}/`, "qemu-system");
+    return [...new Map([...inside, ...guests].map((p) => [p.pid, p])).values()];
+  }
+
+  async pause(node: string): Promise<void> {
+    for (const process of await this.#everything(node)) signalProcess(process, "SIGSTOP");
+  }
+
+  async resume(node: string): Promise<void> {
+    for (const process of await this.#everything(node)) signalProcess(process, "SIGCONT");
+  }
+
+  async exec(node: string, argv: readonly string[], options: ToolOptions = {}): Promise<ToolResult> {
+    return await runTool(this.execArgv(node, argv), options);
+  }
+
+  execArgv(node: string, argv: readonly string[]): string[] {
+    return [...this.#enter(node), ...argv];
+  }
+
+  async readFile(_node: string, path: string): Promise<string> {
+    return await Deno.readTextFile(path).catch((error) => {
+      if (error instanceof Deno.errors.NotFound) return "";
+      throw error;
+    });
+  }
+}

@@ -1,0 +1,34 @@
+import { fault, systemClock } from "@ultracloud/base";
+
+export interface WaitOptions {
+  readonly timeoutMs: number;
+  /** What is waited for, as a noun: "a leader". */
+  readonly what: string;
+  readonly everyMs?: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Repeats until there is a value; what was last seen to fail becomes the cause. */
+export async function waitFor<T>(options: WaitOptions, look: () => Promise<T | undefined>): Promise<T> {
+  const endMs = performance.now() + options.timeoutMs;
+  let cause: unknown;
+  for (;;) {
+    options.signal?.throwIfAborted();
+    try {
+      const value = await look();
+      if (value !== undefined) return value;
+    } catch (error) {
+      cause = error;
+    }
+    if (performance.now() > endMs) {
+      const last = cause instanceof Error ? ` (last: ${cause.message})` : "";
+      throw fault(
+        "deadline_exceeded",
+        "wait_timeout",
+        `Cannot wait longer than ${options.timeoutMs} ms for ${options.what}${last}`,
+        { cause },
+      );
+    }
+    await systemClock.sleep(options.everyMs ?? 50, options.signal);
+  }
+}

@@ -1,0 +1,16 @@
+import { fault } from "@ultracloud/base";
+import type { Lane } from "../harness/lane.ts";
+import { smoke } from "./smoke.ts";
+
+/** Every lane, in the order people think of them. */
+export const lanes: readonly Lane[] = [smoke];
+
+/** The lane of a command: `fresh-smoke` starts clean, `smoke` uses the cluster that is up. */
+export function laneOf(name: string): { readonly lane: Lane; readonly fresh: boolean } {
+  const fresh = name.startsWith("fresh-");
+  const wanted = fresh ? name.slice("fresh-".length) : name;
+  const lane = lanes.find((candidate) => candidate.name === wanted);
+  if (lane) return { lane, fresh };
+  const names = lanes.map((candidate) => candidate.name).join(", ");
+  throw fault("not_found", "lane_unknown", `Cannot find the lane ${wanted}: wanted one of ${names}`);
+}

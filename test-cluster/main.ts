@@ -1,0 +1,201 @@
+import { Fault, fault } from "@ultracloud/base";
+import { buildTinyImage } from "@ultracloud/cli";
+import { openCluster, type SubstrateName, substrateNames } from "./harness/bring_up.ts";
+import { cleanHome } from "./harness/clean.ts";
+import { readClusterFile } from "./harness/cluster.ts";
+import { Faults } from "./harness/faults.ts";
+import { type ClusterHome, clusterHome, lockHome } from "./harness/home.ts";
+import { inside, type InsideOrder } from "./harness/inside.ts";
+import { clusterStands, prepareHost, requireHost, runInside } from "./harness/outside.ts";
+import { parseWords, type Words } from "./harness/words.ts";
+import { bold, red, table } from "./harness/terminal.ts";
+import { laneOf, lanes } from "./lanes/mod.ts";
+
+const profilesDir = new URL("./profiles", import.meta.url).pathname;
+const logLines = 200;
+
+/** Changes of the cluster by hand, with what they take. */
+const faultCommands: Readonly<Record<string, [usage: string, (faults: Faults, nodes: string[]) => Promise<void>]>> = {
+  "partition": ["NODE ...", (faults, nodes) => faults.partition(nodes)],
+  "cut": ["FROM TO", (faults, [from, to]) => faults.cutOneWay(from!, to!)],
+  "fill-disk": ["NODE", (faults, [node]) => faults.fillDisk(node!)],
+  "free-disk": ["NODE", (faults, [node]) => faults.freeDisk(node!)],
+};
+
+function help(): string {
+  const commands = [
+    ["up [PROFILE]", "start the cluster of a profile and leave it up (ha-control-plane)"],
+    ["status", "what runs, and whether it is ready"],
+    ["logs NODE [COMPONENT]", `the last ${logLines} lines of each log`],
+    ["exec NODE -- COMMAND", "run a command on a node"],
+    ["ssh NODE", "a shell on a node"],
+    ["kill NODE [COMPONENT]", "take a node's power away, or kill one component"],
+    ["start NODE", "power a node on and start what belongs there"],
+    ["pause NODE, resume NODE", "stop a node in time"],
+    ["partition NODE ..., cut FROM TO, heal", "cut nodes off, or one direction; all ways back"],
+    ["fill-disk NODE, free-disk NODE", "a node with its own disk runs out of it"],
+    ["stop", "end everything, keep the data"],
+    ["clean", "remove everything"],
+    ["list", "the lanes"],
+    ["[fresh-]LANE", "run a lane: on a new cluster, or on the one that is up"],
+  ];
+  return [
+    "deno task cluster COMMAND [--substrate netns|qemu] [--keep] [--NAME VALUE]",
+    "",
+    table(commands.map(([left, right]) => [`  ${left}`, right!])),
+    "",
+    "Everything is below $ULTRACLOUD_WORK_ROOT (./work).",
+  ].join("\n");
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  const home = clusterHome((name) => Deno.env.get(name));
+  if (argv[0] === "inside") return await inside(home, JSON.parse(argv[1]!) as InsideOrder);
+  const words = parseWords(argv);
+  const [command, ...rest] = words.plain;
+  switch (command) {
+    case undefined:
+    case "help":
+      console.log(help());
+      return command === undefined ? 2 : 0;
+    case "list":
+      console.log(table(lanes.map((lane) => [bold(lane.name), lane.summary])));
+      return 0;
+    case "logs":
+      return await logs(home, rest);
+    case "exec":
+      return await onNode(home, rest[0], words.after);
+    case "ssh":
+      return await onNode(home, rest[0], [Deno.env.get("SHELL") ?? "/bin/sh"]);
+  }
+  requireHost();
+  using _lock = await lockHome(home);
+  switch (command) {
+    case "up":
+      return await up(home, rest[0] ?? "ha-control-plane", words);
+    case "status":
+    case "stop":
+      return await runOrder(home, { command });
+    case "clean": {
+      const { processes, namespaces, mounts } = await cleanHome(home);
+      console.log(`removed ${processes} processes, ${namespaces} namespaces, ${mounts} mounts and all data`);
+      return 0;
+    }
+    case "kill":
+    case "start":
+    case "pause":
+    case "resume":
+    case "heal":
+      return await change(home, command, rest);
+  }
+  if (Object.hasOwn(faultCommands, command)) return await breakSomething(home, command, rest);
+  return await runLaneCommand(home, command, words);
+}
+
+async function up(home: ClusterHome, profile: string, words: Words): Promise<number> {
+  if (await clusterStands(home)) return await runOrder(home, { command: "start-all" });
+  const clusterFile = profile.includes("/") ? profile : `${profilesDir}/${profile}.json`;
+  await prepareHost(home, await readClusterFile(clusterFile), console.log);
+  const code = await runOrder(home, { command: "up", clusterFile, substrate: substrateOf(words) });
+  if (code !== 0) await cleanHome(home);
+  return code;
+}
+
+async function runLaneCommand(home: ClusterHome, name: string, words: Words): Promise<number> {
+  const { lane, fresh } = laneOf(name);
+  const { keep, substrate: _substrate, ...args } = words.options;
+  for (const option of Object.keys(args)) {
+    if (lane.options?.[option] !== undefined) continue;
+    const known = ["substrate", "keep", ...Object.keys(lane.options ?? {})].map((o) => `--${o}`).join(", ");
+    throw fault("invalid_argument", "usage", `Cannot use --${option} with ${lane.name}: wanted one of ${known}`);
+  }
+  const guestImage = lane.guestImage
+    ? await buildTinyImage({ cacheDir: `${home.cacheDir}/images`, onProgress: console.log })
+    : undefined;
+  const running = !fresh && await clusterStands(home);
+  const clusterFile = `${profilesDir}/${lane.profile}.json`;
+  if (!running) await prepareHost(home, await readClusterFile(clusterFile), console.log);
+  try {
+    const substrate = substrateOf(words);
+    const image = guestImage ? { guestImage: { path: guestImage.path, sha256: guestImage.sha256 } } : {};
+    return await runOrder(home, { command: "lane", name, clusterFile, running, args, substrate, ...image });
+  } finally {
+    if (!running && keep === undefined) await cleanHome(home);
+  }
+}
+
+function substrateOf(words: Words): SubstrateName {
+  const given = words.options.substrate ?? "netns";
+  const found = substrateNames.find((name) => name === given);
+  if (found) return found;
+  throw fault("invalid_argument", "usage", `Cannot use the substrate ${given}: wanted ${substrateNames.join(" or ")}`);
+}
+
+async function runOrder(home: ClusterHome, order: Partial<InsideOrder>): Promise<number> {
+  const whole = { substrate: "netns", name: "", clusterFile: "", running: true, args: {}, ...order };
+  if (whole.command !== "lane" && whole.command !== "up") (await openCluster(home))[Symbol.dispose]();
+  return await runInside(home, [JSON.stringify(whole)]);
+}
+
+async function change(home: ClusterHome, command: string, [node, component]: string[]): Promise<number> {
+  using cluster = await openCluster(home);
+  if (command === "heal") {
+    for (const a of cluster.nodes) for (const b of cluster.nodes) if (a !== b) await new Faults(cluster).restore(a, b);
+    return 0;
+  }
+  if (node === undefined) throw fault("invalid_argument", "usage", `Cannot ${command} nothing: wanted a node`);
+  cluster.componentsOf(node);
+  if (command === "kill" && component !== undefined) await cluster.kill(node, component);
+  else if (command === "kill") await cluster.substrate.powerOff(node);
+  else if (command === "pause") await cluster.substrate.pause(node);
+  else if (command === "resume") await cluster.substrate.resume(node);
+  else {
+    await cluster.substrate.powerOn(node);
+    for (const name of cluster.componentsOf(node)) await cluster.start(node, name);
+  }
+  return 0;
+}
+
+async function breakSomething(home: ClusterHome, command: string, nodes: string[]): Promise<number> {
+  const [usage, work] = faultCommands[command]!;
+  const least = usage.split(" ").filter((word) => word !== "...").length;
+  if (nodes.length < least) throw fault("invalid_argument", "usage", `Cannot ${command}: wanted ${command} ${usage}`);
+  using cluster = await openCluster(home);
+  for (const node of nodes) cluster.componentsOf(node);
+  await work(new Faults(cluster), nodes);
+  return 0;
+}
+
+async function logs(home: ClusterHome, [node, component]: string[]): Promise<number> {
+  if (node === undefined) throw fault("invalid_argument", "usage", "Cannot show logs of nothing: wanted a node");
+  using cluster = await openCluster(home);
+  const names = component === undefined ? cluster.componentsOf(node) : [component];
+  for (const name of names) {
+    const text = await cluster.substrate.readFile(node, cluster.logFile(node, name));
+    console.log(bold(`${node} ${name}`));
+    console.log(text.trimEnd().split("\n").slice(-logLines).join("\n"));
+  }
+  return 0;
+}
+
+/** A program on a node, on this terminal. */
+async function onNode(home: ClusterHome, node: string | undefined, argv: readonly string[]): Promise<number> {
+  if (node === undefined || argv.length === 0) {
+    throw fault("invalid_argument", "usage", "Cannot run that: wanted exec NODE -- COMMAND");
+  }
+  using cluster = await openCluster(home);
+  cluster.componentsOf(node);
+  const [program, ...args] = cluster.substrate.execArgv(node, argv) as [string, ...string[]];
+  const { code } = await new Deno.Command(program, { args, stdin: "inherit" }).spawn().status;
+  return code;
+}
+
+if (import.meta.main) {
+  try {
+    Deno.exit(await main(Deno.args));
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error;
+    console.error(`${red("error")}: ${error.message}`);
+    Deno.exit(error.code === "usage" ? 2 : 1);
+  }
+}
