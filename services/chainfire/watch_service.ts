@@ -46,7 +46,10 @@ export function watchService(
       const stream = hub.open({ id, owner: principal.id, progressMs });
       try {
         specs.forEach((spec, i) => stream.add(spec, `watches[${i}].watch_id`));
-        for await (const message of stream.messages(signal)) yield encode(message, header(state.revision), id);
+        for await (const message of stream.messages(signal)) {
+          // A note of progress speaks for the revision it was made at, however late it is read.
+          yield encode(message, header(message.kind === "progress" ? message.revision : state.revision), id);
+        }
       } finally {
         stream.close();
       }
@@ -60,10 +63,15 @@ export function watchService(
       hub.stream(request.streamId, principal.id).cancel(request.watchId, "cancelled by the caller");
       return {};
     },
+    requestProgress(request, { principal }) {
+      hub.stream(request.streamId, principal.id).requestProgress();
+      return {};
+    },
   }, {
     watch: { resource: "watch", action: "get", scope: root },
     addWatch: { resource: "watch", action: "get", scope: root },
     cancelWatch: { resource: "watch", action: "get", scope: root },
+    requestProgress: { resource: "watch", action: "get", scope: root },
   });
 }
 

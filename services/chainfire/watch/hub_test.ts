@@ -140,6 +140,35 @@ Deno.test("a watch of the future stays silent until then, and an idle stream hea
   assert.deepEqual(await read(messages, 1), ["-1 stopping"]);
 });
 
+Deno.test("progress that is asked for waits for history, and never speaks of what comes behind it", async () => {
+  using world = new World();
+  for (let i = 0; i < 600; i++) world.apply(put(`k${i}`));
+  const stream = world.open({ from: 2 });
+  stream.requestProgress();
+  const messages = stream.messages(forever);
+  const told: (string | number)[] = [];
+  let last = 0;
+  for (;;) {
+    const { value } = await messages.next();
+    if (value!.kind === "events") last = value!.events.at(-1)!.kv.modRevision;
+    if (value!.kind === "progress") {
+      told.push(last, value!.revision);
+      break;
+    }
+  }
+  assert.deepEqual(told, [601, 601], "all of history comes before it");
+  for (let i = 0; i < 10_000; i++) stream.requestProgress();
+  world.apply(put("z"));
+  stream.requestProgress();
+  const rest: string[] = [];
+  for (let i = 0; i < 3; i++) {
+    const { value } = await messages.next();
+    rest.push(value!.kind === "progress" ? `progress ${value!.revision}` : value!.kind);
+  }
+  assert.deepEqual(rest, ["progress 601", "events", "progress 602"]);
+  await messages.return(undefined);
+});
+
 Deno.test("a reader that leaves frees its watches, whether it waits, reads or has not begun", async () => {
   using world = new World();
   for (const before of [0, 1, 2]) {

@@ -11,8 +11,8 @@ export type WatchMessage =
   | { readonly kind: "events"; readonly id: bigint; readonly events: readonly KvEvent[]; readonly prevKv: boolean }
   /** `id` -1n: the whole stream. */
   | { readonly kind: "cancelled"; readonly id: bigint; readonly reason: string; readonly compactRevision: number }
-  /** Everything up to the present revision was told. */
-  | { readonly kind: "progress" };
+  /** Everything up to the revision was told before. */
+  | { readonly kind: "progress"; readonly revision: number };
 
 /** A rough size: what a message holds in memory while it waits. */
 function sizeOf(events: readonly KvEvent[]): number {
@@ -38,6 +38,7 @@ export class WatchStream {
   #queue: { message: WatchMessage; bytes: number }[] = [{ message: { kind: "opened" }, bytes: 0 }];
   #bytes = 0;
   #ended = false;
+  #progressAsked = false;
   #wake: (() => void) | undefined;
   /** When the reader last got something. */
   toldMs: number;
@@ -94,7 +95,25 @@ export class WatchStream {
 
   /** Tells that nothing happened, when that is so. */
   progress(): void {
-    if (this.#queue.length === 0 && this.#behind.size === 0 && !this.#ended) this.#push({ kind: "progress" }, 0);
+    if (this.#queue.length === 0 && this.#behind.size === 0 && !this.#ended) this.#pushProgress();
+  }
+
+  /** Tells how far the reader is, at once or when no watch is behind any more. */
+  requestProgress(): void {
+    this.#progressAsked = true;
+    this.#answerProgress();
+  }
+
+  #answerProgress(): void {
+    if (!this.#progressAsked || this.#behind.size > 0 || this.#ended) return;
+    this.#progressAsked = false;
+    this.#pushProgress();
+  }
+
+  #pushProgress(): void {
+    // One at the end of the queue says it all, however often it is asked for.
+    if (this.#queue.at(-1)?.message.kind === "progress") this.#queue.pop();
+    this.#push({ kind: "progress", revision: this.#hub.source.revision }, 0);
   }
 
   /** Cancels every watch; the reader gets the reason instead of what still waited. */
@@ -126,6 +145,7 @@ export class WatchStream {
     signal.addEventListener("abort", onAbort, { once: true });
     try {
       while (!signal.aborted) {
+        this.#answerProgress();
         if (this.#queue.length > 0) {
           const taken = this.#queue;
           this.#queue = [];
