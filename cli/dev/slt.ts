@@ -7,6 +7,8 @@ import { failuresShownMax, runSlt, type SqlAnswer } from "./slt/run.ts";
 
 /** One request may take this long; statements are limited by the service. */
 const requestTimeoutMs = 60_000;
+/** The most that the service answers. */
+const rowsMax = 100_000;
 const startTimeoutMs = 120_000;
 
 /** Files with this ending below the given path, in order; a file is taken whatever its ending. */
@@ -87,7 +89,7 @@ async function runFiles(files: readonly string[], url: string, keyFile: string):
     const database = `t_slt_${i}`;
     await manage("CreateDatabase", database);
     const run = async (sql: string): Promise<SqlAnswer> => {
-      const { ok, answer } = await post("/api/v1/sql", { database, sql });
+      const { ok, answer } = await post("/api/v1/sql", { database, sql, rowLimit: rowsMax });
       return ok ? answer.results[0] : { error: `${answer.code}: ${answer.message}` };
     };
     const start = performance.now();

@@ -1,4 +1,5 @@
-import { type DescMessage, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import { create, type DescMessage, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import { EmptySchema } from "@bufbuild/protobuf/wkt";
 import { backoffMs, type Clock, Fault, fault, type Rng } from "@ultracloud/base";
 import type { Health, Logger } from "@ultracloud/observe";
 import type { Group, ReplicaNode } from "@ultracloud/replica";
@@ -129,6 +130,17 @@ export class Databases implements AsyncDisposable {
     context: CallContext,
   ): Promise<unknown> {
     return this.#propose(database.group, kind, schema, request, context);
+  }
+
+  /** Resolves with the index of an entry of its own, once that is applied here; refused unless this replica leads. */
+  async barrier(database: OpenDatabase, context: CallContext): Promise<number> {
+    const request = create(EmptySchema);
+    const { index } = await this.propose(database, entryKinds.barrier, EmptySchema, request, {
+      ...context,
+      // Waiting twice for the same key would answer an old index.
+      idempotencyKey: undefined,
+    }) as { index: bigint };
+    return Number(index);
   }
 
   async #propose<D extends DescMessage>(

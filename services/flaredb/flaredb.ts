@@ -8,6 +8,7 @@ import { Databases } from "./databases.ts";
 import { kvService } from "./kv_service.ts";
 import { restApi } from "./rest.ts";
 import { type SqlOptions, sqlService } from "./sql_service.ts";
+import { Transactions } from "./transactions.ts";
 
 export interface FlaredbOptions {
   readonly version: string;
@@ -59,7 +60,8 @@ export async function createFlaredb(options: FlaredbOptions, deps: FlaredbDeps):
     await node[Symbol.asyncDispose]();
     throw error;
   }
-  const served = { ...deps, databases };
+  const transactions = new Transactions({ ...deps, databases });
+  const served = { ...deps, databases, transactions };
   return {
     services: [
       databaseService({ version, nodeId: memberId }, served),

@@ -4,6 +4,7 @@ import { type Clock, invalidField } from "@ultracloud/base";
 import {
   BatchWriteRequestSchema,
   type BatchWriteResponse,
+  type Bucket,
   CompareAndSwapRequestSchema,
   type CompareAndSwapResponse,
   DeleteRequestSchema,
@@ -12,6 +13,7 @@ import {
   KvService,
   PutRequestSchema,
   type PutResponse,
+  SetQuotaRequestSchema,
 } from "@ultracloud/proto/flaredb/v1";
 import { type AuthzTable, bind, type BoundService, type Handlers } from "@ultracloud/rpc";
 import { databaseScope } from "./database_service.ts";
@@ -22,6 +24,7 @@ import { checkBucket, checkIndex, checkKey } from "./domain/names.ts";
 import { decodePageToken, encodePageToken, keyRange } from "./domain/ranges.ts";
 import { awaitLevel } from "./reads.ts";
 import type { Databases } from "./databases.ts";
+import { bucketMessage } from "./state/kv_effects.ts";
 import type { KvRow } from "./state/kv_table.ts";
 import { watchChanges } from "./watch.ts";
 
@@ -37,7 +40,7 @@ export function kvHandlers({ databases, clock }: KvDeps): Handlers<typeof KvServ
       checkBucket(bucket);
       checkKey(key);
       const opened = await databases.find(database);
-      await awaitLevel(opened, read, () => context.signal);
+      await awaitLevel(databases, opened, read, context);
       const row = opened.machine.kv.get(bucket, key, opened.machine.timeMs);
       return { ...(row ? { item: toItem(row) } : {}), index: BigInt(opened.machine.appliedIndex()) };
     },
@@ -79,7 +82,7 @@ export function kvHandlers({ databases, clock }: KvDeps): Handlers<typeof KvServ
       const after = decodePageToken(request.pageToken);
       const range = keyRange(request.prefix, request.start, request.end);
       const opened = await databases.find(request.database);
-      await awaitLevel(opened, request.read, () => context.signal);
+      await awaitLevel(databases, opened, request.read, context);
       const { kv, timeMs } = opened.machine;
       const page = kv.scan(request.bucket, range, {
         nowMs: timeMs,
@@ -94,6 +97,19 @@ export function kvHandlers({ databases, clock }: KvDeps): Handlers<typeof KvServ
         nextPageToken: page.more ? encodePageToken(page.rows.at(-1)!.key) : "",
         index: BigInt(opened.machine.appliedIndex()),
       };
+    },
+    async setQuota(request, context) {
+      checkBucket(request.bucket);
+      checkIndex(request.keysMax, "keys_max");
+      checkIndex(request.bytesMax, "bytes_max");
+      const opened = await databases.find(request.database);
+      return await databases.propose(opened, entryKinds.setQuota, SetQuotaRequestSchema, request, context) as Bucket;
+    },
+    async listBuckets({ database, read }, context) {
+      const opened = await databases.find(database);
+      await awaitLevel(databases, opened, read, context);
+      const { machine } = opened;
+      return { buckets: machine.quotas.list().map(bucketMessage), index: BigInt(machine.appliedIndex()) };
     },
     async *watch(request, context) {
       checkBucket(request.bucket);
@@ -125,6 +141,8 @@ export const kvAuthz = {
   batchWrite: { resource: "kv", action: "write", scope },
   scan: { resource: "kv", action: "list", scope },
   watch: { resource: "kv", action: "watch", scope },
+  setQuota: { resource: "quota", action: "set", scope },
+  listBuckets: { resource: "kv", action: "list", scope },
 } satisfies AuthzTable<typeof KvService>;
 
 export function kvService(deps: KvDeps): BoundService {

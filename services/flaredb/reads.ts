@@ -1,14 +1,17 @@
 import { fault, invalidField } from "@ultracloud/base";
 import { Level, type Read } from "@ultracloud/proto/flaredb/v1";
 import { checkIndex } from "./domain/names.ts";
-import type { OpenDatabase } from "./databases.ts";
+import type { CallContext } from "@ultracloud/rpc";
+import type { Databases, OpenDatabase } from "./databases.ts";
 
 /** Waits until the local state may be read at the level that was asked for; linearizable when none was. */
 export async function awaitLevel(
-  { row, group }: OpenDatabase,
+  databases: Databases,
+  database: OpenDatabase,
   read: Read | undefined,
-  signal: () => AbortSignal,
+  context: CallContext,
 ): Promise<void> {
+  const { row, group } = database;
   switch (read?.level ?? Level.UNSPECIFIED) {
     case Level.UNSPECIFIED:
     case Level.LINEARIZABLE:
@@ -30,7 +33,10 @@ export async function awaitLevel(
       );
     }
     case Level.AT_INDEX:
-      return await group.waitApplied(checkIndex(read!.atIndex, "read.at_index"), signal());
+      return await group.waitApplied(checkIndex(read!.atIndex, "read.at_index"), context.signal);
+    case Level.STRONG:
+      await databases.barrier(database, context);
+      return;
     default:
       throw invalidField("read.level", `Cannot read at level ${read!.level}: wanted one of the named levels`);
   }

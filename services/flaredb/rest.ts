@@ -3,6 +3,8 @@ import { type Clock, Fault, fault, type FaultKind, newId, type Rng } from "@ultr
 import type { Logger } from "@ultracloud/observe";
 import {
   BatchRequestSchema,
+  BeginRequestSchema,
+  CommitRequestSchema,
   CompareAndSwapRequestSchema,
   DeleteRequestSchema,
   ExecuteRequestSchema,
@@ -10,6 +12,7 @@ import {
   ListTablesRequestSchema,
   PutRequestSchema,
   QueryRequestSchema,
+  RollbackRequestSchema,
   ScanRequestSchema,
 } from "@ultracloud/proto/flaredb/v1";
 import type { Authenticator, Authorizer, CallContext } from "@ultracloud/rpc";
@@ -163,7 +166,7 @@ export function restApi(options: SqlOptions, deps: RestDeps): (request: Request)
   app.post("/api/v1/sql", async (c) => {
     const body = readSqlBody(await c.req.text());
     if (body.statements.length !== 1 || body.asBatch) {
-      const request = create(BatchRequestSchema, { database: body.database, statements: body.statements });
+      const request = create(BatchRequestSchema, body);
       const answer = await call(c, sqlAuthz.batch, true, sql.batch, request);
       return c.json({ results: (answer.results ?? []).map(resultJson), index: Number(answer.index) });
     }
@@ -173,14 +176,35 @@ export function restApi(options: SqlOptions, deps: RestDeps): (request: Request)
         database: body.database,
         statement: statement!,
         rowLimit: body.rowLimit,
+        transaction: body.transaction,
         ...(body.read ? { read: body.read } : {}),
       });
       const answer = await call(c, sqlAuthz.query, false, sql.query, request);
-      return c.json({ results: [resultJson(answer.result!)], index: Number(answer.index) });
+      const reads = (answer.reads ?? []).map(({ table, index }) => ({ table, index: Number(index) }));
+      return c.json({ results: [resultJson(answer.result!)], index: Number(answer.index), reads });
     }
-    const request = create(ExecuteRequestSchema, { database: body.database, statement: statement! });
+    const { database, transaction } = body;
+    const request = create(ExecuteRequestSchema, { database, statement: statement!, transaction });
     const answer = await call(c, sqlAuthz.execute, true, sql.execute, request);
     return c.json({ results: [resultJson(answer.result!)], index: Number(answer.index) });
+  });
+
+  app.post("/api/v1/transactions", async (c) => {
+    const idleTimeoutMs = BigInt(queryNumber(c.req.query("idle_timeout_ms"), "idle_timeout_ms"));
+    const request = create(BeginRequestSchema, { database: database(c), idleTimeoutMs });
+    const answer = await call(c, sqlAuthz.begin, true, sql.begin, request);
+    return c.json({ transaction: answer.transaction, index: Number(answer.index) });
+  });
+
+  const transaction = (c: Context<Env>) => ({ database: database(c), transaction: c.req.param("id") ?? "" });
+  app.post("/api/v1/transactions/:id/commit", async (c) => {
+    const answer = await call(c, sqlAuthz.commit, true, sql.commit, create(CommitRequestSchema, transaction(c)));
+    return c.json({ results: (answer.results ?? []).map(resultJson), index: Number(answer.index) });
+  });
+
+  app.delete("/api/v1/transactions/:id", async (c) => {
+    await call(c, sqlAuthz.rollback, true, sql.rollback, create(RollbackRequestSchema, transaction(c)));
+    return c.json({});
   });
 
   app.get("/api/v1/tables", async (c) => {

@@ -27,7 +27,12 @@ const valueSchema = z.union([
 type JsonValue = z.infer<typeof valueSchema>;
 
 const paramsSchema = z.union([z.array(valueSchema), z.record(z.string(), valueSchema)]);
-const levels = { linearizable: Level.LINEARIZABLE, stale: Level.STALE, at_index: Level.AT_INDEX } as const;
+const levels = {
+  linearizable: Level.LINEARIZABLE,
+  stale: Level.STALE,
+  at_index: Level.AT_INDEX,
+  strong: Level.STRONG,
+} as const;
 type LevelName = keyof typeof levels;
 const levelNames = Object.keys(levels) as [LevelName, ...LevelName[]];
 
@@ -41,6 +46,8 @@ const sqlBodySchema = z.strictObject({
   maxAgeMs: z.number().int().nonnegative().optional(),
   atIndex: z.number().int().nonnegative().optional(),
   rowLimit: z.number().int().nonnegative().optional(),
+  transaction: z.string().max(64).optional(),
+  expected: z.array(z.strictObject({ table: z.string(), index: z.number().int().nonnegative() })).optional(),
 }).refine((body) => (body.sql === undefined) !== (body.statements === undefined), {
   error: "wanted either sql or statements",
 });
@@ -61,6 +68,9 @@ export interface SqlBody {
   readonly reads: boolean;
   readonly read: ReadInit | undefined;
   readonly rowLimit: number;
+  readonly transaction: string;
+  /** Table versions that a batch rests on. */
+  readonly expected: { table: string; index: bigint }[];
 }
 
 /** The body of POST /api/v1/sql, or invalid_argument with the path of what is wrong. */
@@ -76,7 +86,8 @@ export function readSqlBody(text: string): SqlBody {
     const issue = parsed.error.issues[0]!;
     throw invalidField(issue.path.join("."), `Cannot use the body: ${issue.message}`, "invalid_json");
   }
-  const { database, sql, params, statements, level, maxAgeMs, atIndex, rowLimit } = parsed.data;
+  const { database, sql, params, statements, level, maxAgeMs, atIndex, rowLimit = 0, transaction = "" } = parsed.data;
+  const expected = (parsed.data.expected ?? []).map(({ table, index }) => ({ table, index: BigInt(index) }));
   const listed = statements?.map((s) => typeof s === "string" ? { sql: s } : { sql: s.sql, ...bound(s.params) });
   const all = listed ?? [{ sql: sql!, ...bound(params) }];
   const first = listed === undefined ? readStatement(sql!, "statement") : undefined;
@@ -85,7 +96,12 @@ export function readSqlBody(text: string): SqlBody {
   const read = level === undefined
     ? undefined
     : { level: levels[level], maxAgeMs: BigInt(maxAgeMs ?? 0), atIndex: BigInt(atIndex ?? 0) };
-  return { database, statements: all, asBatch: listed !== undefined, reads, read, rowLimit: rowLimit ?? 0 };
+  // What a batch rests on, and only a batch.
+  const asBatch = listed !== undefined || expected.length > 0;
+  if (asBatch && transaction !== "") {
+    throw invalidField("transaction", "Cannot run a batch in a transaction: wanted one statement at a time");
+  }
+  return { database, statements: all, asBatch, reads, read, rowLimit, transaction, expected };
 }
 
 function bound(params: JsonValue[] | Record<string, JsonValue> | undefined): StatementInit {

@@ -7,13 +7,15 @@ import {
   SqlService,
   type Statement,
 } from "@ultracloud/proto/flaredb/v1";
-import { type AuthzTable, bind, type BoundService, type Handlers } from "@ultracloud/rpc";
+import { type AuthzTable, bind, type BoundService, type CallContext, type Handlers } from "@ultracloud/rpc";
 import { databaseScope } from "./database_service.ts";
-import { entryRowsMax, statementsMax } from "./domain/bounds.ts";
+import { expectedMax, queryRowsDefault, queryRowsMax, statementsMax } from "./domain/bounds.ts";
 import { entryKinds } from "./domain/log_entry.ts";
+import { readStatement } from "./domain/sql_text.ts";
 import { awaitLevel } from "./reads.ts";
 import type { Databases, OpenDatabase } from "./databases.ts";
 import { listTables } from "./state/tables.ts";
+import { idleMsDefault, idleMsMax, type Transactions } from "./transactions.ts";
 
 export interface SqlOptions {
   /** Rows the plan of one statement may visit, by estimate; more is refused before it runs. */
@@ -26,10 +28,14 @@ export interface SqlDeps {
   readonly databases: Databases;
   readonly clock: Clock;
   readonly rng: Rng;
+  readonly transactions: Transactions;
 }
 
 /** SQL on the tables of a database. Statements that change something go through its log and run on every replica. */
-export function sqlHandlers(options: SqlOptions, { databases, clock, rng }: SqlDeps): Handlers<typeof SqlService> {
+export function sqlHandlers(
+  options: SqlOptions,
+  { databases, clock, rng, transactions }: SqlDeps,
+): Handlers<typeof SqlService> {
   /** Refuses what would only fail, or stall every replica, once it is in the log. */
   const admit = ({ machine }: OpenDatabase, statements: readonly Statement[], field: (i: number) => string) => {
     statements.forEach((statement, i) => {
@@ -37,33 +43,55 @@ export function sqlHandlers(options: SqlOptions, { databases, clock, rng }: SqlD
       machine.sql.checkCost(text, "write", options.costRowsMax, field(i));
     });
   };
+  /** Ends a statement that still yields rows after the longest time. */
+  const timer = () => {
+    const startMs = clock.monotonicMs();
+    let rows = 0;
+    return () => {
+      if ((++rows & 255) === 0 && clock.monotonicMs() - startMs > options.queryMsMax) {
+        throw fault(
+          "deadline_exceeded",
+          "sql_too_slow",
+          `Cannot run the query for more than ${options.queryMsMax} ms: wanted an index or a LIMIT`,
+        );
+      }
+    };
+  };
+  /** One statement within an interactive transaction. */
+  const rehearse = async (name: string, id: string, statement: Statement, context: CallContext) => {
+    const opened = await databases.find(name);
+    admit(opened, [statement], () => "statement");
+    const startMs = clock.monotonicMs();
+    const { result, reads } = transactions.run(opened, id, statement, context, timer());
+    const elapsedMs = clock.monotonicMs() - startMs;
+    return { result: { ...result, elapsedMs }, reads, index: BigInt(opened.machine.appliedIndex()) };
+  };
   return {
-    async query({ database, statement, read, rowLimit }, context) {
-      const rowsMax = rowLimit === 0 ? entryRowsMax : rowLimit;
-      if (rowsMax < 0 || rowsMax > entryRowsMax) {
-        throw invalidField("row_limit", `Cannot answer ${rowLimit} rows: wanted 0 to ${entryRowsMax}`);
+    async query({ database, statement, read, rowLimit, transaction }, context) {
+      const rowsMax = rowLimit === 0 ? queryRowsDefault : rowLimit;
+      if (rowsMax < 0 || rowsMax > queryRowsMax) {
+        throw invalidField("row_limit", `Cannot answer ${rowLimit} rows: wanted 0 to ${queryRowsMax}`);
       }
       const asked = present(statement);
+      if (transaction !== "") {
+        readOnly(asked);
+        return await rehearse(database, transaction, asked, context);
+      }
       const opened = await databases.find(database);
-      await awaitLevel(opened, read, () => context.signal);
+      await awaitLevel(databases, opened, read, context);
       const startMs = clock.monotonicMs();
-      let rows = 0;
-      const tick = () => {
-        if ((++rows & 255) === 0 && clock.monotonicMs() - startMs > options.queryMsMax) {
-          throw fault(
-            "deadline_exceeded",
-            "sql_too_slow",
-            `Cannot run the query for more than ${options.queryMsMax} ms: wanted an index or a LIMIT`,
-          );
-        }
-      };
       const frozen = { timeMs: clock.nowMs(), seed: rng.fill(new Uint8Array(16)) };
-      const result = opened.machine.query(asked, frozen, { rowsMax, costRowsMax: options.costRowsMax, tick });
+      const limits = { rowsMax, costRowsMax: options.costRowsMax, tick: timer() };
+      const { result, reads } = opened.machine.query(asked, frozen, limits);
       const elapsedMs = clock.monotonicMs() - startMs;
-      return { result: { ...result, elapsedMs }, index: BigInt(opened.machine.appliedIndex()) };
+      return { result: { ...result, elapsedMs }, reads, index: BigInt(opened.machine.appliedIndex()) };
     },
     async execute(request, context) {
       const statement = present(request.statement);
+      if (request.transaction !== "") {
+        const { result, index } = await rehearse(request.database, request.transaction, statement, context);
+        return { result, index };
+      }
       const opened = await databases.find(request.database);
       admit(opened, [statement], () => "statement");
       const { execute: kind } = entryKinds;
@@ -74,14 +102,38 @@ export function sqlHandlers(options: SqlOptions, { databases, clock, rng }: SqlD
       if (statements.length === 0 || statements.length > statementsMax) {
         throw invalidField("statements", `Cannot run ${statements.length} statements: wanted 1 to ${statementsMax}`);
       }
+      if (request.expected.length > expectedMax) {
+        throw invalidField(
+          "expected",
+          `Cannot expect ${request.expected.length} table versions: wanted at most ${expectedMax}`,
+        );
+      }
       const opened = await databases.find(request.database);
       admit(opened, statements, (i) => `statements[${i}]`);
       const { batch: kind } = entryKinds;
       return await databases.propose(opened, kind, BatchRequestSchema, request, context) as BatchResponse;
     },
+    async begin({ database, idleTimeoutMs }, context) {
+      const idleMs = idleTimeoutMs === 0n ? idleMsDefault : Number(idleTimeoutMs);
+      if (idleMs < 1 || idleMs > idleMsMax) {
+        throw invalidField(
+          "idle_timeout_ms",
+          `Cannot wait ${idleTimeoutMs} ms between calls: wanted 0 to ${idleMsMax}`,
+        );
+      }
+      const { id, index } = await transactions.begin(await databases.find(database), idleMs, context);
+      return { transaction: id, index: BigInt(index) };
+    },
+    async commit({ database, transaction }, context) {
+      return await transactions.commit(await databases.find(database), transaction, context);
+    },
+    async rollback({ database, transaction }, context) {
+      transactions.rollback(await databases.find(database), transaction, context);
+      return {};
+    },
     async listTables({ database, read }, context) {
       const opened = await databases.find(database);
-      await awaitLevel(opened, read, () => context.signal);
+      await awaitLevel(databases, opened, read, context);
       return { tables: listTables(opened.machine.db), index: BigInt(opened.machine.appliedIndex()) };
     },
   };
@@ -93,6 +145,9 @@ export const sqlAuthz = {
   query: { resource: "sql", action: "query", scope },
   execute: { resource: "sql", action: "execute", scope },
   batch: { resource: "sql", action: "execute", scope },
+  begin: { resource: "sql", action: "execute", scope },
+  commit: { resource: "sql", action: "execute", scope },
+  rollback: { resource: "sql", action: "execute", scope },
   listTables: { resource: "sql", action: "list", scope },
 } satisfies AuthzTable<typeof SqlService>;
 
@@ -103,4 +158,11 @@ export function sqlService(options: SqlOptions, deps: SqlDeps): BoundService {
 function present(statement: Statement | undefined): Statement {
   if (statement !== undefined) return statement;
   throw invalidField("statement", "Cannot run a request without a statement: wanted SQL");
+}
+
+/** Refuses a statement whose text says that it changes something. */
+function readOnly({ sql }: Statement): void {
+  const text = readStatement(sql, "statement");
+  if (text.class !== "write" && text.class !== "schema" && !text.writes) return;
+  throw invalidField("statement.sql", "Cannot change anything in a query: wanted Execute", "sql_read_only");
 }

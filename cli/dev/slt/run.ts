@@ -44,7 +44,9 @@ async function runStatement(
   { expect, detail, sql }: SltRecord & { readonly kind: "statement" },
   run: RunSql,
 ): Promise<string | undefined> {
-  const answer = await run(sql);
+  const parts = statementsOf(sql);
+  let answer = await run(parts[0]!);
+  for (const part of parts.slice(1)) if (!("error" in answer)) answer = await run(part);
   if (expect === "error") {
     if (!("error" in answer)) return "it succeeded, wanted an error";
     return answer.error.toLowerCase().includes(detail.toLowerCase())
@@ -78,4 +80,10 @@ async function runQuery(
   const before = labels.get(label);
   labels.set(label, digest);
   return before === undefined || before === digest ? undefined : `its label ${label} stood for another result before`;
+}
+
+/** A record may hold several statements, each at its own lines; the body of a trigger stays whole. */
+function statementsOf(sql: string): string[] {
+  if (/^\s*create\s+(temp\w*\s+)?trigger/i.test(sql)) return [sql];
+  return sql.split(/;[ \t]*\n/).filter((part) => part.trim() !== "");
 }

@@ -30,6 +30,14 @@ function realText(value: number): string {
   return text.includes(".") ? text : `${text}.0`;
 }
 
+/** Three digits behind the point, and at most 16 that mean something. */
+function fixedText(value: number): string {
+  if (Math.abs(value) < 1e16 || !Number.isFinite(value)) return value.toFixed(3);
+  const [digits = "", exponent = "0"] = value.toExponential(15).split("e");
+  const sign = digits.startsWith("-") ? "-" : "";
+  return `${sign}${digits.replace(/[-.]/g, "").padEnd(Number(exponent) + 1, "0")}.000`;
+}
+
 /** The value as a number, as SQLite casts it. */
 function numberOf(value: Exclude<JsonValue, null>): number {
   if (typeof value === "number") return value;
@@ -52,7 +60,7 @@ function integerText(value: Exclude<JsonValue, null>): string {
 export function formatValue(value: JsonValue, type: string): string {
   if (value === null) return "NULL";
   if (type === "I") return integerText(value);
-  if (type === "R") return numberOf(value).toFixed(3);
+  if (type === "R") return fixedText(numberOf(value));
   if (typeof value === "number") return Number.isInteger(value) ? String(value) : realText(value);
   if (typeof value === "string") return value === "" ? "(empty)" : disarm(value);
   if ("integer" in value) return value.integer;

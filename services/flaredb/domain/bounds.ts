@@ -21,6 +21,9 @@ export const sqlCharsMax = 1 * mib;
 export const parametersMax = 32_766;
 /** Rows one statement of a replicated entry may return (RETURNING). */
 export const entryRowsMax = 10_000;
+/** Rows that a query may ask for; its bytes are bounded too. */
+export const queryRowsMax = 100_000;
+export const queryRowsDefault = 10_000;
 /** Bytes of rows that one answer holds. */
 export const answerBytesMax = requestBytesMax;
 
@@ -32,6 +35,10 @@ export const pageBytesMax = requestBytesMax;
 /** Changes kept for watches that resume: minutes of a busy service. */
 export const changesCountMax = 100_000;
 export const changesBytesMax = 64 * mib;
+/** Buckets with a quota: each is a counter in memory. */
+export const quotasMax = 1_000;
+/** Tables that one batch may expect not to have changed. */
+export const expectedMax = 1_000;
 /** Expired keys that one sweep entry removes; a bound on how long one entry takes. */
 export const sweepKeysMax = 1_000;
 

@@ -17,6 +17,11 @@ export const entryKinds = {
   batch: 6,
   /** Removes keys whose time to live has passed at the entry's time. */
   sweep: 7,
+  /** Changes nothing: a read that goes through the log waits for it. */
+  barrier: 8,
+  setQuota: 9,
+  /** The statements of an interactive transaction. */
+  transaction: 10,
   /** On the catalog's own log. */
   createDatabase: 32,
   deleteDatabase: 33,

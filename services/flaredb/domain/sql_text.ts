@@ -65,6 +65,7 @@ const classes: Readonly<Record<string, StatementClass>> = {
   CREATE: "schema",
   DROP: "schema",
   ALTER: "schema",
+  REINDEX: "schema",
 };
 
 /** What a statement wants bound. */

@@ -64,7 +64,8 @@ export class LoggedMachine implements Disposable {
   query(sql: string, init: Partial<Init<typeof StatementSchema>> = {}, costRowsMax = 1e9): unknown[][] {
     const statement = create(StatementSchema, { ...init, sql } as Init<typeof StatementSchema>);
     const limits = { rowsMax: 1_000, costRowsMax, tick: () => {} };
-    return rowsOf(this.machine.query(statement, { timeMs: this.nowMs, seed: new Uint8Array(16).fill(9) }, limits));
+    const frozen = { timeMs: this.nowMs, seed: new Uint8Array(16).fill(9) };
+    return rowsOf(this.machine.query(statement, frozen, limits).result);
   }
 
   /** A fresh machine after the same log, applied `size` entries at a time. */

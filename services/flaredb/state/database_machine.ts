@@ -5,29 +5,31 @@ import type { AppliedEntry, GroupStateMachine } from "@ultracloud/replica";
 import {
   BatchRequestSchema,
   BatchResponseSchema,
-  BatchWriteRequestSchema,
   BatchWriteResponseSchema,
-  CompareAndSwapRequestSchema,
+  BucketSchema,
   CompareAndSwapResponseSchema,
-  DeleteRequestSchema,
   DeleteResponseSchema,
   ExecuteRequestSchema,
   ExecuteResponseSchema,
-  PutRequestSchema,
+  LoggedTransactionSchema,
   PutResponseSchema,
   type Statement,
+  type TableVersion,
 } from "@ultracloud/proto/flaredb/v1";
 import { type Database, openDatabase } from "@ultracloud/sqlite";
 import { createHash } from "node:crypto";
 import { decodeEntry, type Entry, entryKinds } from "../domain/log_entry.ts";
-import { answerBytesMax, entryRowsMax, sweepKeysMax } from "../domain/bounds.ts";
+import { answerBytesMax, entryRowsMax } from "../domain/bounds.ts";
 import { ChangeLog } from "./changes.ts";
 import { DedupeTable } from "./dedupe.ts";
 import { FrozenInputs, installFrozenFunctions } from "./frozen_functions.ts";
+import { kvEffect } from "./kv_effects.ts";
 import { KvTable } from "./kv_table.ts";
+import { Quotas } from "./quotas.ts";
 import { createTables, limitConnection, Meta } from "./schema.ts";
 import { type ResultSet, SqlRunner } from "./sql_runner.ts";
 import { contentOf, replaceContent } from "./store.ts";
+import { type TableVersionInit, TableVersions } from "./table_versions.ts";
 
 // deno-lint-ignore no-explicit-any -- any message type; the kind decides which
 type AnyMessage = GenMessage<any>;
@@ -40,7 +42,21 @@ const answers: Readonly<Record<number, AnyMessage>> = {
   [entryKinds.batchWrite]: BatchWriteResponseSchema,
   [entryKinds.execute]: ExecuteResponseSchema,
   [entryKinds.batch]: BatchResponseSchema,
+  [entryKinds.setQuota]: BucketSchema,
+  [entryKinds.transaction]: BatchResponseSchema,
 };
+
+/** Time and chance that a statement sees. */
+export interface Frozen {
+  readonly timeMs: number;
+  readonly seed: Uint8Array;
+}
+
+/** What a read-only statement answered, and the versions of the tables it read. */
+export interface QueryResult {
+  readonly result: ResultSet;
+  readonly reads: TableVersionInit[];
+}
 
 /**
  * The replicated state of one database: KV buckets, SQL tables, recent changes and stored answers in one SQLite file,
@@ -53,6 +69,8 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   #db!: Database;
   #meta!: Meta;
   #kv!: KvTable;
+  #quotas!: Quotas;
+  #versions!: TableVersions;
   #changes!: ChangeLog;
   #dedupe!: DedupeTable;
   #sql!: SqlRunner;
@@ -73,13 +91,17 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
     installFrozenFunctions(db, this.#inputs);
     this.#meta = new Meta(db);
     this.#changes = new ChangeLog(db, this.#meta);
-    this.#kv = new KvTable(db, this.#changes);
+    this.#quotas = new Quotas(db);
+    this.#kv = new KvTable(db, this.#changes, this.#quotas);
+    this.#versions = new TableVersions(db);
     this.#dedupe = new DedupeTable(db);
     this.#sql = new SqlRunner(db, this.#inputs);
     this.#applied = this.#meta.get("applied_index");
     this.#timeMs = this.#meta.get("time_ms");
     this.#changes.load(this.#applied);
     this.#dedupe.load();
+    this.#quotas.load();
+    this.#versions.load();
   }
 
   get kv(): KvTable {
@@ -87,6 +109,12 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   }
   get changes(): ChangeLog {
     return this.#changes;
+  }
+  get quotas(): Quotas {
+    return this.#quotas;
+  }
+  get versions(): TableVersions {
+    return this.#versions;
   }
   get sql(): SqlRunner {
     return this.#sql;
@@ -154,13 +182,40 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   /** Runs one read-only statement at the present time of this replica. */
   query(
     statement: Statement,
-    frozen: { readonly timeMs: number; readonly seed: Uint8Array },
+    frozen: Frozen,
     limits: { readonly rowsMax: number; readonly costRowsMax: number; readonly tick: () => void },
-  ): ResultSet {
+  ): QueryResult {
     const text = this.#sql.check(statement, "read", "statement");
     this.#sql.checkCost(text, "read", limits.costRowsMax, "statement");
     this.#inputs.freeze(frozen.timeMs, frozen.seed);
-    return this.#sql.run(statement, "read", { ...limits, bytesMax: answerBytesMax }, "statement");
+    this.#sql.watchTables();
+    const result = this.#sql.run(statement, "read", { ...limits, bytesMax: answerBytesMax }, "statement");
+    return { result, reads: this.#versions.of(this.#sql.touched.reads) };
+  }
+
+  /**
+   * Runs statements and undoes them: what the last one answers, and the tables that all of them read or wrote with
+   * their versions. Nothing is left, not even when one fails.
+   */
+  rehearse(statements: readonly Statement[], frozen: Frozen, tick: () => void): QueryResult {
+    const undo = new Error("undo");
+    let answer: QueryResult | undefined;
+    this.#inputs.freeze(frozen.timeMs, frozen.seed);
+    this.#sql.forgetLastInsert();
+    this.#sql.watchTables();
+    try {
+      this.#db.transaction(() => {
+        const limits = { rowsMax: entryRowsMax, bytesMax: answerBytesMax, tick };
+        const results = statements.map((statement) => this.#sql.run(statement, "write", limits, "statement"));
+        const { reads, writes } = this.#sql.touched;
+        answer = { result: results.at(-1)!, reads: this.#versions.of(new Set([...reads, ...writes])) };
+        throw undo;
+      });
+    } catch (error) {
+      this.#sql.forget();
+      if (error !== undo) throw error;
+    }
+    return answer!;
   }
 
   /** Digest of the whole state; equal on replicas that applied the same entries. */
@@ -210,6 +265,7 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   }
 
   #storePosition(): void {
+    this.#versions.flush();
     this.#meta.set("applied_index", this.#applied);
     this.#meta.set("time_ms", this.#timeMs);
   }
@@ -243,65 +299,46 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   #write(index: number, entry: Entry): unknown {
     const { payload } = entry;
     switch (entry.kind) {
-      case entryKinds.put: {
-        const { bucket, key, value, ttlMs } = fromBinary(PutRequestSchema, payload);
-        this.#kv.put(bucket, key, value, this.#expireMs(ttlMs), index, 0);
-        return { version: BigInt(index) };
-      }
-      case entryKinds.delete: {
-        const { bucket, key } = fromBinary(DeleteRequestSchema, payload);
-        return { existed: this.#kv.delete(bucket, key, this.#timeMs, index, 0), index: BigInt(index) };
-      }
-      case entryKinds.compareAndSwap: {
-        const request = fromBinary(CompareAndSwapRequestSchema, payload);
-        const version = this.#kv.version(request.bucket, request.key, this.#timeMs);
-        if (BigInt(version) !== request.expectedVersion) return { swapped: false, version: BigInt(version) };
-        this.#kv.put(request.bucket, request.key, request.value, this.#expireMs(request.ttlMs), index, 0);
-        return { swapped: true, version: BigInt(index) };
-      }
-      case entryKinds.batchWrite:
-        return this.#batchWrite(index, payload);
       case entryKinds.execute: {
         const { statement } = fromBinary(ExecuteRequestSchema, payload);
-        const result = this.#statements(entry, [statement!], () => "statement");
+        const frozen = { timeMs: this.#timeMs, seed: entry.seed };
+        const result = this.#statements(index, frozen, [statement!], [], () => "statement");
         return result instanceof Fault ? result : { result: result[0]!, index: BigInt(index) };
       }
       case entryKinds.batch: {
-        const { statements } = fromBinary(BatchRequestSchema, payload);
-        const results = this.#statements(entry, statements, (i) => `statements[${i}]`);
+        const { statements, expected } = fromBinary(BatchRequestSchema, payload);
+        const frozen = { timeMs: this.#timeMs, seed: entry.seed };
+        const results = this.#statements(index, frozen, statements, expected, (i) => `statements[${i}]`);
         return results instanceof Fault ? results : { results, index: BigInt(index) };
       }
-      case entryKinds.sweep:
-        return this.#kv.sweep(this.#timeMs, sweepKeysMax, index);
+      case entryKinds.transaction: {
+        const { statements, expected, timeMs, seed } = fromBinary(LoggedTransactionSchema, payload);
+        const frozen = { timeMs: Number(timeMs), seed };
+        const results = this.#statements(index, frozen, statements, expected, (i) => `statements[${i}]`);
+        return results instanceof Fault ? results : { results, index: BigInt(index) };
+      }
+      case entryKinds.barrier:
+        return { index: BigInt(index) };
       default:
-        throw fault("data_loss", "entry_misplaced", `Cannot apply an entry of kind ${entry.kind} to a database`);
+        return kvEffect(entry.kind, payload, { kv: this.#kv, quotas: this.#quotas, timeMs: this.#timeMs, index });
     }
   }
 
-  #expireMs(ttlMs: bigint): number | null {
-    return ttlMs === 0n ? null : this.#timeMs + Number(ttlMs);
-  }
-
-  #batchWrite(index: number, payload: Uint8Array): unknown {
-    const { conditions, writes } = fromBinary(BatchWriteRequestSchema, payload);
-    const failedConditions: number[] = [];
-    conditions.forEach(({ bucket, key, version }, i) => {
-      if (BigInt(this.#kv.version(bucket, key, this.#timeMs)) !== version) failedConditions.push(i);
-    });
-    if (failedConditions.length > 0) return { committed: false, failedConditions };
-    writes.forEach(({ bucket, key, action, ttlMs }, seq) => {
-      if (action.case === "put") this.#kv.put(bucket, key, action.value, this.#expireMs(ttlMs), index, seq);
-      else this.#kv.delete(bucket, key, this.#timeMs, index, seq);
-    });
-    return { committed: true, version: BigInt(index) };
-  }
-
   /** All statements, or none and the fault of the one that failed. */
-  #statements(entry: Entry, statements: readonly Statement[], field: (i: number) => string): ResultSet[] | Fault {
-    this.#inputs.freeze(this.#timeMs, entry.seed);
+  #statements(
+    index: number,
+    frozen: Frozen,
+    statements: readonly Statement[],
+    expected: readonly TableVersion[],
+    field: (i: number) => string,
+  ): ResultSet[] | Fault {
+    const changed = this.#versions.firstChanged(expected);
+    if (changed !== undefined) return changed;
+    this.#inputs.freeze(frozen.timeMs, frozen.seed);
     this.#sql.forgetLastInsert();
+    this.#sql.watchTables();
     try {
-      return this.#db.transaction(() => {
+      const results = this.#db.transaction(() => {
         let bytesMax = answerBytesMax;
         return statements.map((statement, i) => {
           const result = this.#sql.run(statement, "write", { rowsMax: entryRowsMax, bytesMax }, field(i));
@@ -309,6 +346,8 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
           return result;
         });
       });
+      this.#versions.mark(this.#sql.touched, index);
+      return results;
     } catch (error) {
       this.#sql.forget();
       if (error instanceof Fault) return error;

@@ -1,6 +1,7 @@
 import type { Database } from "@ultracloud/sqlite";
 import type { KeyRange } from "../domain/ranges.ts";
 import type { ChangeLog } from "./changes.ts";
+import type { Quotas } from "./quotas.ts";
 
 /** A key as stored. */
 export interface KvRow {
@@ -32,10 +33,12 @@ const chunkRows = 128;
 export class KvTable {
   readonly #db: Database;
   readonly #changes: ChangeLog;
+  readonly #quotas: Quotas;
 
-  constructor(db: Database, changes: ChangeLog) {
+  constructor(db: Database, changes: ChangeLog, quotas: Quotas) {
     this.#db = db;
     this.#changes = changes;
+    this.#quotas = quotas;
   }
 
   get(bucket: string, key: string, nowMs: number): KvRow | undefined {
@@ -58,6 +61,7 @@ export class KvTable {
   }
 
   put(bucket: string, key: string, value: Uint8Array, expireMs: number | null, index: number, seq: number): void {
+    this.#quotas.count(bucket, key, value.length);
     this.#db.run(
       `INSERT INTO _uc_kv VALUES(?,?,?,?,?) ON CONFLICT(bucket, key)
         DO UPDATE SET value=excluded.value, version=excluded.version, expire_ms=excluded.expire_ms`,
@@ -73,6 +77,7 @@ export class KvTable {
   /** True when the key was there. */
   delete(bucket: string, key: string, nowMs: number, index: number, seq: number): boolean {
     const existed = this.version(bucket, key, nowMs) !== 0;
+    this.#quotas.count(bucket, key, undefined);
     if (this.#db.run("DELETE FROM _uc_kv WHERE bucket=? AND key=?", bucket, key).changes > 0) {
       this.#changes.add(index, seq, bucket, key, null, null);
     }
@@ -87,6 +92,7 @@ export class KvTable {
       countMax,
     );
     due.forEach(({ bucket, key }, seq) => {
+      this.#quotas.count(bucket, key, undefined);
       this.#db.run("DELETE FROM _uc_kv WHERE bucket=? AND key=?", bucket, key);
       this.#changes.add(index, seq, bucket, key, null, null);
     });

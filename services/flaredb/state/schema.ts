@@ -22,6 +22,9 @@ export function createTables(db: Database): void {
     CREATE TABLE IF NOT EXISTS _uc_change(
       idx INTEGER NOT NULL, seq INTEGER NOT NULL, bucket TEXT NOT NULL, key TEXT NOT NULL,
       value BLOB, expire_ms INTEGER, PRIMARY KEY(idx, seq)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS _uc_quota(
+      bucket TEXT PRIMARY KEY, keys_max INTEGER NOT NULL, bytes_max INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS _uc_table(name TEXT PRIMARY KEY, idx INTEGER NOT NULL) WITHOUT ROWID;
   `);
 }
 

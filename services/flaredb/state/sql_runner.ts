@@ -24,6 +24,14 @@ interface Prepared {
   readonly statement: StatementSync;
   readonly columns: string[];
   readonly types: string[];
+  readonly tables: Touched;
+}
+
+/** Tables that statements use; `schema` when one of them changes what tables there are. */
+export interface Touched {
+  readonly reads: ReadonlySet<string>;
+  readonly writes: ReadonlySet<string>;
+  readonly schema: boolean;
 }
 
 interface Plan {
@@ -76,7 +84,10 @@ export class SqlRunner {
   #context: SqlContext | undefined;
   #refused = "";
   #tables = new Set<string>();
-  #wrote = false;
+  #written = new Set<string>();
+  #reads = new Set<string>();
+  #writes = new Set<string>();
+  #schema = false;
   #completed = false;
 
   constructor(db: Database, inputs: FrozenInputs) {
@@ -86,7 +97,9 @@ export class SqlRunner {
     db.authorizer((action, arg1, arg2, database, source) => {
       if (this.#context === undefined) return authorizerCodes.ok;
       if (action === actions.read && arg1 !== null) this.#tables.add(arg1);
-      this.#wrote ||= action === actions.insert || action === actions.update || action === actions.delete;
+      if ((action === actions.insert || action === actions.update || action === actions.delete) && arg1 !== null) {
+        this.#written.add(arg1);
+      }
       const reason = refusal({ action, arg1, arg2, database, source }, this.#context);
       if (reason === undefined) return authorizerCodes.ok;
       this.#refused = reason;
@@ -103,6 +116,17 @@ export class SqlRunner {
   forget(): void {
     this.#statements.clear();
     this.#plans.clear();
+  }
+
+  /** From here on `touched` tells the tables of the statements that were run. */
+  watchTables(): void {
+    this.#reads = new Set();
+    this.#writes = new Set();
+    this.#schema = false;
+  }
+
+  get touched(): Touched {
+    return { reads: this.#reads, writes: this.#writes, schema: this.#schema };
   }
 
   /** changes() and last_insert_rowid() must not tell what an earlier entry did: a restarted replica would not know. */
@@ -201,7 +225,13 @@ export class SqlRunner {
     const text = this.check(statement, mode, field);
     this.#inputs.failure = undefined;
     try {
-      return this.#as(text, mode, () => this.#step(this.#prepare(text, mode), statement, text, limits));
+      return this.#as(text, mode, () => {
+        const prepared = this.#prepare(text, mode);
+        for (const table of prepared.tables.reads) this.#reads.add(table);
+        for (const table of prepared.tables.writes) this.#writes.add(table);
+        this.#schema ||= prepared.tables.schema;
+        return this.#step(prepared, statement, text, limits);
+      });
     } catch (error) {
       throw this.#explain(error, field);
     } finally {
@@ -225,15 +255,17 @@ export class SqlRunner {
     const key = `${mode} ${text.sql}`;
     let prepared = this.#statements.get(key);
     if (prepared !== undefined) return prepared;
-    this.#wrote = false;
+    this.#tables = new Set();
+    this.#written = new Set();
     const statement = this.#prepareText(text.sql);
     const columns = statement.columns() as unknown as readonly { name: string; type: string | null }[];
     const base = {
       columns: columns.map((column) => column.name),
       types: columns.map((column) => column.type ?? ""),
+      tables: { reads: this.#tables, writes: this.#written, schema: text.class === "schema" },
     };
     if (columns.length === 0) prepared = { ...base, kind: "effect", statement };
-    else if (this.#wrote) prepared = { ...base, kind: "returning", statement };
+    else if (this.#written.size > 0) prepared = { ...base, kind: "returning", statement };
     else if (text.class !== "read") prepared = { ...base, kind: "listing", statement };
     else {
       const nulls = ", NULL".repeat(columns.length - 1);

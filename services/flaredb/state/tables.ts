@@ -31,6 +31,15 @@ export function listTables(db: Database): MessageInitShape<typeof TableSchema>[]
         primaryKey: column.pk !== 0,
       })),
       indexes: indexes.map((index) => index.name),
+      indexDetails: db.all<{ name: string; unique: number }>(
+        `SELECT name, "unique" FROM pragma_index_list(?) ORDER BY name`,
+        name,
+      ).map((index) => ({
+        name: index.name,
+        unique: index.unique !== 0,
+        columns: db.all<{ name: string | null }>("SELECT name FROM pragma_index_info(?) ORDER BY seqno", index.name)
+          .map((column) => column.name ?? ""),
+      })),
       rowCount: BigInt(n),
     };
   });

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ultracloud/flaredb/v1/flaredb.proto.
  */
 export const file_ultracloud_flaredb_v1_flaredb: GenFile = /*@__PURE__*/
-  fileDesc("CiN1bHRyYWNsb3VkL2ZsYXJlZGIvdjEvZmxhcmVkYi5wcm90bxIVdWx0cmFjbG91ZC5mbGFyZWRiLnYxIlkKBFJlYWQSKwoFbGV2ZWwYASABKA4yHC51bHRyYWNsb3VkLmZsYXJlZGIudjEuTGV2ZWwSEgoKbWF4X2FnZV9tcxgCIAEoAxIQCghhdF9pbmRleBgDIAEoBCJvCghEYXRhYmFzZRIMCgRuYW1lGAEgASgJEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCg1hcHBsaWVkX2luZGV4GAMgASgEEg0KBWJ5dGVzGAQgASgDIjwKFUNyZWF0ZURhdGFiYXNlUmVxdWVzdBIMCgRuYW1lGAEgASgJEhUKDWlmX25vdF9leGlzdHMYAiABKAgiIgoSR2V0RGF0YWJhc2VSZXF1ZXN0EgwKBG5hbWUYASABKAkiFgoUTGlzdERhdGFiYXNlc1JlcXVlc3QiSwoVTGlzdERhdGFiYXNlc1Jlc3BvbnNlEjIKCWRhdGFiYXNlcxgBIAMoCzIfLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EYXRhYmFzZSIlChVEZWxldGVEYXRhYmFzZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSIYChZEZWxldGVEYXRhYmFzZVJlc3BvbnNlIg8KDVN0YXR1c1JlcXVlc3QiYwoOU3RhdHVzUmVzcG9uc2USDwoHdmVyc2lvbhgBIAEoCRIMCgRub2RlGAIgASgJEjIKBmdyb3VwcxgDIAMoCzIiLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Hcm91cFN0YXR1cyKJAQoLR3JvdXBTdGF0dXMSDQoFZ3JvdXAYASABKAQSEAoIZGF0YWJhc2UYAiABKAkSDgoGbGVhZGVyGAMgASgEEgwKBHRlcm0YBCABKAQSFAoMY29tbWl0X2luZGV4GAUgASgEEhUKDWFwcGxpZWRfaW5kZXgYBiABKAQSDgoGdm90ZXJzGAcgAygEImQKBEl0ZW0SCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgMEg8KB3ZlcnNpb24YAyABKAQSLwoLZXhwaXJlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImYKCkdldFJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEgsKA2tleRgDIAEoCRIpCgRyZWFkGAQgASgLMhsudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlYWQiRwoLR2V0UmVzcG9uc2USKQoEaXRlbRgBIAEoCzIbLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5JdGVtEg0KBWluZGV4GAIgASgEIloKClB1dFJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEgsKA2tleRgDIAEoCRINCgV2YWx1ZRgEIAEoDBIOCgZ0dGxfbXMYBSABKAMiHgoLUHV0UmVzcG9uc2USDwoHdmVyc2lvbhgBIAEoBCI+Cg1EZWxldGVSZXF1ZXN0EhAKCGRhdGFiYXNlGAEgASgJEg4KBmJ1Y2tldBgCIAEoCRILCgNrZXkYAyABKAkiMAoORGVsZXRlUmVzcG9uc2USDwoHZXhpc3RlZBgBIAEoCBINCgVpbmRleBgCIAEoBCJ/ChVDb21wYXJlQW5kU3dhcFJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEgsKA2tleRgDIAEoCRIYChBleHBlY3RlZF92ZXJzaW9uGAQgASgEEg0KBXZhbHVlGAUgASgMEg4KBnR0bF9tcxgGIAEoAyI6ChZDb21wYXJlQW5kU3dhcFJlc3BvbnNlEg8KB3N3YXBwZWQYASABKAgSDwoHdmVyc2lvbhgCIAEoBCI5CglDb25kaXRpb24SDgoGYnVja2V0GAEgASgJEgsKA2tleRgCIAEoCRIPCgd2ZXJzaW9uGAMgASgEIl8KBVdyaXRlEg4KBmJ1Y2tldBgBIAEoCRILCgNrZXkYAiABKAkSDQoDcHV0GAMgASgMSAASEAoGZGVsZXRlGAQgASgISAASDgoGdHRsX21zGAUgASgDQggKBmFjdGlvbiKJAQoRQmF0Y2hXcml0ZVJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSNAoKY29uZGl0aW9ucxgCIAMoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Db25kaXRpb24SLAoGd3JpdGVzGAMgAygLMhwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLldyaXRlIlMKEkJhdGNoV3JpdGVSZXNwb25zZRIRCgljb21taXR0ZWQYASABKAgSDwoHdmVyc2lvbhgCIAEoBBIZChFmYWlsZWRfY29uZGl0aW9ucxgDIAMoBSLhAQoLU2NhblJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEg4KBnByZWZpeBgDIAEoCRINCgVzdGFydBgEIAEoCRILCgNlbmQYBSABKAkSDQoFbGltaXQYBiABKAUSDwoHcmV2ZXJzZRgHIAEoCBISCgpwYWdlX2J5dGVzGAggASgFEhIKCnBhZ2VfdG9rZW4YCSABKAkSEQoJa2V5c19vbmx5GAogASgIEikKBHJlYWQYCyABKAsyGy51bHRyYWNsb3VkLmZsYXJlZGIudjEuUmVhZCJiCgxTY2FuUmVzcG9uc2USKgoFaXRlbXMYASADKAsyGy51bHRyYWNsb3VkLmZsYXJlZGIudjEuSXRlbRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSDQoFaW5kZXgYAyABKAQiVQoMV2F0Y2hSZXF1ZXN0EhAKCGRhdGFiYXNlGAEgASgJEg4KBmJ1Y2tldBgCIAEoCRIOCgZwcmVmaXgYAyABKAkSEwoLYWZ0ZXJfaW5kZXgYBCABKAQiTgoNV2F0Y2hSZXNwb25zZRINCgVpbmRleBgBIAEoBBIuCgdjaGFuZ2VzGAIgAygLMh0udWx0cmFjbG91ZC5mbGFyZWRiLnYxLkNoYW5nZSJACgZDaGFuZ2USCwoDa2V5GAEgASgJEikKBGl0ZW0YAiABKAsyGy51bHRyYWNsb3VkLmZsYXJlZGIudjEuSXRlbSIGCgROdWxsIn8KBVZhbHVlEisKBG51bGwYASABKAsyGy51bHRyYWNsb3VkLmZsYXJlZGIudjEuTnVsbEgAEhEKB2ludGVnZXIYAiABKBJIABIOCgRyZWFsGAMgASgBSAASDgoEdGV4dBgEIAEoCUgAEg4KBGJsb2IYBSABKAxIAEIGCgRraW5kItIBCglTdGF0ZW1lbnQSCwoDc3FsGAEgASgJEjAKCnBvc2l0aW9uYWwYAiADKAsyHC51bHRyYWNsb3VkLmZsYXJlZGIudjEuVmFsdWUSOgoFbmFtZWQYAyADKAsyKy51bHRyYWNsb3VkLmZsYXJlZGIudjEuU3RhdGVtZW50Lk5hbWVkRW50cnkaSgoKTmFtZWRFbnRyeRILCgNrZXkYASABKAkSKwoFdmFsdWUYAiABKAsyHC51bHRyYWNsb3VkLmZsYXJlZGIudjEuVmFsdWU6AjgBIjMKA1JvdxIsCgZ2YWx1ZXMYASADKAsyHC51bHRyYWNsb3VkLmZsYXJlZGIudjEuVmFsdWUimAEKCVJlc3VsdFNldBIPCgdjb2x1bW5zGAEgAygJEg0KBXR5cGVzGAIgAygJEigKBHJvd3MYAyADKAsyGi51bHRyYWNsb3VkLmZsYXJlZGIudjEuUm93EhUKDXJvd3NfYWZmZWN0ZWQYBCABKAMSFgoObGFzdF9pbnNlcnRfaWQYBSABKAMSEgoKZWxhcHNlZF9tcxgGIAEoASKTAQoMUXVlcnlSZXF1ZXN0EhAKCGRhdGFiYXNlGAEgASgJEjMKCXN0YXRlbWVudBgCIAEoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5TdGF0ZW1lbnQSKQoEcmVhZBgDIAEoCzIbLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5SZWFkEhEKCXJvd19saW1pdBgEIAEoBSJQCg1RdWVyeVJlc3BvbnNlEjAKBnJlc3VsdBgBIAEoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5SZXN1bHRTZXQSDQoFaW5kZXgYAiABKAQiVwoORXhlY3V0ZVJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSMwoJc3RhdGVtZW50GAIgASgLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlN0YXRlbWVudCJSCg9FeGVjdXRlUmVzcG9uc2USMAoGcmVzdWx0GAEgASgLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlc3VsdFNldBINCgVpbmRleBgCIAEoBCJWCgxCYXRjaFJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSNAoKc3RhdGVtZW50cxgCIAMoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5TdGF0ZW1lbnQiUQoNQmF0Y2hSZXNwb25zZRIxCgdyZXN1bHRzGAEgAygLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlc3VsdFNldBINCgVpbmRleBgCIAEoBCJLCgZDb2x1bW4SDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJEhAKCG5vdF9udWxsGAMgASgIEhMKC3ByaW1hcnlfa2V5GAQgASgIImkKBVRhYmxlEgwKBG5hbWUYASABKAkSLgoHY29sdW1ucxgCIAMoCzIdLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Db2x1bW4SDwoHaW5kZXhlcxgDIAMoCRIRCglyb3dfY291bnQYBCABKAMiUAoRTGlzdFRhYmxlc1JlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSKQoEcmVhZBgCIAEoCzIbLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5SZWFkIlEKEkxpc3RUYWJsZXNSZXNwb25zZRIsCgZ0YWJsZXMYASADKAsyHC51bHRyYWNsb3VkLmZsYXJlZGIudjEuVGFibGUSDQoFaW5kZXgYAiABKAQqWwoFTGV2ZWwSFQoRTEVWRUxfVU5TUEVDSUZJRUQQABIWChJMRVZFTF9MSU5FQVJJWkFCTEUQARIPCgtMRVZFTF9TVEFMRRACEhIKDkxFVkVMX0FUX0lOREVYEAMyjgQKD0RhdGFiYXNlU2VydmljZRJfCg5DcmVhdGVEYXRhYmFzZRIsLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5DcmVhdGVEYXRhYmFzZVJlcXVlc3QaHy51bHRyYWNsb3VkLmZsYXJlZGIudjEuRGF0YWJhc2USXgoLR2V0RGF0YWJhc2USKS51bHRyYWNsb3VkLmZsYXJlZGIudjEuR2V0RGF0YWJhc2VSZXF1ZXN0Gh8udWx0cmFjbG91ZC5mbGFyZWRiLnYxLkRhdGFiYXNlIgOQAgESbwoNTGlzdERhdGFiYXNlcxIrLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5MaXN0RGF0YWJhc2VzUmVxdWVzdBosLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5MaXN0RGF0YWJhc2VzUmVzcG9uc2UiA5ACARJtCg5EZWxldGVEYXRhYmFzZRIsLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EZWxldGVEYXRhYmFzZVJlcXVlc3QaLS51bHRyYWNsb3VkLmZsYXJlZGIudjEuRGVsZXRlRGF0YWJhc2VSZXNwb25zZRJaCgZTdGF0dXMSJC51bHRyYWNsb3VkLmZsYXJlZGIudjEuU3RhdHVzUmVxdWVzdBolLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5TdGF0dXNSZXNwb25zZSIDkAIBMoYFCglLdlNlcnZpY2USUQoDR2V0EiEudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkdldFJlcXVlc3QaIi51bHRyYWNsb3VkLmZsYXJlZGIudjEuR2V0UmVzcG9uc2UiA5ACARJMCgNQdXQSIS51bHRyYWNsb3VkLmZsYXJlZGIudjEuUHV0UmVxdWVzdBoiLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5QdXRSZXNwb25zZRJVCgZEZWxldGUSJC51bHRyYWNsb3VkLmZsYXJlZGIudjEuRGVsZXRlUmVxdWVzdBolLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EZWxldGVSZXNwb25zZRJtCg5Db21wYXJlQW5kU3dhcBIsLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Db21wYXJlQW5kU3dhcFJlcXVlc3QaLS51bHRyYWNsb3VkLmZsYXJlZGIudjEuQ29tcGFyZUFuZFN3YXBSZXNwb25zZRJhCgpCYXRjaFdyaXRlEigudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhdGNoV3JpdGVSZXF1ZXN0GikudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhdGNoV3JpdGVSZXNwb25zZRJUCgRTY2FuEiIudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlNjYW5SZXF1ZXN0GiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlNjYW5SZXNwb25zZSIDkAIBElkKBVdhdGNoEiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLldhdGNoUmVxdWVzdBokLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5XYXRjaFJlc3BvbnNlIgOQAgEwATL7AgoKU3FsU2VydmljZRJXCgVRdWVyeRIjLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5RdWVyeVJlcXVlc3QaJC51bHRyYWNsb3VkLmZsYXJlZGIudjEuUXVlcnlSZXNwb25zZSIDkAIBElgKB0V4ZWN1dGUSJS51bHRyYWNsb3VkLmZsYXJlZGIudjEuRXhlY3V0ZVJlcXVlc3QaJi51bHRyYWNsb3VkLmZsYXJlZGIudjEuRXhlY3V0ZVJlc3BvbnNlElIKBUJhdGNoEiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhdGNoUmVxdWVzdBokLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5CYXRjaFJlc3BvbnNlEmYKCkxpc3RUYWJsZXMSKC51bHRyYWNsb3VkLmZsYXJlZGIudjEuTGlzdFRhYmxlc1JlcXVlc3QaKS51bHRyYWNsb3VkLmZsYXJlZGIudjEuTGlzdFRhYmxlc1Jlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("CiN1bHRyYWNsb3VkL2ZsYXJlZGIvdjEvZmxhcmVkYi5wcm90bxIVdWx0cmFjbG91ZC5mbGFyZWRiLnYxIlkKBFJlYWQSKwoFbGV2ZWwYASABKA4yHC51bHRyYWNsb3VkLmZsYXJlZGIudjEuTGV2ZWwSEgoKbWF4X2FnZV9tcxgCIAEoAxIQCghhdF9pbmRleBgDIAEoBCJvCghEYXRhYmFzZRIMCgRuYW1lGAEgASgJEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCg1hcHBsaWVkX2luZGV4GAMgASgEEg0KBWJ5dGVzGAQgASgDIjwKFUNyZWF0ZURhdGFiYXNlUmVxdWVzdBIMCgRuYW1lGAEgASgJEhUKDWlmX25vdF9leGlzdHMYAiABKAgiIgoSR2V0RGF0YWJhc2VSZXF1ZXN0EgwKBG5hbWUYASABKAkiFgoUTGlzdERhdGFiYXNlc1JlcXVlc3QiSwoVTGlzdERhdGFiYXNlc1Jlc3BvbnNlEjIKCWRhdGFiYXNlcxgBIAMoCzIfLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EYXRhYmFzZSIlChVEZWxldGVEYXRhYmFzZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSIYChZEZWxldGVEYXRhYmFzZVJlc3BvbnNlIg8KDVN0YXR1c1JlcXVlc3QiYwoOU3RhdHVzUmVzcG9uc2USDwoHdmVyc2lvbhgBIAEoCRIMCgRub2RlGAIgASgJEjIKBmdyb3VwcxgDIAMoCzIiLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Hcm91cFN0YXR1cyKJAQoLR3JvdXBTdGF0dXMSDQoFZ3JvdXAYASABKAQSEAoIZGF0YWJhc2UYAiABKAkSDgoGbGVhZGVyGAMgASgEEgwKBHRlcm0YBCABKAQSFAoMY29tbWl0X2luZGV4GAUgASgEEhUKDWFwcGxpZWRfaW5kZXgYBiABKAQSDgoGdm90ZXJzGAcgAygEImQKBEl0ZW0SCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgMEg8KB3ZlcnNpb24YAyABKAQSLwoLZXhwaXJlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImYKCkdldFJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEgsKA2tleRgDIAEoCRIpCgRyZWFkGAQgASgLMhsudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlYWQiRwoLR2V0UmVzcG9uc2USKQoEaXRlbRgBIAEoCzIbLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5JdGVtEg0KBWluZGV4GAIgASgEIloKClB1dFJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEgsKA2tleRgDIAEoCRINCgV2YWx1ZRgEIAEoDBIOCgZ0dGxfbXMYBSABKAMiHgoLUHV0UmVzcG9uc2USDwoHdmVyc2lvbhgBIAEoBCI+Cg1EZWxldGVSZXF1ZXN0EhAKCGRhdGFiYXNlGAEgASgJEg4KBmJ1Y2tldBgCIAEoCRILCgNrZXkYAyABKAkiMAoORGVsZXRlUmVzcG9uc2USDwoHZXhpc3RlZBgBIAEoCBINCgVpbmRleBgCIAEoBCJ/ChVDb21wYXJlQW5kU3dhcFJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEgsKA2tleRgDIAEoCRIYChBleHBlY3RlZF92ZXJzaW9uGAQgASgEEg0KBXZhbHVlGAUgASgMEg4KBnR0bF9tcxgGIAEoAyI6ChZDb21wYXJlQW5kU3dhcFJlc3BvbnNlEg8KB3N3YXBwZWQYASABKAgSDwoHdmVyc2lvbhgCIAEoBCI5CglDb25kaXRpb24SDgoGYnVja2V0GAEgASgJEgsKA2tleRgCIAEoCRIPCgd2ZXJzaW9uGAMgASgEIl8KBVdyaXRlEg4KBmJ1Y2tldBgBIAEoCRILCgNrZXkYAiABKAkSDQoDcHV0GAMgASgMSAASEAoGZGVsZXRlGAQgASgISAASDgoGdHRsX21zGAUgASgDQggKBmFjdGlvbiKJAQoRQmF0Y2hXcml0ZVJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSNAoKY29uZGl0aW9ucxgCIAMoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Db25kaXRpb24SLAoGd3JpdGVzGAMgAygLMhwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLldyaXRlIlMKEkJhdGNoV3JpdGVSZXNwb25zZRIRCgljb21taXR0ZWQYASABKAgSDwoHdmVyc2lvbhgCIAEoBBIZChFmYWlsZWRfY29uZGl0aW9ucxgDIAMoBSLhAQoLU2NhblJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEg4KBnByZWZpeBgDIAEoCRINCgVzdGFydBgEIAEoCRILCgNlbmQYBSABKAkSDQoFbGltaXQYBiABKAUSDwoHcmV2ZXJzZRgHIAEoCBISCgpwYWdlX2J5dGVzGAggASgFEhIKCnBhZ2VfdG9rZW4YCSABKAkSEQoJa2V5c19vbmx5GAogASgIEikKBHJlYWQYCyABKAsyGy51bHRyYWNsb3VkLmZsYXJlZGIudjEuUmVhZCJiCgxTY2FuUmVzcG9uc2USKgoFaXRlbXMYASADKAsyGy51bHRyYWNsb3VkLmZsYXJlZGIudjEuSXRlbRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSDQoFaW5kZXgYAyABKAQiVQoMV2F0Y2hSZXF1ZXN0EhAKCGRhdGFiYXNlGAEgASgJEg4KBmJ1Y2tldBgCIAEoCRIOCgZwcmVmaXgYAyABKAkSEwoLYWZ0ZXJfaW5kZXgYBCABKAQiTgoNV2F0Y2hSZXNwb25zZRINCgVpbmRleBgBIAEoBBIuCgdjaGFuZ2VzGAIgAygLMh0udWx0cmFjbG91ZC5mbGFyZWRiLnYxLkNoYW5nZSJACgZDaGFuZ2USCwoDa2V5GAEgASgJEikKBGl0ZW0YAiABKAsyGy51bHRyYWNsb3VkLmZsYXJlZGIudjEuSXRlbSJYCg9TZXRRdW90YVJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEhAKCGtleXNfbWF4GAMgASgDEhEKCWJ5dGVzX21heBgEIAEoAyJYCgZCdWNrZXQSDAoEbmFtZRgBIAEoCRIMCgRrZXlzGAIgASgDEg0KBWJ5dGVzGAMgASgDEhAKCGtleXNfbWF4GAQgASgDEhEKCWJ5dGVzX21heBgFIAEoAyJRChJMaXN0QnVja2V0c1JlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSKQoEcmVhZBgCIAEoCzIbLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5SZWFkIlQKE0xpc3RCdWNrZXRzUmVzcG9uc2USLgoHYnVja2V0cxgBIAMoCzIdLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5CdWNrZXQSDQoFaW5kZXgYAiABKAQiBgoETnVsbCJ/CgVWYWx1ZRIrCgRudWxsGAEgASgLMhsudWx0cmFjbG91ZC5mbGFyZWRiLnYxLk51bGxIABIRCgdpbnRlZ2VyGAIgASgSSAASDgoEcmVhbBgDIAEoAUgAEg4KBHRleHQYBCABKAlIABIOCgRibG9iGAUgASgMSABCBgoEa2luZCLSAQoJU3RhdGVtZW50EgsKA3NxbBgBIAEoCRIwCgpwb3NpdGlvbmFsGAIgAygLMhwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlZhbHVlEjoKBW5hbWVkGAMgAygLMisudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlN0YXRlbWVudC5OYW1lZEVudHJ5GkoKCk5hbWVkRW50cnkSCwoDa2V5GAEgASgJEisKBXZhbHVlGAIgASgLMhwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlZhbHVlOgI4ASIzCgNSb3cSLAoGdmFsdWVzGAEgAygLMhwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlZhbHVlIpgBCglSZXN1bHRTZXQSDwoHY29sdW1ucxgBIAMoCRINCgV0eXBlcxgCIAMoCRIoCgRyb3dzGAMgAygLMhoudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJvdxIVCg1yb3dzX2FmZmVjdGVkGAQgASgDEhYKDmxhc3RfaW5zZXJ0X2lkGAUgASgDEhIKCmVsYXBzZWRfbXMYBiABKAEiLAoMVGFibGVWZXJzaW9uEg0KBXRhYmxlGAEgASgJEg0KBWluZGV4GAIgASgEIqgBCgxRdWVyeVJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSMwoJc3RhdGVtZW50GAIgASgLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlN0YXRlbWVudBIpCgRyZWFkGAMgASgLMhsudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlYWQSEQoJcm93X2xpbWl0GAQgASgFEhMKC3RyYW5zYWN0aW9uGAUgASgJIoQBCg1RdWVyeVJlc3BvbnNlEjAKBnJlc3VsdBgBIAEoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5SZXN1bHRTZXQSDQoFaW5kZXgYAiABKAQSMgoFcmVhZHMYAyADKAsyIy51bHRyYWNsb3VkLmZsYXJlZGIudjEuVGFibGVWZXJzaW9uImwKDkV4ZWN1dGVSZXF1ZXN0EhAKCGRhdGFiYXNlGAEgASgJEjMKCXN0YXRlbWVudBgCIAEoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5TdGF0ZW1lbnQSEwoLdHJhbnNhY3Rpb24YAyABKAkiUgoPRXhlY3V0ZVJlc3BvbnNlEjAKBnJlc3VsdBgBIAEoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5SZXN1bHRTZXQSDQoFaW5kZXgYAiABKAQijQEKDEJhdGNoUmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRI0CgpzdGF0ZW1lbnRzGAIgAygLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlN0YXRlbWVudBI1CghleHBlY3RlZBgDIAMoCzIjLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5UYWJsZVZlcnNpb24iUQoNQmF0Y2hSZXNwb25zZRIxCgdyZXN1bHRzGAEgAygLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlc3VsdFNldBINCgVpbmRleBgCIAEoBCI5CgxCZWdpblJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSFwoPaWRsZV90aW1lb3V0X21zGAIgASgDIjMKDUJlZ2luUmVzcG9uc2USEwoLdHJhbnNhY3Rpb24YASABKAkSDQoFaW5kZXgYAiABKAQiNgoNQ29tbWl0UmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRITCgt0cmFuc2FjdGlvbhgCIAEoCSI4Cg9Sb2xsYmFja1JlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSEwoLdHJhbnNhY3Rpb24YAiABKAkiEgoQUm9sbGJhY2tSZXNwb25zZSKfAQoRTG9nZ2VkVHJhbnNhY3Rpb24SNAoKc3RhdGVtZW50cxgBIAMoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5TdGF0ZW1lbnQSNQoIZXhwZWN0ZWQYAiADKAsyIy51bHRyYWNsb3VkLmZsYXJlZGIudjEuVGFibGVWZXJzaW9uEg8KB3RpbWVfbXMYAyABKAMSDAoEc2VlZBgEIAEoDCI2CgVJbmRleBIMCgRuYW1lGAEgASgJEg8KB2NvbHVtbnMYAiADKAkSDgoGdW5pcXVlGAMgASgIIksKBkNvbHVtbhIMCgRuYW1lGAEgASgJEgwKBHR5cGUYAiABKAkSEAoIbm90X251bGwYAyABKAgSEwoLcHJpbWFyeV9rZXkYBCABKAgingEKBVRhYmxlEgwKBG5hbWUYASABKAkSLgoHY29sdW1ucxgCIAMoCzIdLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Db2x1bW4SDwoHaW5kZXhlcxgDIAMoCRIRCglyb3dfY291bnQYBCABKAMSMwoNaW5kZXhfZGV0YWlscxgFIAMoCzIcLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5JbmRleCJQChFMaXN0VGFibGVzUmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRIpCgRyZWFkGAIgASgLMhsudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlYWQiUQoSTGlzdFRhYmxlc1Jlc3BvbnNlEiwKBnRhYmxlcxgBIAMoCzIcLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5UYWJsZRINCgVpbmRleBgCIAEoBCptCgVMZXZlbBIVChFMRVZFTF9VTlNQRUNJRklFRBAAEhYKEkxFVkVMX0xJTkVBUklaQUJMRRABEg8KC0xFVkVMX1NUQUxFEAISEgoOTEVWRUxfQVRfSU5ERVgQAxIQCgxMRVZFTF9TVFJPTkcQBDKOBAoPRGF0YWJhc2VTZXJ2aWNlEl8KDkNyZWF0ZURhdGFiYXNlEiwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkNyZWF0ZURhdGFiYXNlUmVxdWVzdBofLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EYXRhYmFzZRJeCgtHZXREYXRhYmFzZRIpLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5HZXREYXRhYmFzZVJlcXVlc3QaHy51bHRyYWNsb3VkLmZsYXJlZGIudjEuRGF0YWJhc2UiA5ACARJvCg1MaXN0RGF0YWJhc2VzEisudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkxpc3REYXRhYmFzZXNSZXF1ZXN0GiwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkxpc3REYXRhYmFzZXNSZXNwb25zZSIDkAIBEm0KDkRlbGV0ZURhdGFiYXNlEiwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkRlbGV0ZURhdGFiYXNlUmVxdWVzdBotLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EZWxldGVEYXRhYmFzZVJlc3BvbnNlEloKBlN0YXR1cxIkLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5TdGF0dXNSZXF1ZXN0GiUudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlN0YXR1c1Jlc3BvbnNlIgOQAgEyxAYKCUt2U2VydmljZRJRCgNHZXQSIS51bHRyYWNsb3VkLmZsYXJlZGIudjEuR2V0UmVxdWVzdBoiLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5HZXRSZXNwb25zZSIDkAIBEkwKA1B1dBIhLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5QdXRSZXF1ZXN0GiIudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlB1dFJlc3BvbnNlElUKBkRlbGV0ZRIkLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EZWxldGVSZXF1ZXN0GiUudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkRlbGV0ZVJlc3BvbnNlEm0KDkNvbXBhcmVBbmRTd2FwEiwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkNvbXBhcmVBbmRTd2FwUmVxdWVzdBotLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Db21wYXJlQW5kU3dhcFJlc3BvbnNlEmEKCkJhdGNoV3JpdGUSKC51bHRyYWNsb3VkLmZsYXJlZGIudjEuQmF0Y2hXcml0ZVJlcXVlc3QaKS51bHRyYWNsb3VkLmZsYXJlZGIudjEuQmF0Y2hXcml0ZVJlc3BvbnNlElQKBFNjYW4SIi51bHRyYWNsb3VkLmZsYXJlZGIudjEuU2NhblJlcXVlc3QaIy51bHRyYWNsb3VkLmZsYXJlZGIudjEuU2NhblJlc3BvbnNlIgOQAgESUQoIU2V0UXVvdGESJi51bHRyYWNsb3VkLmZsYXJlZGIudjEuU2V0UXVvdGFSZXF1ZXN0Gh0udWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJ1Y2tldBJpCgtMaXN0QnVja2V0cxIpLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5MaXN0QnVja2V0c1JlcXVlc3QaKi51bHRyYWNsb3VkLmZsYXJlZGIudjEuTGlzdEJ1Y2tldHNSZXNwb25zZSIDkAIBElkKBVdhdGNoEiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLldhdGNoUmVxdWVzdBokLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5XYXRjaFJlc3BvbnNlIgOQAgEwATKCBQoKU3FsU2VydmljZRJXCgVRdWVyeRIjLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5RdWVyeVJlcXVlc3QaJC51bHRyYWNsb3VkLmZsYXJlZGIudjEuUXVlcnlSZXNwb25zZSIDkAIBElgKB0V4ZWN1dGUSJS51bHRyYWNsb3VkLmZsYXJlZGIudjEuRXhlY3V0ZVJlcXVlc3QaJi51bHRyYWNsb3VkLmZsYXJlZGIudjEuRXhlY3V0ZVJlc3BvbnNlElIKBUJhdGNoEiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhdGNoUmVxdWVzdBokLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5CYXRjaFJlc3BvbnNlElIKBUJlZ2luEiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJlZ2luUmVxdWVzdBokLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5CZWdpblJlc3BvbnNlElQKBkNvbW1pdBIkLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Db21taXRSZXF1ZXN0GiQudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhdGNoUmVzcG9uc2USWwoIUm9sbGJhY2sSJi51bHRyYWNsb3VkLmZsYXJlZGIudjEuUm9sbGJhY2tSZXF1ZXN0GicudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJvbGxiYWNrUmVzcG9uc2USZgoKTGlzdFRhYmxlcxIoLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5MaXN0VGFibGVzUmVxdWVzdBopLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5MaXN0VGFibGVzUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Read
@@ -845,6 +845,125 @@ export const ChangeSchema: GenMessage<Change> = /*@__PURE__*/
   messageDesc(file_ultracloud_flaredb_v1_flaredb, 28);
 
 /**
+ * @generated from message ultracloud.flaredb.v1.SetQuotaRequest
+ */
+export type SetQuotaRequest = Message<"ultracloud.flaredb.v1.SetQuotaRequest"> & {
+  /**
+   * @generated from field: string database = 1;
+   */
+  database: string;
+
+  /**
+   * @generated from field: string bucket = 2;
+   */
+  bucket: string;
+
+  /**
+   * What the bucket may hold; 0: no bound. Both 0 takes the quota away.
+   *
+   * @generated from field: int64 keys_max = 3;
+   */
+  keysMax: bigint;
+
+  /**
+   * Bytes of keys and values.
+   *
+   * @generated from field: int64 bytes_max = 4;
+   */
+  bytesMax: bigint;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.SetQuotaRequest.
+ * Use `create(SetQuotaRequestSchema)` to create a new message.
+ */
+export const SetQuotaRequestSchema: GenMessage<SetQuotaRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 29);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.Bucket
+ */
+export type Bucket = Message<"ultracloud.flaredb.v1.Bucket"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: int64 keys = 2;
+   */
+  keys: bigint;
+
+  /**
+   * @generated from field: int64 bytes = 3;
+   */
+  bytes: bigint;
+
+  /**
+   * 0: no bound.
+   *
+   * @generated from field: int64 keys_max = 4;
+   */
+  keysMax: bigint;
+
+  /**
+   * @generated from field: int64 bytes_max = 5;
+   */
+  bytesMax: bigint;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.Bucket.
+ * Use `create(BucketSchema)` to create a new message.
+ */
+export const BucketSchema: GenMessage<Bucket> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 30);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.ListBucketsRequest
+ */
+export type ListBucketsRequest = Message<"ultracloud.flaredb.v1.ListBucketsRequest"> & {
+  /**
+   * @generated from field: string database = 1;
+   */
+  database: string;
+
+  /**
+   * @generated from field: ultracloud.flaredb.v1.Read read = 2;
+   */
+  read?: Read | undefined;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.ListBucketsRequest.
+ * Use `create(ListBucketsRequestSchema)` to create a new message.
+ */
+export const ListBucketsRequestSchema: GenMessage<ListBucketsRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 31);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.ListBucketsResponse
+ */
+export type ListBucketsResponse = Message<"ultracloud.flaredb.v1.ListBucketsResponse"> & {
+  /**
+   * @generated from field: repeated ultracloud.flaredb.v1.Bucket buckets = 1;
+   */
+  buckets: Bucket[];
+
+  /**
+   * @generated from field: uint64 index = 2;
+   */
+  index: bigint;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.ListBucketsResponse.
+ * Use `create(ListBucketsResponseSchema)` to create a new message.
+ */
+export const ListBucketsResponseSchema: GenMessage<ListBucketsResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 32);
+
+/**
  * @generated from message ultracloud.flaredb.v1.Null
  */
 export type Null = Message<"ultracloud.flaredb.v1.Null"> & {
@@ -855,7 +974,7 @@ export type Null = Message<"ultracloud.flaredb.v1.Null"> & {
  * Use `create(NullSchema)` to create a new message.
  */
 export const NullSchema: GenMessage<Null> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 29);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 33);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Value
@@ -902,7 +1021,7 @@ export type Value = Message<"ultracloud.flaredb.v1.Value"> & {
  * Use `create(ValueSchema)` to create a new message.
  */
 export const ValueSchema: GenMessage<Value> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 30);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 34);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Statement
@@ -929,7 +1048,7 @@ export type Statement = Message<"ultracloud.flaredb.v1.Statement"> & {
  * Use `create(StatementSchema)` to create a new message.
  */
 export const StatementSchema: GenMessage<Statement> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 31);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 35);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Row
@@ -946,7 +1065,7 @@ export type Row = Message<"ultracloud.flaredb.v1.Row"> & {
  * Use `create(RowSchema)` to create a new message.
  */
 export const RowSchema: GenMessage<Row> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 32);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 36);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ResultSet
@@ -990,7 +1109,33 @@ export type ResultSet = Message<"ultracloud.flaredb.v1.ResultSet"> & {
  * Use `create(ResultSetSchema)` to create a new message.
  */
 export const ResultSetSchema: GenMessage<ResultSet> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 33);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 37);
+
+/**
+ * When a table was last changed: its version.
+ *
+ * @generated from message ultracloud.flaredb.v1.TableVersion
+ */
+export type TableVersion = Message<"ultracloud.flaredb.v1.TableVersion"> & {
+  /**
+   * @generated from field: string table = 1;
+   */
+  table: string;
+
+  /**
+   * Log index of the entry that changed it; 0: none did.
+   *
+   * @generated from field: uint64 index = 2;
+   */
+  index: bigint;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.TableVersion.
+ * Use `create(TableVersionSchema)` to create a new message.
+ */
+export const TableVersionSchema: GenMessage<TableVersion> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 38);
 
 /**
  * @generated from message ultracloud.flaredb.v1.QueryRequest
@@ -1012,11 +1157,18 @@ export type QueryRequest = Message<"ultracloud.flaredb.v1.QueryRequest"> & {
   read?: Read | undefined;
 
   /**
-   * 0 means 10 000; more rows are ResourceExhausted.
+   * 0 means 10 000, at most 100 000; more rows are ResourceExhausted.
    *
    * @generated from field: int32 row_limit = 4;
    */
   rowLimit: number;
+
+  /**
+   * Of Begin: the query then sees what the transaction has done so far, and `read` is not used.
+   *
+   * @generated from field: string transaction = 5;
+   */
+  transaction: string;
 };
 
 /**
@@ -1024,7 +1176,7 @@ export type QueryRequest = Message<"ultracloud.flaredb.v1.QueryRequest"> & {
  * Use `create(QueryRequestSchema)` to create a new message.
  */
 export const QueryRequestSchema: GenMessage<QueryRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 34);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 39);
 
 /**
  * @generated from message ultracloud.flaredb.v1.QueryResponse
@@ -1039,6 +1191,13 @@ export type QueryResponse = Message<"ultracloud.flaredb.v1.QueryResponse"> & {
    * @generated from field: uint64 index = 2;
    */
   index: bigint;
+
+  /**
+   * Versions of the tables it read, to be expected by a batch.
+   *
+   * @generated from field: repeated ultracloud.flaredb.v1.TableVersion reads = 3;
+   */
+  reads: TableVersion[];
 };
 
 /**
@@ -1046,7 +1205,7 @@ export type QueryResponse = Message<"ultracloud.flaredb.v1.QueryResponse"> & {
  * Use `create(QueryResponseSchema)` to create a new message.
  */
 export const QueryResponseSchema: GenMessage<QueryResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 35);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 40);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ExecuteRequest
@@ -1061,6 +1220,13 @@ export type ExecuteRequest = Message<"ultracloud.flaredb.v1.ExecuteRequest"> & {
    * @generated from field: ultracloud.flaredb.v1.Statement statement = 2;
    */
   statement?: Statement | undefined;
+
+  /**
+   * Of Begin: the effect is kept for Commit.
+   *
+   * @generated from field: string transaction = 3;
+   */
+  transaction: string;
 };
 
 /**
@@ -1068,7 +1234,7 @@ export type ExecuteRequest = Message<"ultracloud.flaredb.v1.ExecuteRequest"> & {
  * Use `create(ExecuteRequestSchema)` to create a new message.
  */
 export const ExecuteRequestSchema: GenMessage<ExecuteRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 36);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 41);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ExecuteResponse
@@ -1090,7 +1256,7 @@ export type ExecuteResponse = Message<"ultracloud.flaredb.v1.ExecuteResponse"> &
  * Use `create(ExecuteResponseSchema)` to create a new message.
  */
 export const ExecuteResponseSchema: GenMessage<ExecuteResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 37);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 42);
 
 /**
  * All or nothing.
@@ -1107,6 +1273,13 @@ export type BatchRequest = Message<"ultracloud.flaredb.v1.BatchRequest"> & {
    * @generated from field: repeated ultracloud.flaredb.v1.Statement statements = 2;
    */
   statements: Statement[];
+
+  /**
+   * Aborted when any of these tables, or the schema, has changed since.
+   *
+   * @generated from field: repeated ultracloud.flaredb.v1.TableVersion expected = 3;
+   */
+  expected: TableVersion[];
 };
 
 /**
@@ -1114,7 +1287,7 @@ export type BatchRequest = Message<"ultracloud.flaredb.v1.BatchRequest"> & {
  * Use `create(BatchRequestSchema)` to create a new message.
  */
 export const BatchRequestSchema: GenMessage<BatchRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 38);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 43);
 
 /**
  * @generated from message ultracloud.flaredb.v1.BatchResponse
@@ -1136,7 +1309,173 @@ export type BatchResponse = Message<"ultracloud.flaredb.v1.BatchResponse"> & {
  * Use `create(BatchResponseSchema)` to create a new message.
  */
 export const BatchResponseSchema: GenMessage<BatchResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 39);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 44);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.BeginRequest
+ */
+export type BeginRequest = Message<"ultracloud.flaredb.v1.BeginRequest"> & {
+  /**
+   * @generated from field: string database = 1;
+   */
+  database: string;
+
+  /**
+   * The transaction is forgotten after this long without a call; 0 means 30 000, at most 300 000.
+   *
+   * @generated from field: int64 idle_timeout_ms = 2;
+   */
+  idleTimeoutMs: bigint;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.BeginRequest.
+ * Use `create(BeginRequestSchema)` to create a new message.
+ */
+export const BeginRequestSchema: GenMessage<BeginRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 45);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.BeginResponse
+ */
+export type BeginResponse = Message<"ultracloud.flaredb.v1.BeginResponse"> & {
+  /**
+   * @generated from field: string transaction = 1;
+   */
+  transaction: string;
+
+  /**
+   * @generated from field: uint64 index = 2;
+   */
+  index: bigint;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.BeginResponse.
+ * Use `create(BeginResponseSchema)` to create a new message.
+ */
+export const BeginResponseSchema: GenMessage<BeginResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 46);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.CommitRequest
+ */
+export type CommitRequest = Message<"ultracloud.flaredb.v1.CommitRequest"> & {
+  /**
+   * @generated from field: string database = 1;
+   */
+  database: string;
+
+  /**
+   * @generated from field: string transaction = 2;
+   */
+  transaction: string;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.CommitRequest.
+ * Use `create(CommitRequestSchema)` to create a new message.
+ */
+export const CommitRequestSchema: GenMessage<CommitRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 47);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.RollbackRequest
+ */
+export type RollbackRequest = Message<"ultracloud.flaredb.v1.RollbackRequest"> & {
+  /**
+   * @generated from field: string database = 1;
+   */
+  database: string;
+
+  /**
+   * @generated from field: string transaction = 2;
+   */
+  transaction: string;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.RollbackRequest.
+ * Use `create(RollbackRequestSchema)` to create a new message.
+ */
+export const RollbackRequestSchema: GenMessage<RollbackRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 48);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.RollbackResponse
+ */
+export type RollbackResponse = Message<"ultracloud.flaredb.v1.RollbackResponse"> & {
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.RollbackResponse.
+ * Use `create(RollbackResponseSchema)` to create a new message.
+ */
+export const RollbackResponseSchema: GenMessage<RollbackResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 49);
+
+/**
+ * In the log only: the statements of an interactive transaction with the time and chance they were rehearsed with.
+ *
+ * @generated from message ultracloud.flaredb.v1.LoggedTransaction
+ */
+export type LoggedTransaction = Message<"ultracloud.flaredb.v1.LoggedTransaction"> & {
+  /**
+   * @generated from field: repeated ultracloud.flaredb.v1.Statement statements = 1;
+   */
+  statements: Statement[];
+
+  /**
+   * @generated from field: repeated ultracloud.flaredb.v1.TableVersion expected = 2;
+   */
+  expected: TableVersion[];
+
+  /**
+   * @generated from field: int64 time_ms = 3;
+   */
+  timeMs: bigint;
+
+  /**
+   * @generated from field: bytes seed = 4;
+   */
+  seed: Uint8Array;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.LoggedTransaction.
+ * Use `create(LoggedTransactionSchema)` to create a new message.
+ */
+export const LoggedTransactionSchema: GenMessage<LoggedTransaction> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 50);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.Index
+ */
+export type Index = Message<"ultracloud.flaredb.v1.Index"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * In order; empty for an expression.
+   *
+   * @generated from field: repeated string columns = 2;
+   */
+  columns: string[];
+
+  /**
+   * @generated from field: bool unique = 3;
+   */
+  unique: boolean;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.Index.
+ * Use `create(IndexSchema)` to create a new message.
+ */
+export const IndexSchema: GenMessage<Index> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 51);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Column
@@ -1168,7 +1507,7 @@ export type Column = Message<"ultracloud.flaredb.v1.Column"> & {
  * Use `create(ColumnSchema)` to create a new message.
  */
 export const ColumnSchema: GenMessage<Column> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 40);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 52);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Table
@@ -1185,6 +1524,8 @@ export type Table = Message<"ultracloud.flaredb.v1.Table"> & {
   columns: Column[];
 
   /**
+   * Names of the indexes that statements made.
+   *
    * @generated from field: repeated string indexes = 3;
    */
   indexes: string[];
@@ -1193,6 +1534,13 @@ export type Table = Message<"ultracloud.flaredb.v1.Table"> & {
    * @generated from field: int64 row_count = 4;
    */
   rowCount: bigint;
+
+  /**
+   * All of them, those of constraints included.
+   *
+   * @generated from field: repeated ultracloud.flaredb.v1.Index index_details = 5;
+   */
+  indexDetails: Index[];
 };
 
 /**
@@ -1200,7 +1548,7 @@ export type Table = Message<"ultracloud.flaredb.v1.Table"> & {
  * Use `create(TableSchema)` to create a new message.
  */
 export const TableSchema: GenMessage<Table> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 41);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 53);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ListTablesRequest
@@ -1222,7 +1570,7 @@ export type ListTablesRequest = Message<"ultracloud.flaredb.v1.ListTablesRequest
  * Use `create(ListTablesRequestSchema)` to create a new message.
  */
 export const ListTablesRequestSchema: GenMessage<ListTablesRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 42);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 54);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ListTablesResponse
@@ -1244,7 +1592,7 @@ export type ListTablesResponse = Message<"ultracloud.flaredb.v1.ListTablesRespon
  * Use `create(ListTablesResponseSchema)` to create a new message.
  */
 export const ListTablesResponseSchema: GenMessage<ListTablesResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 43);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 55);
 
 /**
  * @generated from enum ultracloud.flaredb.v1.Level
@@ -1275,6 +1623,13 @@ export enum Level {
    * @generated from enum value: LEVEL_AT_INDEX = 3;
    */
   AT_INDEX = 3,
+
+  /**
+   * Through the log, on the leader: an entry of its own is applied first.
+   *
+   * @generated from enum value: LEVEL_STRONG = 4;
+   */
+  STRONG = 4,
 }
 
 /**
@@ -1383,6 +1738,26 @@ export const KvService: GenService<{
     output: typeof ScanResponseSchema;
   },
   /**
+   * Bounds a bucket from here on; what is there already stays.
+   *
+   * @generated from rpc ultracloud.flaredb.v1.KvService.SetQuota
+   */
+  setQuota: {
+    methodKind: "unary";
+    input: typeof SetQuotaRequestSchema;
+    output: typeof BucketSchema;
+  },
+  /**
+   * Every bucket that holds a key or has a quota.
+   *
+   * @generated from rpc ultracloud.flaredb.v1.KvService.ListBuckets
+   */
+  listBuckets: {
+    methodKind: "unary";
+    input: typeof ListBucketsRequestSchema;
+    output: typeof ListBucketsResponseSchema;
+  },
+  /**
    * @generated from rpc ultracloud.flaredb.v1.KvService.Watch
    */
   watch: {
@@ -1422,6 +1797,33 @@ export const SqlService: GenService<{
     methodKind: "unary";
     input: typeof BatchRequestSchema;
     output: typeof BatchResponseSchema;
+  },
+  /**
+   * An interactive transaction on the leader: statements are rehearsed one by one and take effect together in Commit,
+   * which is Aborted when a table that they read or wrote has changed meanwhile.
+   *
+   * @generated from rpc ultracloud.flaredb.v1.SqlService.Begin
+   */
+  begin: {
+    methodKind: "unary";
+    input: typeof BeginRequestSchema;
+    output: typeof BeginResponseSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.flaredb.v1.SqlService.Commit
+   */
+  commit: {
+    methodKind: "unary";
+    input: typeof CommitRequestSchema;
+    output: typeof BatchResponseSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.flaredb.v1.SqlService.Rollback
+   */
+  rollback: {
+    methodKind: "unary";
+    input: typeof RollbackRequestSchema;
+    output: typeof RollbackResponseSchema;
   },
   /**
    * @generated from rpc ultracloud.flaredb.v1.SqlService.ListTables
