@@ -113,6 +113,12 @@ export function createAuthenticator(
     if (revokedBefore !== undefined && issuedAtMs < revokedBefore) {
       throw refused("token_revoked", "Cannot accept the token: it was revoked");
     }
+    // Whoever acts for another stops with all of their own tokens.
+    const actor = (payload.act as { sub?: unknown } | undefined)?.sub;
+    const actorRevokedBefore = typeof actor === "string" ? snapshot.revokedBefore[actor] : undefined;
+    if (actorRevokedBefore !== undefined && issuedAtMs < actorRevokedBefore) {
+      throw refused("token_revoked", "Cannot accept the token: who acts with it was revoked");
+    }
     if (revokedId(snapshot, payload)) throw refused("token_revoked", "Cannot accept the token: it was revoked");
     return { principal: { kind, id } as Principal, expiresAtMs: payload.exp! * 1000 };
   };

@@ -33,6 +33,21 @@ export interface Binding {
   readonly scope: string;
   readonly deny: boolean;
 }
+/** A program people log in to through iam's pages. */
+export interface OAuthClient {
+  readonly redirectUris: readonly string[];
+  /** SHA-256 of the secret; empty for a public client. */
+  readonly secretHash: string;
+}
+export interface Federation {
+  readonly serviceAccountId: string;
+  readonly issuer: string;
+  readonly audience: string;
+  /** Exact, or any ending after a trailing "*". */
+  readonly subject: string;
+  /** JSON of the issuer's key set. */
+  readonly jwks: string;
+}
 
 export const orgKind = defineKind<Org>({ name: "org", prefix: "org", title: "organisation" });
 export const projectKind = defineKind<Project>({ name: "project", prefix: "prj" });
@@ -44,6 +59,9 @@ export const keyKind = defineKind<ApiKey>({ name: "api_key", prefix: "key", titl
 export const roleKind = defineKind<Role>({ name: "role", prefix: "role" });
 /** In the project or organisation of its scope; its name is a digest of what it says. */
 export const bindingKind = defineKind<Binding>({ name: "binding", prefix: "bind" });
+export const clientKind = defineKind<OAuthClient>({ name: "oauth_client", prefix: "ocl", title: "OAuth client" });
+/** In the project of its service account. */
+export const federationKind = defineKind<Federation>({ name: "federation", prefix: "fed" });
 
 /** Rows beside the records. */
 export const rowKeys = {
@@ -53,12 +71,23 @@ export const rowKeys = {
   signingKeys: "signkey|",
   /** Tokens of the principal issued before are refused. */
   revoked: (principal: string) => `revoked|${principal}`,
+  /** Single tokens, logins and keys of the principal that are refused. */
+  revokedIds: (principal: string, id = "") => `revid|${principal}|${id}`,
   /** Bindings of a principal. */
   bound: (principal: string, bindingId = "") => `bound|${principal}|${bindingId}`,
   /** Bindings that use an organisation's own role. */
   roleUse: (roleId: string, bindingId = "") => `roleuse|${roleId}|${bindingId}`,
   refresh: (family: string) => `refresh|${family}`,
-  failedLogins: (org: string, user: string) => `login|${org}|${user}`,
+  /** Failed logins; those from a known device are counted apart. */
+  failedLogins: (org: string, user: string, device = "") => `login|${org}|${user}${device === "" ? "" : `|${device}`}`,
+  /** Devices a user has logged in from with a password. */
+  devices: (userId: string, device = "") => `device|${userId}|${device}`,
+  /** An authorization code, by hash. */
+  authorizationCode: (hash: string) => `authcode|${hash}`,
+  /** A login under way on a device without a browser, by the hash of its device code. */
+  deviceCode: (hash: string) => `devcode|${hash}`,
+  /** What a person types, to the hash of the device code. */
+  userCode: (code: string) => `usercode|${code}`,
 } as const;
 
 /** "user:usr_..." and "service_account:sa_...": what tokens and bindings name. */

@@ -1,4 +1,5 @@
-import { type Fault, fault, namePattern, type Redacted } from "@ultracloud/base";
+import { type Fault, fault, namePattern, type Redacted, ulid } from "@ultracloud/base";
+import type { StoredRecord } from "@ultracloud/platform";
 import type { Core } from "./core.ts";
 import { afterFailure, type FailedLogins, forgetMs, lockFailures, lockMs, waitMsOf } from "./domain/lockout.ts";
 import {
@@ -9,34 +10,93 @@ import {
   keyKind,
   principalOf,
   rowKeys,
+  type User,
   userKind,
 } from "./kinds.ts";
 import { verifyPassword } from "./passwords.ts";
-import { equalSecrets, hashSecret } from "./seal.ts";
+import { equalSecrets, hashSecret, newSecret } from "./seal.ts";
 import type { IssuedTokens } from "./tokens.ts";
 
 /** Name of the first user, who runs the cluster. */
 export const bootstrapUser = "admin";
 
+/** Devices of a user that are remembered; the one used least recently makes room. */
+export const devicesPerUserMax = 20;
+const deviceTtlMs = 90 * 24 * 3600 * 1000;
+const devicePattern = /^ucd_([0-9A-HJKMNP-TV-Z]{26})_([A-Za-z0-9_-]{43})$/;
+
+interface Device {
+  readonly secretHash: string;
+  readonly usedMs: number;
+}
+
+export interface PasswordLogin {
+  readonly org: string;
+  readonly user: string;
+  readonly password: string;
+  /** From an earlier login; failures of a known device are counted apart, so that strangers cannot lock it out. */
+  readonly deviceToken?: string;
+}
+
+/** A person who proved who they are. */
+export interface Person {
+  readonly user: StoredRecord<User>;
+  /** Kept by the device; the one presented when that is known. */
+  readonly deviceToken: string;
+}
+
 /** The ways to a first token. */
 export interface Logins {
-  password(o: { readonly org: string; readonly user: string; readonly password: string }): Promise<IssuedTokens>;
+  /** Checks the password, with brakes against guessing; makes no token yet. */
+  person(o: PasswordLogin): Promise<Person>;
+  password(o: PasswordLogin): Promise<IssuedTokens>;
+  /** The service account of a key; `unauthenticated` when the key is not good. */
+  keyHolder(o: { readonly keyId: string; readonly secret: string }): Promise<{ principal: string; keyId: string }>;
   apiKey(o: { readonly keyId: string; readonly secret: string }): Promise<IssuedTokens>;
   bootstrap(adminToken: string): Promise<IssuedTokens>;
 }
 
 export function logins(core: Core, o: { readonly adminToken: Redacted<string> }): Logins {
-  const { platform, tokens, log, clock } = core;
+  const { platform, tokens, log, clock, rng } = core;
   const note = (how: string, outcome: string, who: string) =>
     log.info("audit", { event: "login", how, outcome, principal: who, timeMs: clock.nowMs() });
 
-  return {
-    async password({ org, user: name, password }) {
+  /** The id of the device when it is one of the user's. */
+  const knownDevice = async (userId: string | undefined, token: string): Promise<string> => {
+    const [, id, secret] = devicePattern.exec(token) ?? [];
+    if (userId === undefined || id === undefined || secret === undefined) return "";
+    const device = await platform.transact((tx) => tx.row<Device>(rowKeys.devices(userId, id)));
+    return device && equalSecrets(device.secretHash, hashSecret(secret)) ? id : "";
+  };
+
+  /** Remembers the device of a login that went well; answers its token. */
+  const remember = async (userId: string, id: string, token: string): Promise<string> => {
+    const secret = newSecret(rng);
+    const fresh = id === "" ? ulid(clock, rng) : id;
+    await platform.transact(async (tx) => {
+      const prefix = rowKeys.devices(userId);
+      const held = id === "" ? await tx.rows<Device>(prefix) : [];
+      const oldest = held.sort((a, b) => a.value.usedMs - b.value.usedMs).slice(
+        0,
+        Math.max(0, held.length + 1 - devicesPerUserMax),
+      );
+      for (const { key } of oldest) tx.deleteRow(key);
+      const secretHash = hashSecret(id === "" ? secret : devicePattern.exec(token)![2]!);
+      tx.putRow(rowKeys.devices(userId, fresh), { secretHash, usedMs: tx.nowMs }, deviceTtlMs);
+    });
+    return id === "" ? `ucd_${fresh}_${secret}` : token;
+  };
+
+  const self: Logins = {
+    async person({ org, user: name, password, deviceToken = "" }) {
       const who = `${org}/${name}`.slice(0, 140);
       const failed = () => refused("login_failed", "Cannot log in: wrong organisation, user or password");
       // A name that nobody can have needs no row, and must not make one.
       if ((org !== "" && !namePattern.test(org)) || !namePattern.test(name)) throw failed();
-      const row = rowKeys.failedLogins(org, name);
+      const device = deviceToken === ""
+        ? ""
+        : await knownDevice((await platform.find(userKind, org, name))?.id, deviceToken);
+      const row = rowKeys.failedLogins(org, name, device);
       // The failure is counted before the password is looked at: guesses sent at once count each.
       const { waitMs, locked } = await platform.transact(async (tx) => {
         const before = await tx.row<FailedLogins>(row);
@@ -60,12 +120,16 @@ export function logins(core: Core, o: { readonly adminToken: Redacted<string> })
         throw failed();
       }
       await platform.transact((tx) => tx.deleteRow(row));
-      const issued = await tokens.login(user.id);
-      note("password", "ok", issued.principal);
-      return issued;
+      note("password", "ok", principalOf.user(user.id));
+      return { user, deviceToken: await remember(user.id, device, deviceToken) };
     },
 
-    async apiKey({ keyId, secret }) {
+    async password(login) {
+      const { user, deviceToken } = await self.person(login);
+      return { ...await tokens.login(user.id), deviceToken };
+    },
+
+    async keyHolder({ keyId, secret }) {
       const key = await platform.findById<ApiKey>(keyKind, keyId.slice(0, 64));
       const account = key && await platform.findById(accountKind, key.value.serviceAccountId);
       const right = equalSecrets(hashSecret(secret.slice(0, 256)), key?.value.secretHash ?? "");
@@ -73,7 +137,12 @@ export function logins(core: Core, o: { readonly adminToken: Redacted<string> })
         note("api_key", "failed", keyId.slice(0, 64));
         throw refused("api_key_refused", "Cannot log in: the API key is unknown, wrong or expired");
       }
-      const issued = await tokens.access(principalOf.serviceAccount(account.id), key.id);
+      return { principal: principalOf.serviceAccount(account.id), keyId: key.id };
+    },
+
+    async apiKey(credentials) {
+      const { principal, keyId } = await self.keyHolder(credentials);
+      const issued = await tokens.access(principal, keyId);
       note("api_key", "ok", issued.principal);
       return issued;
     },
@@ -90,6 +159,7 @@ export function logins(core: Core, o: { readonly adminToken: Redacted<string> })
       return issued;
     },
   };
+  return self;
 }
 
 /** The first user and its binding at the root; made when missing, so that whoever has the admin token gets back in. */

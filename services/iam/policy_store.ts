@@ -120,11 +120,12 @@ export class PolicyStore implements PolicyView {
   }
 
   async #snapshot(version: number): Promise<PolicySnapshot> {
-    const [keys, roles, bindings, revocations] = await Promise.all([
+    const [keys, roles, bindings, revokedBefore, revokedIds] = await Promise.all([
       this.#keyring.load(),
       this.#all(roleKind),
       this.#all(bindingKind),
-      this.#revocations(),
+      this.#rows<{ beforeMs: number }>(rowKeys.revoked("")),
+      this.#rows<{ untilMs: number }>(rowKeys.revokedIds("").slice(0, -1)),
     ]);
     return {
       version,
@@ -139,7 +140,10 @@ export class PolicyStore implements PolicyView {
         scope,
         deny,
       })),
-      revokedBefore: revocations,
+      revokedBefore: Object.fromEntries(revokedBefore.map(({ key, value }) => [key, value.beforeMs])),
+      revokedIds: Object.fromEntries(
+        revokedIds.map(({ key, value }) => [key.slice(key.lastIndexOf("|") + 1), value.untilMs]),
+      ),
     };
   }
 
@@ -153,12 +157,14 @@ export class PolicyStore implements PolicyView {
     }
   }
 
-  async #revocations(): Promise<Record<string, number>> {
-    const prefix = rowKeys.revoked("");
-    const found: Record<string, number> = {};
+  /** All small values below the prefix, keys without it. */
+  async #rows<T>(prefix: string): Promise<{ key: string; value: T }[]> {
+    const found: { key: string; value: T }[] = [];
     for (let start = "";;) {
       const items = await this.#platform.kv.scan(buckets.rows, { prefix, start, limit: pageRows });
-      for (const { key, value } of items) found[key.slice(prefix.length)] = JSON.parse(utf8.decode(value)).beforeMs;
+      for (const { key, value } of items) {
+        found.push({ key: key.slice(prefix.length), value: JSON.parse(utf8.decode(value)) });
+      }
       if (items.length < pageRows) return found;
       start = keyAfter(items.at(-1)!.key);
     }

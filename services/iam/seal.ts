@@ -1,6 +1,7 @@
 import { Buffer } from "node:buffer";
 import { createCipheriv, createDecipheriv, createHash, createHmac, timingSafeEqual } from "node:crypto";
 import { fault, Redacted, type Rng, utf8 } from "@ultracloud/base";
+import type { Idempotency } from "@ultracloud/platform";
 
 const keyBytes = 32;
 const ivBytes = 12;
@@ -77,4 +78,14 @@ export function equalSecrets(a: string, b: string): boolean {
 /** 256 random bits, base64url. */
 export function newSecret(rng: Rng): string {
   return Buffer.from(rng.fill(new Uint8Array(32))).toString("base64url");
+}
+
+/** Keeps answers that carry a secret sealed: it is shown once and never stored in the clear. */
+export function sealedAnswer<T>(idempotency: Idempotency<T>, sealer: Sealer): Idempotency<T> {
+  const purpose = `answer ${idempotency.key}`;
+  return {
+    ...idempotency,
+    encode: (answer) => utf8.encode(sealer.seal(idempotency.encode(answer), purpose)),
+    decode: (bytes) => idempotency.decode(sealer.open(utf8.decode(bytes), purpose)),
+  };
 }

@@ -9,7 +9,10 @@ import type { Secrets } from "./bootstrap.ts";
 import type { Core } from "./core.ts";
 import { Keyring } from "./keyring.ts";
 import { logins } from "./logins.ts";
-import { oidcRoutes } from "./oidc.ts";
+import { oauthClients } from "./oauth/clients.ts";
+import { oauthRoutes } from "./oauth/routes.ts";
+import { federationService } from "./federations.ts";
+import { oauthClientService } from "./oauth_clients.ts";
 import { orgService } from "./orgs.ts";
 import { PolicyStore } from "./policy_store.ts";
 import { projectService } from "./projects.ts";
@@ -20,6 +23,9 @@ import { tokenService } from "./token_service.ts";
 import { TokenMaker, type TokenOptions } from "./tokens.ts";
 import { userService } from "./users.ts";
 import { views } from "./wire.ts";
+
+/** New signing keys are in the published set this long before they are used. */
+export const keysMaxAgeMs = 300_000;
 
 export interface IamOptions extends TokenOptions {
   readonly secrets: Secrets;
@@ -55,10 +61,12 @@ export function createIam(options: IamOptions, deps: IamDeps): Iam {
   const keyring = new Keyring({ platform, sealer });
   const policy = new PolicyStore(options, { ...deps, keyring });
   const tokens = new TokenMaker(options, { ...deps, keyring });
-  const authorizer = createAuthorizer({ trust, policy });
+  const authorizer = createAuthorizer({ trust, policy, clock });
   const access = new Access({ policy, trust, authorizer });
   const core: Core = { ...deps, policy, access, tokens, sealer };
   const by = logins(core, secrets);
+  const authenticator = createAuthenticator({ audience: deps.signer.id }, { trust, policy, clock });
+  const clients = oauthClients({ platform, logins: by });
   return {
     services: [
       orgService(core),
@@ -66,14 +74,16 @@ export function createIam(options: IamOptions, deps: IamDeps): Iam {
       userService(core),
       serviceAccountService(core),
       roleService(core),
+      oauthClientService(core),
+      federationService(core),
       tokenService(core, by),
       authorizeService(core),
       policyService(core),
       platform.eventService(views),
     ],
-    authenticator: createAuthenticator({ audience: deps.signer.id }, { trust, policy, clock }),
+    authenticator,
     authorizer,
-    http: oidcRoutes(options, { policy, logins: by, tokens }),
+    http: oauthRoutes({ core, issuer: options.issuer, logins: by, clients, authenticator }, { keysMaxAgeMs }),
     policy,
     async run(signal) {
       const prepare = async () => void await keyring.seed(secrets.signingKey);

@@ -1,5 +1,5 @@
 import { checkName, checkProject, fault, invalidField } from "@ultracloud/base";
-import { type Idempotency, idempotencyOf, notFound, projectScope, resourceScope, type Tx } from "@ultracloud/platform";
+import { idempotencyOf, notFound, projectScope, resourceScope, type Tx } from "@ultracloud/platform";
 import {
   type CreateApiKeyRequest,
   CreateApiKeyRequestSchema,
@@ -14,8 +14,8 @@ import {
 } from "@ultracloud/proto/iam/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { changePolicy, type Core, dropBindingsOf } from "./core.ts";
-import { accountKind, keyKind, principalOf, projectKind } from "./kinds.ts";
-import { hashSecret, newSecret, type Sealer } from "./seal.ts";
+import { accountKind, federationKind, keyKind, principalOf, projectKind } from "./kinds.ts";
+import { hashSecret, newSecret, sealedAnswer } from "./seal.ts";
 import { toAccount, toKey, views } from "./wire.ts";
 
 const dayMs = 24 * 3600 * 1000;
@@ -58,6 +58,9 @@ export function serviceAccountService(core: Core): BoundService {
         const principal = principalOf.serviceAccount(account.id);
         await tx.guard(account.id);
         for (const key of await keysOf(tx, request.project, account.id)) tx.remove(keyKind, key);
+        for (const federation of await tx.list(federationKind, request.project)) {
+          if (federation.value.serviceAccountId === account.id) tx.remove(federationKind, federation);
+        }
         tokens.revoke(tx, principal);
         await dropBindingsOf(tx, principal);
         tx.remove(accountKind, account);
@@ -96,18 +99,19 @@ export function serviceAccountService(core: Core): BoundService {
           value: { serviceAccountId, secretHash: hashSecret(secret), expiresAtMs: tx.nowMs + ttlMs },
         });
         return { key: toKey(key), secret };
-      }, { idempotency: idempotency && sealed(idempotency, sealer) });
+      }, { idempotency: idempotency && sealedAnswer(idempotency, sealer) });
     },
     async listApiKeys(request) {
       const account = await platform.get(accountKind, request.project, request.serviceAccount);
       return { keys: (await platform.transact((tx) => keysOf(tx, request.project, account.id))).map(toKey) };
     },
     deleteApiKey(request, context) {
-      // Tokens the key has fetched end with their quarter of an hour; revoking the account ends them at once.
-      return platform.transact(async (tx) => {
+      // Tokens the key has fetched go with it.
+      return changePolicy(core, async (tx) => {
         const account = await tx.get(accountKind, request.project, request.serviceAccount);
         const key = await tx.get(keyKind, request.project, request.keyId);
         if (key.value.serviceAccountId !== account.id) throw notFound(keyKind, request.project, request.keyId);
+        await tokens.revokeId(tx, principalOf.serviceAccount(account.id), key.id);
         tx.remove(keyKind, key);
         return {};
       }, { idempotency: idempotencyOf(context, DeleteApiKeyRequestSchema, request, DeleteApiKeyResponseSchema) });
@@ -135,14 +139,4 @@ function keyTtlOf(request: CreateApiKeyRequest): number {
   const ttlMs = Number(request.ttlMs);
   if (ttlMs >= 0 && ttlMs <= keyTtlMsMax) return ttlMs === 0 ? keyTtlMsDefault : ttlMs;
   throw invalidField("ttlMs", `Cannot make a key that lives ${ttlMs} ms: wanted 0 to ${keyTtlMsMax}`);
-}
-
-/** Keeps answers that carry a secret sealed: it is shown once and never stored in the clear. */
-function sealed<T>(idempotency: Idempotency<T>, sealer: Sealer): Idempotency<T> {
-  const purpose = `answer ${idempotency.key}`;
-  return {
-    ...idempotency,
-    encode: (answer) => new TextEncoder().encode(sealer.seal(idempotency.encode(answer), purpose)),
-    decode: (bytes) => idempotency.decode(sealer.open(new TextDecoder().decode(bytes), purpose)),
-  };
 }

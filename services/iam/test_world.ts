@@ -14,6 +14,8 @@ import { Health, type Logger, Registry } from "@ultracloud/observe";
 import { type KvBackend, memoryBackend, openPlatform } from "@ultracloud/platform";
 import {
   AuthorizeService,
+  FederationService,
+  OAuthClientService,
   OrgService,
   PolicyService,
   ProjectService,
@@ -22,6 +24,7 @@ import {
   TokenService,
   UserService,
 } from "@ultracloud/proto/iam/v1";
+import { freePort } from "@ultracloud/launch";
 import { createRpcClient, type RpcClient, startRpcServer } from "@ultracloud/rpc";
 import type { JWK } from "jose";
 import { createIam, type Iam } from "./mod.ts";
@@ -39,6 +42,8 @@ export interface As {
   readonly accounts: RpcClient<typeof ServiceAccountService>;
   readonly roles: RpcClient<typeof RoleService>;
   readonly tokens: RpcClient<typeof TokenService>;
+  readonly clients: RpcClient<typeof OAuthClientService>;
+  readonly federations: RpcClient<typeof FederationService>;
   readonly decide: RpcClient<typeof AuthorizeService>;
   readonly policy: RpcClient<typeof PolicyService>;
 }
@@ -88,7 +93,11 @@ export async function until(what: string, holds: () => boolean | Promise<boolean
 }
 
 /** iam on a loopback port over a store in memory, with real tokens and real policy. */
-export async function world(): Promise<World> {
+export async function world(
+  options: { /** Tokens name the first replica's own address as their issuer. */ readonly ownIssuer?: boolean } = {},
+): Promise<World> {
+  const port = options.ownIssuer ? freePort() : 0;
+  const iss = options.ownIssuer ? `http://127.0.0.1:${port}` : issuer;
   const stack = new AsyncDisposableStack();
   const dir = await Deno.makeTempDir();
   stack.defer(() => Deno.remove(dir, { recursive: true }));
@@ -108,13 +117,15 @@ export async function world(): Promise<World> {
   const signer = (name: string) => createWorkloadSigner({ clusterId, name, keyFile: `${dir}/${name}.key` }, { clock });
   const masterKeyDefault = crypto.getRandomValues(new Uint8Array(32));
 
+  let started = 0;
   const replica = async (o: { masterKey?: Uint8Array; waitReady?: boolean } = {}): Promise<Replica> => {
     const own = stack.use(new AsyncDisposableStack());
     const health = new Health();
     const rng = systemRng;
     const { privateKey } = await generateIdentity();
+    const listen = `127.0.0.1:${started++ === 0 ? port : 0}`;
     const iam = createIam({
-      issuer,
+      issuer: iss,
       accessTtlMs: 900_000,
       loginTtlMs: 86_400_000,
       secrets: {
@@ -138,7 +149,7 @@ export async function world(): Promise<World> {
       await running;
     });
     const server = own.use(
-      await startRpcServer({ name: "iam", version: "0.0.0", listen: "127.0.0.1:0" }, {
+      await startRpcServer({ name: "iam", version: "0.0.0", listen }, {
         ...iam,
         registry: new Registry(),
         health,
@@ -164,6 +175,8 @@ export async function world(): Promise<World> {
         accounts: client(ServiceAccountService),
         roles: client(RoleService),
         tokens: client(TokenService),
+        clients: client(OAuthClientService),
+        federations: client(FederationService),
         decide: client(AuthorizeService),
         policy: client(PolicyService),
       };

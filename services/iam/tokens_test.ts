@@ -199,10 +199,12 @@ Deno.test("the OAuth endpoint gives an API key a token that the published keys v
   assert.equal((await ask(posted)).status, 200);
   assert.deepEqual((await ask({ ...posted, client_secret: "x" })).body.error, "invalid_client");
   assert.equal((await ask({ grant_type: "password" })).body.error, "unsupported_grant_type");
-  assert.equal((await ask({ ...posted, junk: "x".repeat(20_000) })).status, 400);
+  assert.equal((await ask({ ...posted, junk: "x".repeat(70_000) })).status, 400);
   const { refreshToken } = await w.as("").tokens.bootstrapToken({ adminToken });
-  assert.equal((await ask({ grant_type: "refresh_token", refresh_token: refreshToken })).status, 200);
-  assert.equal((await ask({ grant_type: "refresh_token", refresh_token: refreshToken })).body.error, "invalid_grant");
+  const renew = { grant_type: "refresh_token", client_id: "uc", refresh_token: refreshToken };
+  assert.equal((await ask({ ...renew, client_id: "ocl_nobody" })).body.error, "invalid_client");
+  assert.equal((await ask(renew)).status, 200);
+  assert.equal((await ask(renew)).body.error, "invalid_grant");
 });
 
 Deno.test("no log line and no stored row holds a password, a token or a secret", async () => {

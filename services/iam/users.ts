@@ -6,13 +6,15 @@ import {
   DeleteUserRequestSchema,
   DeleteUserResponseSchema,
   SetUserDisabledRequestSchema,
+  UnlockUserRequestSchema,
+  UnlockUserResponseSchema,
   UserSchema,
   UserService,
 } from "@ultracloud/proto/iam/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { changePolicy, type Core, dropBindingsOf } from "./core.ts";
 import { orgOrRootScope } from "./domain/scope.ts";
-import { orgKind, principalOf, userKind } from "./kinds.ts";
+import { orgKind, principalOf, rowKeys, userKind } from "./kinds.ts";
 import { orgForChild } from "./orgs.ts";
 import { checkPassword, hashPassword } from "./passwords.ts";
 import { toUser, views } from "./wire.ts";
@@ -64,9 +66,20 @@ export function userService(core: Core): BoundService {
         await tx.guard(user.id);
         tokens.revoke(tx, principal);
         await dropBindingsOf(tx, principal);
+        for (const { key } of await tx.rows(rowKeys.devices(user.id))) tx.deleteRow(key);
         tx.remove(userKind, user);
         return {};
       }, { idempotency: idempotencyOf(context, DeleteUserRequestSchema, request, DeleteUserResponseSchema) });
+    },
+    unlockUser(request, context) {
+      return platform.transact(async (tx) => {
+        const org = await orgName(request.org, tx);
+        const user = await tx.get(userKind, org, request.user);
+        const row = rowKeys.failedLogins(org, user.name);
+        tx.deleteRow(row);
+        for (const { key } of await tx.rows(`${row}|`)) tx.deleteRow(key);
+        return {};
+      }, { idempotency: idempotencyOf(context, UnlockUserRequestSchema, request, UnlockUserResponseSchema) });
     },
   }, {
     createUser: { resource: "user", action: "create", scope: (r) => orgOrRootScope(r.org) },
@@ -74,5 +87,6 @@ export function userService(core: Core): BoundService {
     listUsers: { resource: "user", action: "list", scope: (r) => orgOrRootScope(r.org) },
     setUserDisabled: { resource: "user", action: "update", scope: (r) => orgOrRootScope(r.org) },
     deleteUser: { resource: "user", action: "delete", scope: (r) => orgOrRootScope(r.org) },
+    unlockUser: { resource: "user", action: "update", scope: (r) => orgOrRootScope(r.org) },
   });
 }

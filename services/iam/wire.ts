@@ -4,13 +4,15 @@ import { type StoredRecord, toMeta } from "@ultracloud/platform";
 import {
   ApiKeySchema,
   BindingSchema,
+  type FederationSchema,
+  type OAuthClientSchema,
   OrgSchema,
   ProjectSchema,
   type RoleSchema,
   ServiceAccountSchema,
   UserSchema,
 } from "@ultracloud/proto/iam/v1";
-import type { ApiKey, Binding, Org, Project, Role, ServiceAccount, User } from "./kinds.ts";
+import type { ApiKey, Binding, Federation, OAuthClient, Org, Project, Role, ServiceAccount, User } from "./kinds.ts";
 
 /** Between records and messages: no hash of a secret passes here. */
 
@@ -37,6 +39,14 @@ export function toKey(r: StoredRecord<ApiKey>): MessageInitShape<typeof ApiKeySc
     createTime: timestampFromMs(r.createMs),
     expireTime: timestampFromMs(r.value.expiresAtMs),
   };
+}
+
+export function toClient(r: StoredRecord<OAuthClient>): MessageInitShape<typeof OAuthClientSchema> {
+  return { meta: toMeta(r), redirectUris: [...r.value.redirectUris], public: r.value.secretHash === "" };
+}
+
+export function toFederation(r: StoredRecord<Federation>): MessageInitShape<typeof FederationSchema> {
+  return { meta: toMeta(r), ...r.value };
 }
 
 export function toRole(r: StoredRecord<Role>): MessageInitShape<typeof RoleSchema> {
