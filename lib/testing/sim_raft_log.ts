@@ -140,7 +140,7 @@ export class SimLogStore implements LogStore {
   }
 
   releaseSnapshot(index: number): void {
-    this.#snapshot = undefined;
+    if (this.#snapshot && this.#snapshot.meta.index <= index) this.#snapshot = undefined;
     this.#removeData((held) => held <= index);
   }
 

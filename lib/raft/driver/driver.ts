@@ -22,10 +22,10 @@ import type {
   Transport,
 } from "./types.ts";
 
-export interface DriverDeps {
-  readonly log: LogStore;
-  readonly machine: StateMachine;
-  readonly transport: Transport;
+export interface DriverDeps<Data = Uint8Array> {
+  readonly log: LogStore<Data>;
+  readonly machine: StateMachine<Data>;
+  readonly transport: Transport<Data>;
   readonly events: DriverEvents;
   readonly rng: Rng;
   /** Replaced by the simulation, to prove that it notices a broken rule. */
@@ -34,15 +34,20 @@ export interface DriverDeps {
 
 /** Keeps a peer that was away for a moment off the snapshot path. */
 const RETAINED_ENTRIES = 4096;
+/**
+ * How far the log grows, at most, for snapshots on their way: the peer goes on from there when one has arrived. A peer
+ * that takes longer gets another snapshot.
+ */
+const PINNED_ENTRIES_MAX = 1_000_000;
 
 /**
  * One replica: the core with a log, a state machine and a transport around it. It starts nothing by itself: the host
  * calls `tick` at a fixed pace, hands over what arrives, and calls `run` soon after `DriverEvents.wake`. Everything that
  * came in between shares one write of the log.
  */
-export class RaftDriver {
+export class RaftDriver<Data = Uint8Array> {
   readonly #options: RaftOptions;
-  readonly #deps: DriverDeps;
+  readonly #deps: DriverDeps<Data>;
   readonly #proposals = new PendingProposals();
   readonly #reads: PendingReads;
   readonly #changes = new PendingChanges();
@@ -51,7 +56,7 @@ export class RaftDriver {
   #core: RaftCore | undefined;
   #machineBusy = false;
   /** A received snapshot between the core's consent and the log's turn. */
-  #arrived: Snapshot | undefined;
+  #arrived: Snapshot<Data> | undefined;
   /** Writes that wait while a snapshot replaces the log under them. */
   #behindInstall: NonNullable<Ready["append"]>[] | undefined;
   /** Index of the snapshot whose data the log still holds. */
@@ -62,8 +67,10 @@ export class RaftDriver {
   #stopped = false;
   #seen = { role: "follower", term: 0, leader: 0 };
   #seenConfiguration = -1;
+  /** Snapshots on their way, and from where on their peers will need the log. */
+  readonly #sending = new Map<NodeId, { from: number }>();
 
-  constructor(options: RaftOptions, deps: DriverDeps) {
+  constructor(options: RaftOptions, deps: DriverDeps<Data>) {
     this.#options = options;
     this.#deps = deps;
     this.#reads = new PendingReads(deps.rng);
@@ -127,7 +134,7 @@ export class RaftDriver {
    * A snapshot from a peer, whole and verified. `done(true)` once the log holds it durably or turns out to hold that
    * point already; the transport's answer to the sender.
    */
-  receiveSnapshot(header: SnapshotHeader, data: Uint8Array, done: (installed: boolean) => void): void {
+  receiveSnapshot(header: SnapshotHeader, data: Data, done: (installed: boolean) => void): void {
     if (this.#stopped || !this.#core) return done(false);
     this.#input((core) => {
       const answer = header.to === core.id ? core.offerSnapshot(header.from, header.term, header.meta) : "refused";
@@ -196,7 +203,10 @@ export class RaftDriver {
       this.#heldSnapshot = 0;
     }
     const durable = Math.min(durableIndex, core.appliedIndex, core.durableIndex);
-    const cut = durable - (this.#options.retainedEntries ?? RETAINED_ENTRIES);
+    let cut = durable - (this.#options.retainedEntries ?? RETAINED_ENTRIES);
+    for (const { from } of this.#sending.values()) {
+      if (durable - from <= PINNED_ENTRIES_MAX) cut = Math.min(cut, from);
+    }
     if (cut < core.firstIndex) return 0;
     const base = core.metaAt(cut);
     log.compact(base);
@@ -301,7 +311,11 @@ export class RaftDriver {
         for (const write of waiting) this.#append(core, write);
         this.#finishInstall(true);
         this.#withMachine((release) => {
-          this.#deps.machine.restore(snapshot, (failed) => {
+          const held = this.#deps.log.loadSnapshot();
+          assert(held && held.meta.index >= meta.index, `The log does not hold the snapshot at ${meta.index}`);
+          // Another one has arrived meanwhile, and its turn comes.
+          if (held.meta.index > meta.index) return release();
+          this.#deps.machine.restore(held, (failed) => {
             release();
             this.#completed(failed, () => {
               core.advanceApply(meta.index);
@@ -323,20 +337,24 @@ export class RaftDriver {
 
   #sendSnapshot(core: RaftCore, to: NodeId): void {
     const { term } = core;
+    const pin = { from: core.firstIndex - 1 };
     const report = (index: number, sent: boolean) => {
+      if (this.#sending.get(to) === pin) this.#sending.delete(to);
       this.#input((c) => {
         if (c.term === term) c.step(message("snapshot_status", to, c.id, term, 0, index, 0, undefined, !sent));
       });
     };
+    this.#sending.set(to, pin);
     this.#withMachine((release) => {
       this.#deps.machine.snapshot((taken) => {
-        release();
-        if (taken instanceof Error) return report(0, false);
         if (this.#stopped) return;
-        const meta = core.metaAt(taken.index);
-        const header = { from: core.id, to, term, meta };
+        if (taken instanceof Error || taken.index < core.firstIndex - 1) return report(0, false);
+        pin.from = taken.index;
+        const header = { from: core.id, to, term, meta: core.metaAt(taken.index) };
         this.#deps.transport.sendSnapshot(header, taken.data, (installed) => report(taken.index, installed));
       });
+      // The machine fixes the moment; writing it down may take long, and applying goes on.
+      release();
     });
   }
 

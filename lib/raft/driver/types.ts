@@ -21,10 +21,13 @@ export interface LogBatch {
   readonly entries: readonly Entry[];
 }
 
-/** A snapshot that was taken or received: the point it stands for and the state machine's whole state there. */
-export interface Snapshot {
+/**
+ * A snapshot that was taken or received: the point it stands for and the state machine's whole state there. How the host
+ * holds the state, `Data`, is its own affair (bytes here, a file there): the driver only passes it on.
+ */
+export interface Snapshot<Data = Uint8Array> {
   readonly meta: SnapshotMeta;
-  readonly data: Uint8Array;
+  readonly data: Data;
 }
 
 /**
@@ -32,7 +35,7 @@ export interface Snapshot {
  * everything asked before it is durable too. The inherited reads answer about completed writes; they may already show
  * later ones. An error from any write means that the disk can no longer be trusted: the driver stops for good.
  */
-export interface LogStore extends LogView {
+export interface LogStore<Data = Uint8Array> extends LogView {
   /**
    * What survived, read once at start. A new log has term 0, vote 0, commit 0 and base index 0 with no voters; the
    * base of a cut log is what the last `compact` or `installSnapshot` stored.
@@ -45,17 +48,23 @@ export interface LogStore extends LogView {
    * then. The data of an earlier snapshot stays readable as long as the log's base is that snapshot's point: a crash in
    * between needs it.
    */
-  installSnapshot(snapshot: Snapshot, done: Done): void;
-  /** The installed snapshot whose data is still held; read at start when the state machine is behind the log's base. */
-  loadSnapshot(): Snapshot | undefined;
+  installSnapshot(snapshot: Snapshot<Data>, done: Done): void;
+  /**
+   * The installed snapshot whose data is still held: read once it is installed, and at start when the state machine is
+   * behind the log's base.
+   */
+  loadSnapshot(): Snapshot<Data> | undefined;
   /** The state machine holds this snapshot durably: its data may go. */
   releaseSnapshot(index: number): void;
   /** Forgets entries up to and including `base.index`; need not be durable, since it only frees space. */
   compact(base: SnapshotMeta): void;
 }
 
-/** What the log decides. Calls never overlap: the next one comes after the previous is done. */
-export interface StateMachine {
+/**
+ * What the log decides. Calls never overlap: the next one comes after the previous is done. Only a snapshot may take its
+ * time while entries are applied.
+ */
+export interface StateMachine<Data = Uint8Array> {
   /** Index of the last entry whose effect survives in the machine, read once at start; 0 when new. */
   appliedIndex(): number;
   /**
@@ -63,24 +72,27 @@ export interface StateMachine {
    * only move the index. `done` may be called at once; it carries one result per entry.
    */
   apply(entries: readonly Entry[], done: (results: readonly unknown[]) => void): void;
-  /** The whole state at the machine's present index. `done` may be called at once. */
-  snapshot(done: (taken: { readonly index: number; readonly data: Uint8Array } | Error) => void): void;
+  /**
+   * The whole state at one applied index, at or above the log's start at the call; `done` may be called at once. Until
+   * it is sent, the driver keeps the log behind that start.
+   */
+  snapshot(done: (taken: { readonly index: number; readonly data: Data } | Error) => void): void;
   /**
    * Replaces the whole state. `done` may be called at once; it promises nothing about durability: the log keeps the
    * data until `RaftDriver.compact` reports a durable index at or above it.
    */
-  restore(snapshot: Snapshot, done: Done): void;
+  restore(snapshot: Snapshot<Data>, done: Done): void;
 }
 
 /** Ways to the other replicas. Messages may be lost, doubled, delayed and reordered; they are never invented. */
-export interface Transport {
+export interface Transport<Data = Uint8Array> {
   /** Sends and forgets. Entries and messages may be kept, they are never changed. */
   send(messages: readonly Message[]): void;
   /**
    * Carries a snapshot out of band. The other side hands it to `RaftDriver.receiveSnapshot`. `done(true)` when that
    * side has answered that it is installed or not needed; must be called in any case, or the peer stays without.
    */
-  sendSnapshot(header: SnapshotHeader, data: Uint8Array, done: (installed: boolean) => void): void;
+  sendSnapshot(header: SnapshotHeader, data: Data, done: (installed: boolean) => void): void;
 }
 
 /** What travels before the data of a snapshot. */
