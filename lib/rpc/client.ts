@@ -207,7 +207,8 @@ class Caller implements Disposable {
 
   /** Chooses the endpoint of the next call after a failure. True when it is the one the callee named. */
   #moveOn(failure: Fault, failed: Endpoint = this.#endpoint()): boolean {
-    if (failure.kind !== "unavailable") return false;
+    // A host that lost its power answers nothing at all: silence counts like a refusal.
+    if (failure.kind !== "unavailable" && failure.kind !== "deadline_exceeded") return false;
     const hint = failure.detail.leaderHint;
     const hinted = hint === undefined ? -1 : this.#endpoints.findIndex((endpoint) => endpoint.answersAt(hint));
     if (hinted >= 0 && this.#endpoints[hinted] !== failed) {

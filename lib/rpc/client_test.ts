@@ -113,6 +113,16 @@ Deno.test("an endpoint that is down is passed over, for mutating calls too", asy
   });
 });
 
+Deno.test("the call after one that met silence asks another replica", async () => {
+  await using server = await scripted(() => undefined);
+  using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = silent.addr as Deno.NetAddr;
+  const endpoints = [`http://127.0.0.1:${port}`, server.fixture.url];
+  const client = createRpcClient(OperationService, { endpoints, authorization, timeoutMs: 200 });
+  assert.equal(await kindOf(client.getOperation(request)), "deadline_exceeded");
+  assert.equal(await kindOf(client.getOperation(request, { timeoutMs: 10_000 })), "ok");
+});
+
 Deno.test("the deadline covers all tries", async () => {
   await using server = await scripted(() => unavailable());
   const client = createRpcClient(OperationService, { endpoints: [server.fixture.url], authorization, retries: 1_000 });
