@@ -107,7 +107,7 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
       leaseService(member, deps),
       clusterService(member, deps),
     ],
-    http: etcdGateway(),
+    http: etcdGateway({ present: () => member.header(state.revision) }),
     peerService: node.peerService,
     [Symbol.asyncDispose]: () => whole.disposeAsync(),
   };

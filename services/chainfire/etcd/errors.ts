@@ -19,7 +19,17 @@ const grpcCodes: Readonly<Record<FaultKind, number>> = {
   unauthenticated: 16,
 };
 /** gRPC's number of a failure that has none: what etcd answers where it forgot one. */
-export const unknownCode = 2;
+const unknownCode = 2;
+/** Failures of the way to the handler, which keep their number on every path. */
+const onTheWay: ReadonlySet<FaultKind> = new Set([
+  "unauthenticated",
+  "permission_denied",
+  "resource_exhausted",
+  "unavailable",
+  "unimplemented",
+  "deadline_exceeded",
+  "cancelled",
+]);
 
 /** HTTP status by gRPC code, as grpc-gateway maps them. */
 const statuses: readonly number[] = [
@@ -65,24 +75,49 @@ const sentences: Readonly<Record<string, string>> = {
   permission_denied: "etcdserver: permission denied",
 };
 
-/** A failure in etcd's form. `code` replaces the gRPC number where etcd has none of its own. */
+/** How a path numbers its failures: by their kind, or as unknown where etcd gives them no number. */
+export type Numbering = "by_kind" | "unknown";
+
 export interface EtcdFailure {
+  readonly message: string;
+  /** gRPC's number. */
+  readonly code: number;
+  /** Of HTTP. */
   readonly status: number;
-  readonly body: string;
 }
 
-export function etcdFailure(error: Fault, code = grpcCodes[error.kind]): EtcdFailure {
-  const message = sentences[error.code] ?? error.message;
-  const text = JSON.stringify(message);
-  return { status: statuses[code]!, body: `{"error":${text},"message":${text},"code":${code}}` };
+export function etcdFailure(error: Fault, numbering: Numbering = "by_kind"): EtcdFailure {
+  const code = numbering === "unknown" && !onTheWay.has(error.kind) ? unknownCode : grpcCodes[error.kind];
+  return { message: sentences[error.code] ?? error.message, code, status: statuses[code]! };
 }
 
 /** The response for a failure. */
-export function failureResponse(error: Fault, requestId?: string, code?: number): Response {
-  const { status, body } = etcdFailure(error, code);
+export function failureResponse(error: Fault, numbering?: Numbering, requestId?: string): Response {
+  const { message, code, status } = etcdFailure(error, numbering);
   const headers: Record<string, string> = { "content-type": "application/json" };
   if (requestId !== undefined) headers["x-request-id"] = requestId;
   const { retryAfterMs } = error.detail;
   if (retryAfterMs !== undefined) headers["retry-after"] = String(Math.ceil(retryAfterMs / 1_000));
-  return new Response(body, { status, headers });
+  return new Response(JSON.stringify({ error: message, message, code }), { status, headers });
 }
+
+/** The line for a failure behind the first line of a stream. */
+export function failureLine(error: Fault, numbering?: Numbering): string {
+  const { message, code, status } = etcdFailure(error, numbering);
+  return JSON.stringify({ error: { grpc_code: code, http_code: status, message, http_status: statusTexts[status] } });
+}
+
+const statusTexts: Readonly<Record<number, string>> = {
+  400: "Bad Request",
+  401: "Unauthorized",
+  403: "Forbidden",
+  404: "Not Found",
+  408: "Request Timeout",
+  409: "Conflict",
+  412: "Precondition Failed",
+  429: "Too Many Requests",
+  500: "Internal Server Error",
+  501: "Not Implemented",
+  503: "Service Unavailable",
+  504: "Gateway Timeout",
+};

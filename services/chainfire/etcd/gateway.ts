@@ -1,15 +1,29 @@
 import type { Calls, HttpHandler } from "@ultracloud/rpc";
+import type { HeaderInit } from "./encode.ts";
 import { kvPaths } from "./kv.ts";
+import { leasePaths, leaseUnaryPaths } from "./leases.ts";
+import type { Path } from "./paths.ts";
+import { watchPath } from "./watch.ts";
 import type { UnaryPath } from "./wire.ts";
 
 const prefix = "/v3/";
+const leases = "/v3/lease/";
 
 /**
  * etcd's JSON paths on the listener of the RPCs: `POST /v3/kv/put` and so on, in the words of etcd 3.4's gateway. Every
- * path is RPCs of this member in other words, with their credentials, rows and limits.
+ * path is RPCs of this member in other words, with their credentials, rows and limits. `present` is the header of an
+ * answer that no RPC gave.
  */
-export function etcdGateway(): HttpHandler {
-  const unary = new Map<string, UnaryPath>(Object.entries({ ...kvPaths }));
+export function etcdGateway(deps: { readonly present: () => HeaderInit }): HttpHandler {
+  const { present } = deps;
+  const unary = new Map<string, UnaryPath>(Object.entries({ ...kvPaths, ...leaseUnaryPaths }));
+  const others = new Map<string, Path>(Object.entries({ ...leasePaths(present), "/v3/watch": watchPath(present) }));
+  for (const paths of [unary, others] as Map<string, unknown>[]) {
+    // Leases have two names each.
+    for (const [path, found] of [...paths]) {
+      if (path.startsWith(leases)) paths.set(path.replace(leases, "/v3/kv/lease/"), found);
+    }
+  }
   return (request, peer, calls: Calls) => {
     const { url } = request;
     const start = url.indexOf("/", url.indexOf("://") + 3);
@@ -17,9 +31,13 @@ export function etcdGateway(): HttpHandler {
     const query = url.indexOf("?", start);
     const path = query < 0 ? url.slice(start) : url.slice(start, query);
     const found = unary.get(path);
-    if (found === undefined) return plain(404, "Not Found");
+    if (found !== undefined && request.method === "POST") {
+      return calls.serve(found.method, found.wire, request, peer);
+    }
+    const other = others.get(path);
+    if (found === undefined && other === undefined) return plain(404, "Not Found");
     if (request.method !== "POST") return plain(405, "Method Not Allowed");
-    return calls.serve(found.method, found.wire, request, peer);
+    return other!(request, peer, calls);
   };
 }
 

@@ -59,6 +59,23 @@ export function firstValue(text: string): string | undefined {
   return scanner.bare ? text : undefined;
 }
 
+/** The pieces of a body until it ends or nobody wants them any more. */
+async function* pieces(body: ReadableStream<Uint8Array>, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  const reader = body.getReader();
+  const stop = () => void reader.cancel().catch(() => {});
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    while (!signal.aborted) {
+      const item = await reader.read();
+      if (item.done) return;
+      yield item.value;
+    }
+  } finally {
+    signal.removeEventListener("abort", stop);
+    stop();
+  }
+}
+
 /**
  * JSON values that follow each other in a body, each as soon as it is complete. A value of more than `charsMax` is
  * refused, and one that the body cuts short.
@@ -66,13 +83,14 @@ export function firstValue(text: string): string | undefined {
 export async function* jsonValues(
   body: ReadableStream<Uint8Array> | null,
   charsMax: number,
+  signal: AbortSignal,
 ): AsyncGenerator<string, void, undefined> {
   if (body === null) return;
   const decoder = new TextDecoder();
   let scanner = new Scanner();
   let pending = "";
   let scanned = 0;
-  for await (const chunk of body) {
+  for await (const chunk of pieces(body, signal)) {
     pending += decoder.decode(chunk, { stream: true });
     for (;;) {
       const end = scanner.end(pending, scanned);
@@ -91,6 +109,7 @@ export async function* jsonValues(
       );
     }
   }
+  if (signal.aborted) return;
   if (scanner.bare) yield pending;
   else if (scanner.open) throw fault("invalid_argument", "unreadable", "unexpected EOF");
 }

@@ -12,6 +12,7 @@ const message = (work: () => unknown) => {
   }
   throw new Error("Cannot find a failure: it was read");
 };
+const forever = new AbortController().signal;
 const read = (text: string) => readObject(utf8.encode(text));
 
 Deno.test("a body is one object; none is an empty one and what follows it is not read", () => {
@@ -85,7 +86,7 @@ Deno.test("values that follow each other are told apart wherever the body is cut
         },
       });
       const seen: unknown[] = [];
-      for await (const text of jsonValues(body, 1e6)) seen.push(JSON.parse(text));
+      for await (const text of jsonValues(body, 1e6, forever)) seen.push(JSON.parse(text));
       assert.deepEqual(seen, JSON.parse(JSON.stringify(values)));
     },
   ));
@@ -94,7 +95,7 @@ Deno.test("values that follow each other are told apart wherever the body is cut
 Deno.test("a stream of values is bounded, and one that is cut short is a failure", async () => {
   const run = async (text: string) => {
     const seen: string[] = [];
-    for await (const value of jsonValues(new Response(text).body, 100)) seen.push(value.trim());
+    for await (const value of jsonValues(new Response(text).body, 100, forever)) seen.push(value.trim());
     return seen;
   };
   assert.deepEqual(await run('{"a":1} {"b":"}"}x'), ['{"a":1}', '{"b":"}"}', "x"]);

@@ -1,6 +1,6 @@
 import type { DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import type { UnaryWire } from "@ultracloud/rpc";
-import { failureResponse } from "./errors.ts";
+import { failureResponse, type Numbering } from "./errors.ts";
 import { type Json, readObject } from "./json_read.ts";
 
 /** A path of etcd that is one RPC of ours in other words. */
@@ -9,12 +9,12 @@ export interface UnaryPath {
   readonly wire: UnaryWire;
 }
 
-/** Ties a path to its RPC; `code` is the gRPC number of all failures where etcd has none of its own. */
+/** Ties a path to its RPC. */
 export function unaryPath<M extends DescMethodUnary>(
   method: M,
   decode: (json: Json) => MessageShape<M["input"]>,
   encode: (answer: MessageInitShape<M["output"]>) => string,
-  code?: number,
+  numbering?: Numbering,
 ): UnaryPath {
   return {
     method,
@@ -22,7 +22,7 @@ export function unaryPath<M extends DescMethodUnary>(
       contentType: "application/json",
       decode: (body) => decode(readObject(body)),
       encode: (output) => encode(output as MessageInitShape<M["output"]>),
-      failure: (error, { requestId }) => failureResponse(error, requestId, code),
+      failure: (error, { requestId }) => failureResponse(error, numbering, requestId),
     },
   };
 }
