@@ -16,5 +16,6 @@ export { raftRules, type Rules } from "./core/rules.ts";
 export type { CoreStart } from "./core/state.ts";
 export type { ChangeDone } from "./driver/changes.ts";
 export { type DriverDeps, RaftDriver } from "./driver/driver.ts";
+export type { Forward } from "./driver/forwards.ts";
 export type { ProposalDone } from "./driver/proposals.ts";
 export type { ReadDone } from "./driver/reads.ts";

@@ -1,18 +1,23 @@
-import { assert, Fault, fault } from "@ultracloud/base";
+import { assert, type Disk, type Fault, fault } from "@ultracloud/base";
 import type { Logger } from "@ultracloud/observe";
 import {
   bootstrapBatch,
   type Change,
   type Configuration,
   type DriverStatus,
-  type LogStore,
   RaftDriver,
   type RaftOptions,
   type Refusal,
+  type SnapshotHeader,
   type StateMachine,
   type Transport,
 } from "@ultracloud/raft";
 import type { Rng } from "@ultracloud/base";
+import type { WalLogStore } from "./log_store.ts";
+import { nothingLogged, refusalFault } from "./refusals.ts";
+import { readWhole, type SnapshotFile } from "./snapshot_file.ts";
+import { type InboxAnswer, type IncomingSnapshot, SnapshotInbox } from "./snapshot_inbox.ts";
+import { SnapshotShelf } from "./snapshot_shelf.ts";
 import type { GroupStateMachine } from "./state_machine.ts";
 import type { Group, GroupStatus } from "./types.ts";
 
@@ -29,9 +34,12 @@ export interface GroupOptions {
 export type ClientUrl = (id: number) => string | undefined;
 
 export interface GroupDeps {
-  readonly logStore: LogStore;
+  readonly logStore: WalLogStore;
   readonly machine: GroupStateMachine;
-  readonly transport: Transport;
+  readonly disk: Disk;
+  readonly transport: Transport<SnapshotFile>;
+  /** Asks another replica to log data; answers where. A `connect_failed` or a refusal promises that nothing was done. */
+  readonly forward: (to: number, data: Uint8Array) => Promise<{ readonly index: number; readonly term: number }>;
   readonly rng: Rng;
   readonly log: Logger;
   readonly onFatal: (error: Error) => void;
@@ -40,15 +48,19 @@ export interface GroupDeps {
 /** The log is cut after this many applied entries, or after this long when anything was applied. */
 const checkpointEntries = 20_000;
 const checkpointEveryMs = 30_000;
+/** A machine that restores from bytes gets at most this many. */
+const memoryBytesMax = 2 ** 30;
 
 /** One group on this replica: driver, log and state machine tied together. */
 export class GroupReplica implements Group {
-  readonly driver: RaftDriver;
+  readonly driver: RaftDriver<SnapshotFile>;
+  readonly #inbox: SnapshotInbox;
   readonly #options: GroupOptions;
   readonly #deps: GroupDeps;
   readonly #roleWatchers = new Set<(status: GroupStatus) => void>();
   readonly #configurationWatchers = new Set<(configuration: Configuration, index: number) => void>();
   readonly #appliedWaiters = new Set<() => void>();
+  readonly #shelf: SnapshotShelf;
   #checkpointed: number;
   #sinceCheckpointMs = 0;
   #stopped = false;
@@ -57,10 +69,22 @@ export class GroupReplica implements Group {
     this.#options = options;
     this.#deps = deps;
     this.#checkpointed = deps.machine.appliedIndex();
+    const { names } = deps.logStore;
+    this.#shelf = new SnapshotShelf(names, deps);
+    this.#inbox = new SnapshotInbox(names, { disk: deps.disk, install: (header, file) => this.#receive(header, file) });
     this.driver = new RaftDriver(options.raft, {
       log: deps.logStore,
       machine: this.#machine(),
-      transport: deps.transport,
+      transport: {
+        send: (messages) => deps.transport.send(messages),
+        sendSnapshot: (header, file, done) => {
+          this.#shelf.hold(file);
+          deps.transport.sendSnapshot(header, file, (installed) => {
+            this.#shelf.release(file);
+            done(installed);
+          });
+        },
+      },
       rng: deps.rng,
       events: {
         wake: () => queueMicrotask(() => this.driver.run()),
@@ -94,9 +118,37 @@ export class GroupReplica implements Group {
       });
     }
     this.driver.start();
+    await this.#restoring;
+  }
+  #restoring: Promise<void> | undefined;
+
+  /** A peer asks how far its snapshot is, or sends the next piece of it. */
+  async takeSnapshot(snapshot: IncomingSnapshot, offset: number, chunk: Uint8Array): Promise<InboxAnswer> {
+    const { id, term } = this.driver.status();
+    const { header } = snapshot;
+    if (header.to !== id || header.term < term) {
+      throw fault(
+        "failed_precondition",
+        "snapshot_stale",
+        `Cannot take a snapshot for replica ${header.to} of term ${header.term}: this is ${id} in term ${term}`,
+      );
+    }
+    // Many gigabytes need not travel when the log has come there by itself.
+    if (
+      header.meta.index <= (this.driver.core?.durableIndex ?? 0) &&
+      header.meta.index <= this.driver.status().commitIndex
+    ) {
+      return { offset: snapshot.bytes, installed: true };
+    }
+    return await this.#inbox.take(snapshot, offset, chunk);
   }
 
-  #machine(): StateMachine {
+  /** A snapshot has arrived whole; false when it is stale or another is being installed. */
+  #receive(header: SnapshotHeader, file: SnapshotFile): Promise<boolean> {
+    return new Promise((resolve) => this.driver.receiveSnapshot(header, file, resolve));
+  }
+
+  #machine(): StateMachine<SnapshotFile> {
     const { machine, log, onFatal } = this.#deps;
     const guarded = (work: () => void) => {
       try {
@@ -118,28 +170,36 @@ export class GroupReplica implements Group {
           for (const resume of this.#appliedWaiters) resume();
         }),
       snapshot: (done) => {
-        try {
-          done({ index: machine.appliedIndex(), data: machine.snapshot() });
-        } catch (error) {
+        this.#shelf.take(this.driver.status().firstIndex - 1).then(done, (error) => {
+          log.warn("cannot take a snapshot", { group: this.#options.group, error });
           done(error instanceof Error ? error : new Error(String(error)));
-        }
+        });
       },
-      restore: (snapshot, done) => {
-        try {
-          machine.restore(snapshot.meta.index, snapshot.data);
-          const { index } = snapshot.meta;
-          log.info("restored a snapshot", { group: this.#options.group, index, bytes: snapshot.data.length });
+      restore: ({ meta, data }, done) => {
+        this.#restoring = this.#restore(meta.index, data).then(() => {
+          if (this.#stopped) return;
+          log.info("restored a snapshot", { group: this.#options.group, index: meta.index, bytes: data.bytes });
           done();
           for (const resume of this.#appliedWaiters) resume();
-        } catch (error) {
-          done(error instanceof Error ? error : new Error(String(error)));
-        }
+        }, (error) => done(error instanceof Error ? error : new Error(String(error))));
       },
     };
   }
 
+  async #restore(index: number, { path, bytes }: SnapshotFile): Promise<void> {
+    const { machine, disk } = this.#deps;
+    await this.#shelf.settled();
+    if (this.#stopped) return;
+    if (machine.restoreFrom) return await machine.restoreFrom(index, path);
+    if (bytes > memoryBytesMax) {
+      throw fault("resource_exhausted", "snapshot_too_large", `Cannot hold a snapshot of ${bytes} bytes in memory`);
+    }
+    machine.restore(index, readWhole(disk, path));
+  }
+
   tick(): void {
     this.driver.tick();
+    this.#shelf.tick();
     this.#sinceCheckpointMs += this.#options.tickMs;
     const applied = this.#deps.machine.appliedIndex();
     const due = applied - this.#checkpointed;
@@ -158,14 +218,37 @@ export class GroupReplica implements Group {
     }
   }
 
-  propose(data: Uint8Array): Promise<unknown> {
+  propose(data: Uint8Array, { forward = false }: { readonly forward?: boolean } = {}): Promise<unknown> {
     assert(data.length > 0, "A proposal must have data");
+    const { role, leader } = this.driver.status();
+    if (forward && role !== "leader" && leader !== 0) return this.#forward(leader, data);
     return new Promise((resolve, reject) => {
       this.driver.propose(
         data,
         (outcome) => "refused" in outcome ? reject(this.#refusal(outcome)) : resolve(outcome.result),
       );
     });
+  }
+
+  #forward(leader: number, data: Uint8Array): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      const waiting = this.driver.forward(
+        (outcome) => "refused" in outcome ? reject(this.#refusal(outcome)) : resolve(outcome.result),
+      );
+      if (!waiting) return reject(this.#refusal({ refused: this.#stopped ? "stopped" : "uncommitted_full", leader }));
+      this.#deps.forward(leader, data).then(({ index, term }) => waiting.logged(index, term), (error) => {
+        waiting.dropped();
+        reject(nothingLogged(error) ? error : this.#refusal({ refused: "leadership_lost", leader }));
+      });
+    });
+  }
+
+  /** Logs data for a follower; answers where. */
+  proposeFor(data: Uint8Array): { readonly index: number; readonly term: number } {
+    if (data.length === 0) throw fault("invalid_argument", "proposal_empty", "Cannot log a proposal without data");
+    const logged = this.driver.proposeFor(data);
+    if ("refused" in logged) throw this.#refusal(logged);
+    return logged;
   }
 
   changeConfiguration(change: Change): Promise<{ readonly index: number; readonly configuration: Configuration }> {
@@ -205,60 +288,8 @@ export class GroupReplica implements Group {
     });
   }
 
-  #refusal({ refused, leader, reason }: Refusal): Fault {
-    const url = this.#options.clientUrl(leader);
-    const hint = url === undefined ? {} : { leaderHint: url };
-    const { group } = this.#options;
-    switch (refused) {
-      case "not_leader":
-        return fault(
-          "unavailable",
-          "not_leader",
-          `Cannot serve group ${group} here: replica ${leader || "unknown"} leads`,
-          { retryAfterMs: 50, ...hint },
-        );
-      case "transferring":
-        return fault("unavailable", "leader_changing", `Cannot serve group ${group} yet: its leader is changing`, {
-          retryAfterMs: 50,
-          ...hint,
-        });
-      case "uncommitted_full":
-        return fault(
-          "resource_exhausted",
-          "too_many_proposals",
-          `Cannot take more writes for group ${group}: too many wait for a quorum`,
-          { retryAfterMs: 100 },
-        );
-      case "change_pending":
-        return fault(
-          "failed_precondition",
-          "change_pending",
-          `Cannot change the members of group ${group}: an earlier change has not come to its end`,
-          { retryAfterMs: 100 },
-        );
-      case "unsafe_change":
-        return fault("failed_precondition", "unsafe_change", `Cannot change the members of group ${group}: ${reason}`);
-      case "superseded":
-        return fault(
-          "unavailable",
-          "superseded",
-          "Cannot say done: another leader took over and the write has no effect",
-          { retryAfterMs: 50, ...hint },
-        );
-      case "leadership_lost":
-        return fault(
-          "unavailable",
-          "outcome_unknown",
-          "Cannot say whether the write took effect: the leader changed meanwhile",
-          hint,
-        );
-      case "no_quorum":
-        return fault("unavailable", "no_quorum", `Cannot read group ${group}: no quorum answers`, {
-          retryAfterMs: 100,
-        });
-      case "stopped":
-        return fault("unavailable", "stopping", "Cannot serve as this replica is stopping", hint);
-    }
+  #refusal(refusal: Refusal): Fault {
+    return refusalFault(this.#options.group, refusal, this.#options.clientUrl(refusal.leader));
   }
 
   #statusOf(status: DriverStatus): GroupStatus {
@@ -297,5 +328,11 @@ export class GroupReplica implements Group {
     if (this.#stopped) return;
     this.#stopped = true;
     this.driver.stop();
+  }
+
+  /** Stops, and lets go of snapshots on their way. */
+  async close(): Promise<void> {
+    this.stop();
+    await Promise.all([this.#inbox.close(), this.#shelf.close()]);
   }
 }

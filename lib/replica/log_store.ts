@@ -1,4 +1,4 @@
-import { type Disk, fault, toHex } from "@ultracloud/base";
+import { type Disk, fault } from "@ultracloud/base";
 import type {
   Configuration,
   Done,
@@ -11,50 +11,60 @@ import type {
 } from "@ultracloud/raft";
 import { decodeConfiguration, encodeConfiguration } from "@ultracloud/raft";
 import type { Wal } from "@ultracloud/wal";
-import { createHash } from "node:crypto";
+import { describeFile, type SnapshotFile, SnapshotNames } from "./snapshot_file.ts";
 
 const noVoters: Configuration = { voters: [], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
-/** Terms and index of a snapshot file's head line; the configuration and the data follow. */
-const headBytes = 64;
 
-/** The log of one group on the shared write-ahead log; the data of installed snapshots lies in a file beside it. */
-export class WalLogStore implements LogStore {
+export interface WalLogStoreOptions {
+  readonly group: number;
+  readonly snapshotDir: string;
+}
+
+export interface WalLogStoreDeps {
+  readonly wal: Wal;
+  readonly disk: Disk;
+}
+
+/**
+ * The log of one group on the shared write-ahead log. The data of an installed snapshot lies in a file beside it, named by
+ * its point and digest; that point in the log is what makes the file count.
+ */
+export class WalLogStore implements LogStore<SnapshotFile> {
+  readonly names: SnapshotNames;
   readonly #wal: Wal;
   readonly #disk: Disk;
   readonly #group: number;
   readonly #dir: string;
-  #installed: Snapshot | undefined;
+  #installed: Snapshot<SnapshotFile> | undefined;
 
-  constructor(
-    options: { readonly group: number; readonly snapshotDir: string },
-    deps: { readonly wal: Wal; readonly disk: Disk },
-  ) {
-    this.#wal = deps.wal;
-    this.#disk = deps.disk;
-    this.#group = options.group;
-    this.#dir = options.snapshotDir;
-    this.#disk.mkdir(this.#dir);
-    this.#installed = this.#readSnapshot();
-    // Others were being installed when the process died, or were about to be removed.
-    this.removeSnapshots(this.#installed?.meta.index);
+  private constructor({ group, snapshotDir }: WalLogStoreOptions, { wal, disk }: WalLogStoreDeps) {
+    this.#wal = wal;
+    this.#disk = disk;
+    this.#group = group;
+    this.#dir = snapshotDir;
+    this.names = new SnapshotNames(snapshotDir, group);
   }
 
-  #file(index: number): string {
-    return `${this.#dir}/${this.#name(index)}`;
-  }
-
-  #name(index: number): string {
-    return `group-${this.#group}-${index}.snapshot`;
-  }
-
-  /** Removes the snapshot files of the group, but for the one at `keep`. */
-  removeSnapshots(keep?: number): void {
-    const own = new RegExp(`^group-${this.#group}-(\\d+)\\.snapshot(\\.new)?$`);
-    for (const name of this.#disk.list(this.#dir)) {
-      if (own.test(name) && (keep === undefined || name !== this.#name(keep))) {
-        this.#disk.remove(`${this.#dir}/${name}`);
+  /** Reads what survived; data_loss when the snapshot that the log begins with is damaged. */
+  static async open(options: WalLogStoreOptions, deps: WalLogStoreDeps): Promise<WalLogStore> {
+    const store = new WalLogStore(options, deps);
+    deps.disk.mkdir(options.snapshotDir);
+    const { base } = store.initialState();
+    const digest = store.names.find(deps.disk, base);
+    if (digest !== undefined) {
+      const data = await describeFile(deps.disk, store.names.installed(base, digest));
+      if (data.sha256 !== digest) {
+        throw fault(
+          "data_loss",
+          "snapshot_damaged",
+          `Cannot read the snapshot of group ${options.group}: its digest does not match`,
+        );
       }
+      store.#installed = { meta: base, data };
     }
+    // Others were arriving or being sent when the process ended, or were about to be removed.
+    store.names.clear(deps.disk, store.#installed?.data.path);
+    return store;
   }
 
   initialState(): { hardState: HardState; base: SnapshotMeta } {
@@ -105,103 +115,40 @@ export class WalLogStore implements LogStore {
     this.#wal.append({ group: this.#group, entries, hardState: batch.hardState }, done);
   }
 
-  installSnapshot(snapshot: Snapshot, done: Done): void {
-    this.#writeSnapshot(snapshot).then(() => {
-      const { index, term, configuration } = snapshot.meta;
-      const to = { index, term, configuration: encodeConfiguration(configuration) };
-      this.#wal.append({ group: this.#group, base: { to, reset: true } }, (error) => {
-        if (!error) {
-          // Only now: until the point is durable, a crash would come back to the older snapshot.
-          this.#installed = snapshot;
-          this.removeSnapshots(index);
-        }
-        done(error);
-      });
-    }, (error) => done(error instanceof Error ? error : new Error(String(error))));
+  installSnapshot({ meta, data }: Snapshot<SnapshotFile>, done: Done): void {
+    const path = this.names.installed(meta, data.sha256);
+    try {
+      // It has been synced when it was whole; the name comes last.
+      this.#disk.rename(data.path, path);
+      this.#disk.syncDir(this.#dir);
+    } catch (error) {
+      return queueMicrotask(() => done(error instanceof Error ? error : new Error(String(error))));
+    }
+    const { index, term, configuration } = meta;
+    const to = { index, term, configuration: encodeConfiguration(configuration) };
+    this.#wal.append({ group: this.#group, base: { to, reset: true } }, (error) => {
+      if (!error) {
+        // Only now: until the point is durable, a crash would come back to the older snapshot.
+        const before = this.#installed?.data.path;
+        this.#installed = { meta, data: { ...data, path } };
+        if (before !== undefined) this.#disk.remove(before);
+      }
+      done(error);
+    });
   }
 
-  loadSnapshot(): Snapshot | undefined {
+  loadSnapshot(): Snapshot<SnapshotFile> | undefined {
     return this.#installed;
   }
 
   releaseSnapshot(index: number): void {
     if (this.#installed === undefined || this.#installed.meta.index > index) return;
+    this.#disk.remove(this.#installed.data.path);
     this.#installed = undefined;
-    this.removeSnapshots();
   }
 
   compact(base: SnapshotMeta): void {
     const to = { index: base.index, term: base.term, configuration: encodeConfiguration(base.configuration) };
     this.#wal.append({ group: this.#group, base: { to, reset: false } }, () => {});
   }
-
-  /** File: head (sha256 of the rest, index, term, configuration length), configuration, data. Named last. */
-  async #writeSnapshot({ meta, data }: Snapshot): Promise<void> {
-    const configuration = encodeConfiguration(meta.configuration);
-    const rest = new Uint8Array(configuration.length + data.length);
-    rest.set(configuration);
-    rest.set(data, configuration.length);
-    const head = new Uint8Array(headBytes);
-    const view = new DataView(head.buffer);
-    view.setBigUint64(32, BigInt(meta.index), true);
-    view.setBigUint64(40, BigInt(meta.term), true);
-    view.setUint32(48, configuration.length, true);
-    head.set(digest(head.subarray(32), rest));
-    const path = this.#file(meta.index);
-    const next = `${path}.new`;
-    const file = this.#disk.open(next, { create: true });
-    try {
-      file.truncate(0);
-      file.writeAt(head, 0);
-      file.writeAt(rest, headBytes);
-      await file.sync();
-    } finally {
-      file.close();
-    }
-    this.#disk.rename(next, path);
-    this.#disk.syncDir(this.#dir);
-  }
-
-  #readSnapshot(): Snapshot | undefined {
-    const { index } = this.#wal.index(this.#group).base;
-    if (!this.#disk.list(this.#dir).includes(this.#name(index))) return undefined;
-    const file = this.#disk.open(this.#file(index), { create: false });
-    let bytes: Uint8Array;
-    try {
-      bytes = new Uint8Array(file.size());
-      for (let at = 0; at < bytes.length;) {
-        const n = file.readAt(bytes.subarray(at), at);
-        if (n === 0) break;
-        at += n;
-      }
-    } finally {
-      file.close();
-    }
-    const rest = bytes.subarray(headBytes);
-    if (
-      bytes.length < headBytes || toHex(digest(bytes.subarray(32, headBytes), rest)) !== toHex(bytes.subarray(0, 32))
-    ) {
-      throw fault(
-        "data_loss",
-        "snapshot_damaged",
-        `Cannot read the snapshot of group ${this.#group}: its digest does not match`,
-      );
-    }
-    const view = new DataView(bytes.buffer);
-    const configurationBytes = view.getUint32(48, true);
-    return {
-      meta: {
-        index: Number(view.getBigUint64(32, true)),
-        term: Number(view.getBigUint64(40, true)),
-        configuration: decodeConfiguration(rest.slice(0, configurationBytes)),
-      },
-      data: rest.slice(configurationBytes),
-    };
-  }
-}
-
-function digest(...parts: readonly Uint8Array[]): Uint8Array {
-  const hash = createHash("sha256");
-  for (const part of parts) hash.update(part);
-  return new Uint8Array(hash.digest());
 }

@@ -1,17 +1,13 @@
-import { type Clock, type Disk, fault, type Rng } from "@ultracloud/base";
+import { type Clock, type Disk, fault, type Rng, toHex } from "@ultracloud/base";
 import type { Gauge, Logger, Registry } from "@ultracloud/observe";
-import {
-  type InstallSnapshotRequest,
-  RaftPeerService,
-  type SnapshotHeader as WireHeader,
-} from "@ultracloud/proto/raft/v1";
-import { decodeConfiguration, type SnapshotHeader, type Transport } from "@ultracloud/raft";
+import { RaftPeerService, type SnapshotHeader as WireHeader } from "@ultracloud/proto/raft/v1";
+import { decodeConfiguration, type Transport } from "@ultracloud/raft";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { openWal, type Wal } from "@ultracloud/wal";
-import { equalBytes } from "@ultracloud/base";
-import { createHash } from "node:crypto";
 import { type ClientUrl, GroupReplica } from "./group.ts";
 import { WalLogStore } from "./log_store.ts";
+import type { SnapshotFile } from "./snapshot_file.ts";
+import type { IncomingSnapshot } from "./snapshot_inbox.ts";
 import type { GroupStateMachine } from "./state_machine.ts";
 import type { PeerTransport } from "./transport.ts";
 import type { Group, GroupStatus, ReplicaNode } from "./types.ts";
@@ -44,11 +40,9 @@ export interface ReplicaNodeDeps {
   readonly onFatal: (error: Error) => void;
 }
 
-/** A snapshot larger than this is refused; it is held in memory while it arrives. */
-const snapshotBytesMax = 2 ** 30;
 /** Metrics of groups are renewed at this many ticks. */
 const gaugeTicks = 50;
-const noTransport: Transport = { send: () => {}, sendSnapshot: (_header, _data, done) => done(false) };
+const noTransport: Transport<SnapshotFile> = { send: () => {}, sendSnapshot: (_header, _data, done) => done(false) };
 
 /** Opens the log of this replica; groups are opened one by one. */
 export function openReplicaNode(options: ReplicaNodeOptions, deps: ReplicaNodeDeps): ReplicaNode {
@@ -61,6 +55,8 @@ class Node implements ReplicaNode {
   readonly #deps: ReplicaNodeDeps;
   readonly #wal: Wal;
   readonly #groups = new Map<number, GroupReplica>();
+  /** Groups that are open or about to be. */
+  readonly #opened = new Set<number>();
   readonly #stores = new Map<number, WalLogStore>();
   readonly #ticker: ReturnType<typeof setInterval>;
   #ticks = 0;
@@ -105,11 +101,14 @@ class Node implements ReplicaNode {
     const { group } = wanted;
     // What was found may so far be in the machine's memory only; nobody may be told of it before it is on disk.
     await this.#wal.ready();
-    if (this.#groups.has(group)) throw fault("already_exists", "group_open", `Cannot open group ${group} twice`);
+    if (this.#opened.has(group)) throw fault("already_exists", "group_open", `Cannot open group ${group} twice`);
+    this.#opened.add(group);
     const { options, deps } = { options: this.#options, deps: this.#deps };
     const { clientUrls } = options;
-    const snapshotDir = `${options.dir}/snapshots`;
-    const logStore = new WalLogStore({ group, snapshotDir }, { wal: this.#wal, disk: deps.disk });
+    const logStore = await WalLogStore.open(
+      { group, snapshotDir: `${options.dir}/snapshots` },
+      { wal: this.#wal, disk: deps.disk },
+    );
     this.#stores.set(group, logStore);
     const replica = new GroupReplica({
       group,
@@ -120,7 +119,11 @@ class Node implements ReplicaNode {
     }, {
       logStore,
       machine,
-      transport: deps.transport?.forGroup(group, deps.log) ?? noTransport,
+      disk: deps.disk,
+      transport: deps.transport?.forGroup(group, deps) ?? noTransport,
+      forward: (to, data) =>
+        deps.transport?.propose(to, group, data) ??
+          Promise.reject(fault("unavailable", "connect_failed", `Cannot reach replica ${to}: there are no peers`)),
       rng: deps.rng,
       log: deps.log,
       onFatal: (error) => this.#fatal(error),
@@ -131,10 +134,12 @@ class Node implements ReplicaNode {
   }
 
   async removeGroup(group: number): Promise<void> {
-    this.#groups.get(group)?.stop();
-    this.#stores.get(group)?.removeSnapshots();
-    this.#stores.delete(group);
+    const replica = this.#groups.get(group);
     this.#groups.delete(group);
+    await replica?.close();
+    this.#stores.get(group)?.names.clear(this.#deps.disk);
+    this.#stores.delete(group);
+    this.#opened.delete(group);
     await new Promise<void>((resolve, reject) =>
       this.#wal.append({ group, remove: true }, (error) => error ? reject(error) : resolve())
     );
@@ -164,32 +169,37 @@ class Node implements ReplicaNode {
         replica.driver.receive(messages.flatMap((m) => fromWire(m) ?? []));
         return {};
       },
-      installSnapshot: async (requests) => {
-        const { header, data } = await collect(requests);
+      installSnapshot: async ({ header, offset, chunk }) => {
+        if (!header) throw fault("invalid_argument", "snapshot_malformed", "Cannot take a snapshot without its header");
         const replica = this.#replica(header.clusterId, header.group);
-        const installed = await new Promise<boolean>((resolve) =>
-          replica.driver.receiveSnapshot(toHeader(header), data, resolve)
-        );
-        return { installed };
+        const answer = await replica.takeSnapshot(toSnapshot(header), safe(offset), chunk);
+        return { ...answer, offset: BigInt(answer.offset) };
+      },
+      propose: ({ clusterId, group, data }) => {
+        const { index, term } = this.#replica(clusterId, group).proposeFor(data);
+        return { index: BigInt(index), term: BigInt(term) };
       },
     }, {
       send: { resource: "peer", action: "send", scope: () => "" },
       installSnapshot: { resource: "peer", action: "install", scope: () => "" },
+      propose: { resource: "peer", action: "propose", scope: () => "" },
     });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#ticker);
-    for (const group of this.#groups.values()) {
+    const groups = [...this.#groups.values()];
+    this.#groups.clear();
+    for (const group of groups) {
       if (!this.#failed) group.checkpoint();
       group.stop();
     }
-    this.#groups.clear();
+    await Promise.all(groups.map((group) => group.close()));
     await this.#wal.close();
   }
 }
 
-function toHeader(header: WireHeader): SnapshotHeader {
+function toSnapshot(header: WireHeader): IncomingSnapshot {
   let configuration;
   try {
     configuration = decodeConfiguration(header.config);
@@ -197,49 +207,13 @@ function toHeader(header: WireHeader): SnapshotHeader {
     throw fault("invalid_argument", "snapshot_malformed", "Cannot read the configuration of a snapshot", { cause });
   }
   return {
-    from: safe(header.from),
-    to: safe(header.to),
-    term: safe(header.term),
-    meta: { index: safe(header.index), term: safe(header.logTerm), configuration },
+    header: {
+      from: safe(header.from),
+      to: safe(header.to),
+      term: safe(header.term),
+      meta: { index: safe(header.index), term: safe(header.logTerm), configuration },
+    },
+    bytes: safe(header.bytesTotal),
+    sha256: toHex(header.sha256),
   };
-}
-
-/** The whole snapshot, checked against its digest. */
-async function collect(
-  requests: AsyncIterable<InstallSnapshotRequest>,
-): Promise<{ header: WireHeader; data: Uint8Array }> {
-  let header: WireHeader | undefined;
-  let data = new Uint8Array(0);
-  let at = 0;
-  for await (const { part } of requests) {
-    if (part.case === "header") {
-      if (header) throw fault("invalid_argument", "snapshot_malformed", "Cannot take a snapshot with two headers");
-      header = part.value;
-      if (header.bytesTotal > BigInt(snapshotBytesMax)) {
-        throw fault(
-          "resource_exhausted",
-          "snapshot_too_large",
-          `Cannot take a snapshot of ${header.bytesTotal} bytes: wanted at most ${snapshotBytesMax}`,
-        );
-      }
-      data = new Uint8Array(Number(header.bytesTotal));
-    } else if (part.case === "chunk") {
-      if (!header || at + part.value.length > data.length) {
-        throw fault("invalid_argument", "snapshot_malformed", "Cannot take more bytes than the snapshot's header says");
-      }
-      data.set(part.value, at);
-      at += part.value.length;
-    }
-  }
-  if (!header || at !== data.length) {
-    throw fault(
-      "invalid_argument",
-      "snapshot_malformed",
-      `Cannot take a snapshot that ends after ${at} of ${data.length} bytes`,
-    );
-  }
-  if (!equalBytes(new Uint8Array(createHash("sha256").update(data).digest()), header.sha256)) {
-    throw fault("data_loss", "snapshot_damaged", "Cannot take the snapshot: its digest does not match");
-  }
-  return { header, data };
 }

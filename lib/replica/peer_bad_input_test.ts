@@ -2,12 +2,13 @@ import assert from "node:assert/strict";
 import { Fault, fault, systemClock, systemRng, utf8 } from "@ultracloud/base";
 import { Health, noopLogger, Registry } from "@ultracloud/observe";
 import { type InstallSnapshotRequestSchema, RaftPeerService } from "@ultracloud/proto/raft/v1";
+import { configurationOf, encodeConfiguration } from "@ultracloud/raft";
 import { createRpcClient, startRpcServer } from "@ultracloud/rpc";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { systemDisk } from "@ultracloud/wal";
 import { type GroupStateMachine, openReplicaNode } from "./mod.ts";
 
-type Part = MessageInitShape<typeof InstallSnapshotRequestSchema>;
+type Request = MessageInitShape<typeof InstallSnapshotRequestSchema>;
 const peer = "Bearer peer";
 
 /** A single voter with its peer service behind a token, and what must stay as it is. */
@@ -108,59 +109,67 @@ Deno.test("bad input to Send is answered with its code and changes nothing", asy
 Deno.test("bad input to InstallSnapshot is answered with its code and changes nothing", async () => {
   await served(async ({ url, state }) => {
     const before = state();
-    const header = { clusterId: "test", group: 1n, from: 2n, to: 1n, term: 9n, index: 50n, logTerm: 9n };
-    const cases: Readonly<Record<string, readonly [Part[], string | undefined, string]>> = {
-      "no credentials": [[{ part: { case: "header", value: header } }], undefined, "unauthenticated"],
-      "another component": [[{ part: { case: "header", value: header } }], "Bearer other", "permission_denied"],
-      "nothing": [[], peer, "invalid_argument"],
-      "a chunk first": [[{ part: { case: "chunk", value: new Uint8Array(3) } }], peer, "invalid_argument"],
-      "two headers": [
-        [{ part: { case: "header", value: header } }, { part: { case: "header", value: header } }],
-        peer,
-        "invalid_argument",
-      ],
-      "too short": [[{ part: { case: "header", value: { ...header, bytesTotal: 4n } } }], peer, "invalid_argument"],
-      "too large": [
-        [{ part: { case: "header", value: { ...header, bytesTotal: 2n ** 40n } } }],
-        peer,
-        "resource_exhausted",
-      ],
-      "a wrong digest": [
-        [{ part: { case: "header", value: { ...header, bytesTotal: 1n } } }, {
-          part: { case: "chunk", value: new Uint8Array(1) },
-        }],
-        peer,
-        "data_loss",
-      ],
-      "a wrong configuration": [
-        [{
-          part: {
-            case: "header",
-            value: {
-              ...header,
-              sha256: new Uint8Array(await crypto.subtle.digest("SHA-256", new Uint8Array(0))),
-              config: new Uint8Array([9, 9]),
-            },
-          },
-        }],
-        peer,
-        "invalid_argument",
-      ],
+    const header = {
+      clusterId: "test",
+      group: 1n,
+      from: 2n,
+      to: 1n,
+      term: 9n,
+      index: 50n,
+      logTerm: 9n,
+      bytesTotal: 1n,
+      config: encodeConfiguration(configurationOf([1, 2])),
+      sha256: new Uint8Array(32),
     };
-    for (const [name, [parts, token, kind]] of Object.entries(cases)) {
+    const cases: Readonly<Record<string, readonly [Request, string | undefined, string]>> = {
+      "no credentials": [{ header }, undefined, "unauthenticated"],
+      "another component": [{ header }, "Bearer other", "permission_denied"],
+      "nothing": [{}, peer, "invalid_argument"],
+      "another cluster": [{ header: { ...header, clusterId: "other" } }, peer, "failed_precondition"],
+      "an unknown group": [{ header: { ...header, group: 99n } }, peer, "unavailable"],
+      "another replica": [{ header: { ...header, to: 3n } }, peer, "failed_precondition"],
+      "an old term": [{ header: { ...header, term: 0n } }, peer, "failed_precondition"],
+      "too large": [{ header: { ...header, bytesTotal: 2n ** 41n } }, peer, "resource_exhausted"],
+      "more than it says": [{ header, chunk: new Uint8Array(2) }, peer, "invalid_argument"],
+      "a piece beyond its end": [{ header, offset: 1n, chunk: new Uint8Array(1) }, peer, "invalid_argument"],
+      "a short digest": [{ header: { ...header, sha256: new Uint8Array(3) } }, peer, "invalid_argument"],
+      "a wrong digest": [{ header, chunk: new Uint8Array(1) }, peer, "data_loss"],
+      "a wrong configuration": [{ header: { ...header, config: new Uint8Array([9, 9]) } }, peer, "invalid_argument"],
+    };
+    for (const [name, [request, token, kind]] of Object.entries(cases)) {
       using client = createRpcClient(RaftPeerService, {
         endpoints: [url],
         ...(token === undefined ? {} : { authorization: () => token }),
         retries: 0,
       });
-      const requests = (async function* () {
-        yield* parts;
-      })();
       await assert.rejects(
-        client.installSnapshot(requests),
+        client.installSnapshot(request),
         (error) => error instanceof Fault && error.kind === kind,
         name,
       );
+    }
+    assert.deepEqual(state(), before);
+  });
+});
+
+Deno.test("bad input to Propose is answered with its code and changes nothing", async () => {
+  await served(async ({ url, state }) => {
+    const before = state();
+    const proposal = { clusterId: "test", group: 1n, data: new Uint8Array(1) };
+    const cases = {
+      "no credentials": [proposal, undefined, "unauthenticated"],
+      "another component": [proposal, "Bearer other", "permission_denied"],
+      "another cluster": [{ ...proposal, clusterId: "other" }, peer, "failed_precondition"],
+      "an unknown group": [{ ...proposal, group: 99n }, peer, "unavailable"],
+      "no data": [{ ...proposal, data: new Uint8Array(0) }, peer, "invalid_argument"],
+    } as const;
+    for (const [name, [request, token, kind]] of Object.entries(cases)) {
+      using client = createRpcClient(RaftPeerService, {
+        endpoints: [url],
+        ...(token === undefined ? {} : { authorization: () => token }),
+        retries: 0,
+      });
+      await assert.rejects(client.propose(request), (error) => error instanceof Fault && error.kind === kind, name);
     }
     assert.deepEqual(state(), before);
   });

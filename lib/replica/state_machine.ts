@@ -14,10 +14,18 @@ export interface GroupStateMachine {
   skipTo(index: number): void;
   /** Makes everything applied durable and answers the index that is; the log may be cut below it. */
   checkpoint(): number;
-  /** The whole state as of `appliedIndex()`. */
+  /** The whole state as of `appliedIndex()`, where it fits into memory. */
   snapshot(): Uint8Array;
   /** Replaces the whole state; `appliedIndex()` is `index` afterwards. */
   restore(index: number, bytes: Uint8Array): void;
+  /**
+   * The same through a file, for a state that may not fit; takes the place of `snapshot` where a machine has it. Makes the
+   * file at `path` and resolves with the index it stands for, which is not below `appliedIndex()` at the call. Entries may
+   * be applied meanwhile; two calls never overlap.
+   */
+  snapshotTo?(path: string): Promise<number>;
+  /** Takes the place of `restore` where a machine has it. The file is only read, and is gone some time later. */
+  restoreFrom?(index: number, path: string): Promise<void>;
 }
 
 export interface AppliedEntry {

@@ -1,12 +1,12 @@
-import { backoffMs, type Clock, type Rng } from "@ultracloud/base";
+import { backoffMs, type Clock, type Disk, fault, type Rng } from "@ultracloud/base";
 import type { TlsFiles } from "@ultracloud/config";
 import type { Logger } from "@ultracloud/observe";
-import { type InstallSnapshotRequest, InstallSnapshotRequestSchema, RaftPeerService } from "@ultracloud/proto/raft/v1";
-import { encodeConfiguration, type Message, type SnapshotHeader, type Transport } from "@ultracloud/raft";
+import { RaftPeerService } from "@ultracloud/proto/raft/v1";
+import type { Message, SnapshotHeader, Transport } from "@ultracloud/raft";
 import { createRpcClient, type RpcClient } from "@ultracloud/rpc";
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { createHash } from "node:crypto";
-import { messageBytes, toWire } from "./wire.ts";
+import type { SnapshotFile } from "./snapshot_file.ts";
+import { sendSnapshotFile } from "./snapshot_sender.ts";
+import { messageBytes, safe, toWire } from "./wire.ts";
 
 export interface PeerTransportOptions {
   readonly clusterId: string;
@@ -28,8 +28,6 @@ const queueMessagesMax = 8_192;
 /** In one call: below the size the server accepts. */
 const callBytesMax = 4 * 2 ** 20;
 const callTimeoutMs = 5_000;
-const snapshotTimeoutMs = 300_000;
-const snapshotChunkBytes = 512 * 1024;
 const backoff = { baseMs: 20, maxMs: 500, tries: Number.MAX_SAFE_INTEGER };
 
 interface Queued {
@@ -106,43 +104,21 @@ class Link {
     return { group, messages };
   }
 
-  async sendSnapshot(group: number, header: SnapshotHeader, data: Uint8Array): Promise<boolean> {
-    const answer = await this.#client.installSnapshot(snapshotParts(this.#clusterId, group, header, data), {
-      signal: this.#stop.signal,
-      timeoutMs: snapshotTimeoutMs,
-    });
-    return answer.installed;
+  async propose(group: number, data: Uint8Array): Promise<{ index: number; term: number }> {
+    const request = { clusterId: this.#clusterId, group: BigInt(group), data: data as Uint8Array<ArrayBuffer> };
+    const { index, term } = await this.#client.propose(request, { signal: this.#stop.signal });
+    return { index: safe(index), term: safe(term) };
+  }
+
+  sendSnapshot(group: number, header: SnapshotHeader, data: SnapshotFile, disk: Disk): Promise<boolean> {
+    const what = { clusterId: this.#clusterId, group, header, data };
+    return sendSnapshotFile(what, { ...this.#deps, client: this.#client, disk }, this.#stop.signal);
   }
 
   async close(): Promise<void> {
     this.#stop.abort();
     await this.#sending;
     this.#client[Symbol.dispose]();
-  }
-}
-
-async function* snapshotParts(
-  clusterId: string,
-  group: number,
-  { from, to, term, meta }: SnapshotHeader,
-  data: Uint8Array,
-): AsyncGenerator<MessageInitShape<typeof InstallSnapshotRequestSchema>> {
-  const value = {
-    clusterId,
-    group: BigInt(group),
-    from: BigInt(from),
-    to: BigInt(to),
-    term: BigInt(term),
-    index: BigInt(meta.index),
-    logTerm: BigInt(meta.term),
-    config: encodeConfiguration(meta.configuration) as Uint8Array<ArrayBuffer>,
-    bytesTotal: BigInt(data.length),
-    sha256: new Uint8Array(createHash("sha256").update(data).digest()),
-  };
-  yield { part: { case: "header", value } };
-  for (let at = 0; at < data.length; at += snapshotChunkBytes) {
-    const chunk = data.slice(at, at + snapshotChunkBytes);
-    yield create(InstallSnapshotRequestSchema, { part: { case: "chunk", value: chunk } }) as InstallSnapshotRequest;
   }
 }
 
@@ -175,8 +151,23 @@ export class PeerTransport implements AsyncDisposable {
     this.#closing.add(closing);
   }
 
+  /** Asks a replica to log data; answers where. Once: a call that ends without an answer may have logged it. */
+  propose(to: number, group: number, data: Uint8Array): Promise<{ readonly index: number; readonly term: number }> {
+    const known = this.#links.get(to);
+    if (known === undefined) {
+      return Promise.reject(
+        fault("unavailable", "connect_failed", `Cannot reach replica ${to}: its address is not known`),
+      );
+    }
+    if (data.length > callBytesMax) {
+      const message = `Cannot forward ${data.length} bytes to the leader: wanted at most ${callBytesMax}`;
+      return Promise.reject(fault("resource_exhausted", "forward_too_large", message));
+    }
+    return known.link.propose(group, data);
+  }
+
   /** The transport of one group. */
-  forGroup(group: number, log: Logger): Transport {
+  forGroup(group: number, deps: { readonly disk: Disk; readonly log: Logger }): Transport<SnapshotFile> {
     return {
       send: (messages) => {
         for (const message of messages) this.#links.get(message.to)?.link.send(group, message);
@@ -184,8 +175,8 @@ export class PeerTransport implements AsyncDisposable {
       sendSnapshot: (header, data, done) => {
         const known = this.#links.get(header.to);
         if (known === undefined) return done(false);
-        known.link.sendSnapshot(group, header, data).then(done, (error) => {
-          log.warn("cannot send a snapshot", { to: header.to, error });
+        known.link.sendSnapshot(group, header, data, deps.disk).then(done, (error) => {
+          deps.log.warn("cannot send a snapshot", { to: header.to, error });
           done(false);
         });
       },

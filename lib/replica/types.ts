@@ -24,9 +24,10 @@ export interface Group {
   /**
    * Resolves with the state machine's result once the entry is committed and applied here. Rejects with an unavailable
    * fault, with a hint at the leader when one is known, when this replica does not lead or loses the lead. After
-   * `leadership_lost` the entry may still take effect.
+   * `outcome_unknown` the entry may still take effect. With `forward` a replica that follows asks its leader to log the
+   * data and answers with the result that the entry has here; it is asked once, and never again.
    */
-  propose(data: Uint8Array): Promise<unknown>;
+  propose(data: Uint8Array, options?: { readonly forward?: boolean }): Promise<unknown>;
   /** Resolves once local state holds everything that was committed when it was called. */
   readBarrier(): Promise<void>;
   /** Resolves once the entry at `index` is applied here; rejects with the signal's reason. */

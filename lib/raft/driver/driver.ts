@@ -9,6 +9,7 @@ import { message } from "../core/message.ts";
 import type { Rules } from "../core/rules.ts";
 import type { Entry, Message, NodeId, SnapshotMeta } from "../core/types.ts";
 import { type ChangeDone, PendingChanges } from "./changes.ts";
+import { type Forward, ForwardedProposals } from "./forwards.ts";
 import { PendingProposals, type ProposalDone } from "./proposals.ts";
 import { PendingReads, type ReadDone } from "./reads.ts";
 import type {
@@ -16,6 +17,7 @@ import type {
   DriverStatus,
   LogStore,
   RaftOptions,
+  Refusal,
   Snapshot,
   SnapshotHeader,
   StateMachine,
@@ -49,6 +51,7 @@ export class RaftDriver<Data = Uint8Array> {
   readonly #options: RaftOptions;
   readonly #deps: DriverDeps<Data>;
   readonly #proposals = new PendingProposals();
+  readonly #forwarded = new ForwardedProposals();
   readonly #reads: PendingReads;
   readonly #changes = new PendingChanges();
   /** What waits for the state machine, which does one thing at a time. */
@@ -155,6 +158,28 @@ export class RaftDriver<Data = Uint8Array> {
     this.#wake();
   }
 
+  /** Logs data for another replica, which awaits in its own log what becomes of it. */
+  proposeFor(data: Uint8Array): { readonly index: number; readonly term: number } | Refusal {
+    const core = this.#core;
+    if (this.#stopped || !core) return { refused: this.#stopped ? "stopped" : "not_leader", leader: 0 };
+    const logged = core.propose(data);
+    if (typeof logged === "string") return { refused: logged, leader: core.leader };
+    this.#wake();
+    return logged;
+  }
+
+  /**
+   * Begins a proposal that another replica is asked to log, before it is asked. `done` is called exactly once, unless
+   * the proposal is dropped; undefined when too many are on their way.
+   */
+  forward(done: ProposalDone): Forward | undefined {
+    if (this.#stopped || !this.#core || this.#forwarded.full) return undefined;
+    return this.#forwarded.begin(() => {
+      const core = this.#stopped ? undefined : this.#core;
+      return core && { term: core.term, applied: core.appliedIndex, leader: core.leader };
+    }, done);
+  }
+
   /**
    * Asks for a linearizable read point, on any replica. `done` is called exactly once; local state then holds every
    * write that was acknowledged anywhere before this call.
@@ -243,6 +268,7 @@ export class RaftDriver<Data = Uint8Array> {
     if (this.#stopped) return;
     this.#stopped = true;
     this.#proposals.refuse("stopped", 0, 0);
+    this.#forwarded.refuse("stopped", 0, 0);
     this.#reads.refuse("stopped", 0, true);
     this.#changes.refuse("stopped", 0);
     this.#finishInstall(false);
@@ -290,6 +316,7 @@ export class RaftDriver<Data = Uint8Array> {
         this.#completed(undefined, () => {
           core.advanceApply(entries.at(-1)!.index);
           this.#proposals.settle(entries, results, core.leader);
+          this.#forwarded.settle(entries, results, core.leader);
           this.#changes.settle(entries, core.leader);
           this.#reads.applied(core.appliedIndex);
         });
@@ -321,6 +348,7 @@ export class RaftDriver<Data = Uint8Array> {
               core.advanceApply(meta.index);
               // Applied inside the snapshot: with which result cannot be known.
               this.#proposals.refuse("leadership_lost", core.leader, 0, meta.index);
+              this.#forwarded.refuse("leadership_lost", core.leader, 0, meta.index);
               this.#changes.refuse("leadership_lost", core.leader, meta.index);
               this.#reads.applied(meta.index);
             });
@@ -386,6 +414,7 @@ export class RaftDriver<Data = Uint8Array> {
       this.#proposals.refuse("leadership_lost", leader, core.commitIndex);
       this.#changes.lost(core.commitIndex, isJoint(core.configuration), leader);
     }
+    this.#forwarded.refuse("leadership_lost", leader, core.commitIndex);
     this.#reads.refuse("not_leader", leader);
     this.#seen = { role, term, leader };
     this.#deps.events.roleChanged?.(this.status());

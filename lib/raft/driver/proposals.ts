@@ -18,8 +18,12 @@ export class PendingProposals {
     return this.#queue.length - this.#head;
   }
 
+  /** Mostly behind all others; where another replica logs, answers may come out of order. */
   add(index: number, term: number, done: ProposalDone): void {
-    this.#queue.push({ index, term, done });
+    let at = this.#queue.length;
+    while (at > this.#head && this.#queue[at - 1]!.index > index) at--;
+    if (at === this.#queue.length) this.#queue.push({ index, term, done });
+    else this.#queue.splice(at, 0, { index, term, done });
   }
 
   /** `entries` were applied with `results`. */
