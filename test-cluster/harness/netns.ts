@@ -1,12 +1,12 @@
 import {
   type ClusterFile,
-  endProcesses,
   findByCommandLine,
   isAlive,
   makeRunDir,
   type ProcessIdentity,
   signalProcess,
   spawnDetached,
+  waitGone,
 } from "@ultracloud/launch";
 import { namespaces, processesIn } from "./clean.ts";
 import type { ClusterHome } from "./home.ts";
@@ -132,7 +132,11 @@ export class NetnsSubstrate implements Substrate {
   async powerOff(node: string): Promise<void> {
     const name = this.#namespace(node);
     await tool(["ip", "-n", name, "link", "set", nic, "down"]);
-    await endProcesses(await this.#everything(node), 0);
+    // Not asked to end, as a power cut does not ask.
+    for (let all = await this.#everything(node); all.length > 0; all = await this.#everything(node)) {
+      for (const process of all) signalProcess(process, "SIGKILL");
+      await waitGone(all, 5_000);
+    }
   }
 
   async powerOn(node: string): Promise<void> {
