@@ -102,10 +102,12 @@ class Caller implements Disposable {
     return await this.#tries(method, headers, options.signal, async (endpoint) => {
       const leftMs = Math.floor(endMs - this.#clock.monotonicMs());
       if (leftMs < 1) throw tooLate(method);
-      const { transport } = endpoint;
-      const answer = await transport.unary(method, options.signal, leftMs, headers, request, options.contextValues);
-      options.onHeader?.(answer.header);
-      options.onTrailer?.(answer.trailer);
+      const answer = await endpoint.unary(method, request, { headers, timeoutMs: leftMs, signal: options.signal });
+      if (options.onHeader !== undefined || options.onTrailer !== undefined) {
+        const [header, trailer] = answer.headers();
+        options.onHeader?.(header);
+        options.onTrailer?.(trailer);
+      }
       return answer.message;
     }, endMs);
   }

@@ -1,6 +1,12 @@
+import { create, type DescMethodUnary, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { createAsyncIterable, type UniversalClientFn } from "@connectrpc/connect/protocol";
-import { createTransport } from "@connectrpc/connect/protocol-connect";
+import {
+  createTransport,
+  errorFromJsonBytes,
+  trailerDemux,
+  validateResponse,
+} from "@connectrpc/connect/protocol-connect";
 import { concatBytes, fault } from "@ultracloud/base";
 import type { TlsFiles } from "@ultracloud/config";
 import { gunzip, gzip } from "./body.ts";
@@ -12,11 +18,19 @@ const answerBytesMax = 64 * 1024 * 1024;
 /** How soon a renewed certificate is used for new connections. */
 const reloadEveryMs = 10_000;
 
+export interface UnaryAnswer {
+  readonly message: unknown;
+  /** Headers and trailers of the answer, split when somebody asks. */
+  headers(): [header: Headers, trailer: Headers];
+}
+
 /** One place that answers calls, with its connections. */
 export class Endpoint implements Disposable {
   /** As configured. */
   readonly address: string;
+  /** For streams; single calls have `unary`. */
   readonly transport: Transport;
+  readonly #baseUrl: string;
   readonly #tls: TlsFiles | undefined;
   readonly #unixPath: string | undefined;
   #http: Deno.HttpClient | undefined;
@@ -34,8 +48,9 @@ export class Endpoint implements Disposable {
         `Cannot call ${address}: wanted http://host:port, https://host:port or unix:/path`,
       );
     }
+    this.#baseUrl = this.#unixPath === undefined ? address.replace(/\/$/, "") : "http://localhost";
     this.transport = createTransport({
-      baseUrl: this.#unixPath === undefined ? address.replace(/\/$/, "") : "http://localhost",
+      baseUrl: this.#baseUrl,
       httpClient: (request) => this.#send(request),
       useBinaryFormat: true,
       interceptors: [],
@@ -85,6 +100,54 @@ export class Endpoint implements Disposable {
       caCerts: [Deno.readTextFileSync(tls.caFile)],
       http2: false,
     });
+  }
+
+  /**
+   * One unary call: one encode, one fetch, one decode. The transport of connect-es passes each through a chain of
+   * streams and costs a multiple; answers and errors are the same (see client_test.ts).
+   */
+  async unary<M extends DescMethodUnary>(
+    method: M,
+    request: MessageInitShape<M["input"]>,
+    options: { readonly headers: Headers; readonly timeoutMs: number; readonly signal: AbortSignal | undefined },
+  ): Promise<UnaryAnswer> {
+    const body = toBinary(method.input, create(method.input, request)) as Uint8Array<ArrayBuffer>;
+    const headers = new Headers(options.headers);
+    headers.set("content-type", "application/proto");
+    headers.set("connect-protocol-version", "1");
+    headers.set("connect-timeout-ms", String(options.timeoutMs));
+    const over = new AbortController();
+    const leave = () => over.abort(options.signal?.reason);
+    const timer = setTimeout(
+      () => over.abort(new ConnectError("the operation timed out", Code.DeadlineExceeded)),
+      options.timeoutMs,
+    );
+    if (options.signal?.aborted) leave();
+    else options.signal?.addEventListener("abort", leave, { once: true });
+    try {
+      const init: RequestInit & { client?: Deno.HttpClient } = {
+        method: "POST",
+        headers,
+        body,
+        redirect: "manual",
+        signal: over.signal,
+      };
+      const client = this.#client();
+      if (client !== undefined) init.client = client;
+      const response = await fetch(`${this.#baseUrl}/${method.parent.typeName}/${method.name}`, init);
+      // Read in any case: an answer left unread keeps its connection for ever.
+      const bytes = await readBounded(response);
+      const { isUnaryError, unaryError } = validateResponse("unary", true, response.status, response.headers);
+      if (isUnaryError) throw errorFromJsonBytes(bytes, response.headers, unaryError);
+      return { message: decode(method, bytes), headers: () => trailerDemux(response.headers) };
+    } catch (cause) {
+      if (over.signal.aborted) throw over.signal.reason;
+      if (cause instanceof ConnectError) throw cause;
+      throw this.#unreachable(cause);
+    } finally {
+      clearTimeout(timer);
+      options.signal?.removeEventListener("abort", leave);
+    }
   }
 
   async #send(request: Parameters<UniversalClientFn>[0]): ReturnType<UniversalClientFn> {
@@ -137,6 +200,15 @@ export class Endpoint implements Disposable {
   }
 }
 
+function decode(method: DescMethodUnary, bytes: Uint8Array): unknown {
+  try {
+    return fromBinary(method.output, bytes);
+  } catch (cause) {
+    const text = `cannot read the answer as ${method.output.typeName}`;
+    throw new ConnectError(text, Code.Internal, undefined, undefined, cause);
+  }
+}
+
 /** What an error and its causes say; fetch hides the reason one level down. */
 function wordsOf(error: unknown): string {
   return error instanceof Error ? `${error.message} ${wordsOf(error.cause)}` : "";
@@ -149,6 +221,11 @@ async function collect(parts: AsyncIterable<Uint8Array>): Promise<Uint8Array<Arr
 }
 
 async function readBounded(response: Response): Promise<Uint8Array<ArrayBuffer>> {
+  // What is declared to be small is read in one piece; the length that HTTP declares bounds what it delivers.
+  const declared = response.headers.get("content-length");
+  if (declared !== null && Number(declared) <= answerBytesMax && !response.headers.has("content-encoding")) {
+    return await response.bytes();
+  }
   const parts: Uint8Array[] = [];
   let total = 0;
   for await (const part of response.body ?? []) {
