@@ -3,7 +3,9 @@ import type { Grant } from "./trust.ts";
 const grant = (permission: string, scope = ""): Grant => ({ permission, scope });
 /** A service's own database, and the coordination keys it needs. */
 const ownDatabase = (service: string) => grant("flaredb.*.*", `sys_${service}`);
-const coordination = [grant("chainfire.kv.*"), grant("chainfire.watch.*"), grant("chainfire.lease.*")];
+const coordination = ["kv", "watch", "lease", "lock", "election", "session"].map((resource) =>
+  grant(`chainfire.${resource}.*`)
+);
 
 /**
  * What each principal of the cluster is granted, and nothing else: the one table that quickstart, tests and deployer

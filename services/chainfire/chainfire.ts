@@ -10,9 +10,16 @@ import { etcdGateway } from "./etcd/gateway.ts";
 import { startHousekeeping } from "./housekeeping.ts";
 import { kvService } from "./kv_service.ts";
 import { leaseService } from "./lease_service.ts";
-import { Member, type MemberInfo } from "./member.ts";
+import { Contests } from "./contest/contests.ts";
+import { KeyWaits } from "./contest/key_waits.ts";
+import type { MemberInfo } from "./domain/types.ts";
+import { electionService } from "./election_service.ts";
+import { lockService } from "./lock_service.ts";
+import { Member } from "./member.ts";
+import { sessionService } from "./session_service.ts";
 import { ChainfireState } from "./state/machine.ts";
 import { WatchHub } from "./watch/hub.ts";
+import { LeaseHub } from "./watch/lease_hub.ts";
 import { watchService } from "./watch_service.ts";
 
 export type ChainfireOptions =
@@ -74,7 +81,9 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
   db.exec(`PRAGMA wal_autocheckpoint=${autoCheckpointPages}`);
   const state = new ChainfireState(db);
   const hub = new WatchHub({ source: state, clock: deps.clock });
-  state.listen(hub);
+  const leaseHub = new LeaseHub({ present: () => state.leases() });
+  const waits = new KeyWaits();
+  for (const listener of [hub, leaseHub, waits]) state.listen(listener);
   const node = opened.use(
     openReplicaNode({
       clusterId,
@@ -96,15 +105,21 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
     members,
     stateBytesMax: options.stateBytesMax,
     electionTimeoutMs: tickMs * electionTicks,
-  }, { state, group: raft, leaseClock });
+  }, { ...deps, state, group: raft, leaseClock });
+  const contests = new Contests(member, { ...deps, waits });
   opened.use(startHousekeeping(options, { ...deps, member, hub }));
-  opened.defer(() => hub.close("the member is stopping"));
+  opened.defer(() => {
+    for (const each of [hub, leaseHub]) each.close("the member is stopping");
+  });
   const whole = opened.move();
   return {
     services: [
       kvService(member),
       watchService(member, { ...deps, hub }),
-      leaseService(member, deps),
+      leaseService(member, { ...deps, leaseHub }),
+      lockService(member, contests),
+      electionService(member, contests, waits),
+      sessionService(member),
       clusterService(member, deps),
     ],
     http: etcdGateway({ present: () => member.header(state.revision) }),

@@ -41,6 +41,8 @@ export const rejections = {
     fault("resource_exhausted", "too_many_leases", `Cannot grant another lease: wanted at most ${max}`),
   noSpace: (bytes: number, max: number): Fault =>
     fault("resource_exhausted", "no_space", `Cannot write as the state has ${bytes} bytes: wanted less than ${max}`),
+  noSpaceAlarm: (): Fault =>
+    fault("resource_exhausted", "no_space", "Cannot write while the alarm NOSPACE is raised: free space and disarm it"),
   idempotencyMismatch: (key: string): Fault =>
     fault(
       "already_exists",
@@ -112,6 +114,10 @@ export const rejections = {
     fault("failed_precondition", "member_id_used", `Cannot add member ${id}: the id was used before`),
   tooManyMembers: (max: number): Fault =>
     fault("resource_exhausted", "too_many_members", `Cannot add another member: wanted at most ${max}`),
+  tooManyWaiters: (max: number): Fault =>
+    fault("resource_exhausted", "too_many_waiters", `Cannot wait here: wanted at most ${max} waiting calls`, {
+      retryAfterMs: 1_000,
+    }),
   watchIdTaken: (id: bigint, field: string): Fault =>
     fault("already_exists", "watch_id_taken", `Cannot use watch id ${id} twice in a stream`, { field }),
   watchNotFound: (id: bigint): Fault => fault("not_found", "watch_not_found", `Cannot find watch ${id} in the stream`),

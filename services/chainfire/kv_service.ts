@@ -39,12 +39,14 @@ export function kvService(member: Member): BoundService {
       const op = toPut(request);
       checkOp(op);
       member.checkSpace();
+      member.checkRate(op);
       const result = await member.proposeFor(context, PutRequestSchema, request, op);
       return fromPut(result as PutResult, header);
     },
     async deleteRange(request, context) {
       const op = toDelete(request);
       checkOp(op);
+      member.checkRate(op);
       const result = await member.proposeFor(context, DeleteRangeRequestSchema, request, op);
       return fromDelete(result as DeleteResult, header);
     },
@@ -56,6 +58,7 @@ export function kvService(member: Member): BoundService {
         return fromTxn(state.read(op) as TxnResult, header);
       }
       if (puts(op)) member.checkSpace();
+      member.checkRate(op);
       const result = await member.proposeFor(context, TxnRequestSchema, request, op);
       return fromTxn(result as TxnResult, header);
     },

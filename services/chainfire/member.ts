@@ -1,25 +1,22 @@
-import { Fault, fault } from "@ultracloud/base";
+import { type Clock, Fault, fault, invalidField } from "@ultracloud/base";
 import type { Group } from "@ultracloud/replica";
 import { type CallContext, callerIdempotency } from "@ultracloud/rpc";
-import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
+import { type DescMessage, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import type { SessionCall as SessionCallMessage } from "@ultracloud/proto/chainfire/v1";
+import { crc32 } from "node:zlib";
 import type { LeaseClock } from "./domain/lease_clock.ts";
-import type { CallKey, Command, CommandResult } from "./domain/types.ts";
+import { WriteRates } from "./domain/write_rates.ts";
+import type { CallKey, Command, CommandResult, MemberInfo, Op, SessionCall } from "./domain/types.ts";
 import { rejections } from "./errors.ts";
 import { encodeEntry } from "./state/entry_codec.ts";
 import type { ChainfireState } from "./state/machine.ts";
-import type { HeaderInit } from "./wire.ts";
-
-export interface MemberInfo {
-  readonly id: number;
-  readonly name: string;
-  readonly peerUrl: string;
-  readonly clientUrl: string;
-}
+import { type HeaderInit, toNumber } from "./wire.ts";
 
 export interface MemberOptions {
   readonly clusterId: string;
   readonly memberId: number;
   readonly version: string;
+  /** As configured; the state's own table counts as soon as it has them. */
   readonly members: readonly MemberInfo[];
   readonly stateBytesMax: number;
   readonly electionTimeoutMs: number;
@@ -33,54 +30,88 @@ export class Member {
   readonly leaseClock: LeaseClock;
   /** Size of the state as last looked at. */
   stateBytes = { total: 0, used: 0 };
+  readonly #rates: WriteRates;
+  readonly #memberId: bigint;
+  #term: bigint;
+  #learner: boolean;
 
   constructor(
     options: MemberOptions,
-    deps: { readonly state: ChainfireState; readonly group: Group; readonly leaseClock: LeaseClock },
+    deps: {
+      readonly state: ChainfireState;
+      readonly group: Group;
+      readonly leaseClock: LeaseClock;
+      readonly clock: Pick<Clock, "monotonicMs">;
+    },
   ) {
     this.options = options;
     this.state = deps.state;
     this.group = deps.group;
     this.leaseClock = deps.leaseClock;
+    this.#rates = new WriteRates(deps);
+    this.#memberId = BigInt(options.memberId);
+    // Kept here, as every answer asks for them and a status is made anew each time.
+    const { term, learners } = this.group.status();
+    this.#term = BigInt(term);
+    this.#learner = learners.includes(options.memberId);
+    this.group.onRoleChange((status) => this.#term = BigInt(status.term));
+    this.group.onConfigurationChange(({ learners }) => this.#learner = learners.includes(options.memberId));
+  }
+
+  /** True while this member has the log without a vote. */
+  get isLearner(): boolean {
+    return this.#learner;
+  }
+
+  /** Where a member is reached; undefined when it is not known. */
+  info(id: number): MemberInfo | undefined {
+    return this.state.members.get(id) ?? this.options.members.find((member) => member.id === id);
   }
 
   readonly header = (revision: number): HeaderInit => ({
     clusterId: this.options.clusterId,
-    memberId: BigInt(this.options.memberId),
+    memberId: this.#memberId,
     revision: BigInt(revision),
-    raftTerm: BigInt(this.group.status().term),
+    raftTerm: this.#term,
   });
 
   /** Resolves once the command is committed and applied here; throws its rejection. */
-  async propose(command: Command, call?: CallKey): Promise<CommandResult> {
+  async propose(command: Command, call?: CallKey, session?: SessionCall): Promise<CommandResult> {
     const clockMs = this.leaseClock.nowMs();
-    const result = await this.group.propose(encodeEntry({ clockMs, call, command }));
+    const result = await this.group.propose(encodeEntry({ clockMs, call, session, command }));
     if (result instanceof Fault) throw result;
     return result as CommandResult;
   }
 
-  /** Proposes on behalf of a call, which is not done twice when it carries an idempotency key. */
+  /** Proposes on behalf of a call, which is not done twice when it carries an idempotency key or belongs to a session. */
   async proposeFor<D extends DescMessage>(
     context: CallContext,
     schema: D,
-    request: MessageShape<D>,
+    request: MessageShape<D> & { readonly session?: SessionCallMessage | undefined },
     command: Command,
   ): Promise<CommandResult> {
+    if (request.session) return await this.propose(command, undefined, sessionCall(context, schema, request));
     if (context.idempotencyKey === undefined) return await this.propose(command);
     return await this.propose(command, await callerIdempotency(context, schema, request));
   }
 
-  /** Throws when the state is too large to grow. */
+  /** Throws when the state is too large to grow, or a member has no room. */
   checkSpace(): void {
     const { used } = this.stateBytes;
     if (used >= this.options.stateBytesMax) throw rejections.noSpace(used, this.options.stateBytesMax);
+    if (this.state.alarms.length > 0 && this.state.hasAlarm("no_space")) throw rejections.noSpaceAlarm();
+  }
+
+  /** Throws when a namespace of the keys is written more often than its quota allows. */
+  checkRate(op: Op): void {
+    if (this.state.quotas.count > 0) this.#rates.take(op, (key) => this.state.quotas.of(key));
   }
 
   /** Throws unless this member leads. */
   checkLeads(): void {
     const { role, leader } = this.group.status();
     if (role === "leader") return;
-    const url = this.options.members.find((member) => member.id === leader)?.clientUrl;
+    const url = this.info(leader)?.clientUrl;
     throw fault(
       "unavailable",
       "not_leader",
@@ -88,4 +119,39 @@ export class Member {
       { retryAfterMs: this.options.electionTimeoutMs, ...(url ? { leaderHint: url } : {}) },
     );
   }
+}
+
+function sessionCall<D extends DescMessage>(
+  context: CallContext,
+  schema: D,
+  request: MessageShape<D> & { readonly session?: SessionCallMessage | undefined },
+): SessionCall {
+  if (context.idempotencyKey !== undefined) {
+    throw invalidField("session", "Cannot take a session and an idempotency key for one write: wanted one of them");
+  }
+  const { sessionId, sequence, answeredBelow } = request.session!;
+  const max = BigInt(Number.MAX_SAFE_INTEGER);
+  if (sessionId === 0n || sessionId >= 2n ** 63n) {
+    throw invalidField("session.session_id", `Cannot use ${sessionId} as a session: wanted one that was opened`);
+  }
+  if (sequence === 0n || sequence > max) {
+    throw invalidField("session.sequence", `Cannot use sequence ${sequence}: wanted 1 to ${max}`);
+  }
+  if (answeredBelow > sequence) {
+    throw invalidField(
+      "session.answered_below",
+      `Cannot have the answers below ${answeredBelow} before sequence ${sequence} is done`,
+    );
+  }
+  return {
+    caller: context.principal.id,
+    session: sessionId,
+    sequence: toNumber(sequence),
+    answeredBelow: toNumber(answeredBelow),
+    // The session's own field differs between two tries.
+    bodyHash: crc32(
+      toBinary(schema, { ...request, session: undefined }),
+      crc32(new TextEncoder().encode(context.method)),
+    ),
+  };
 }

@@ -1,7 +1,15 @@
 import { createWorkloadSigner, generateIdentity, standardGrants, svcId } from "@ultracloud/authz";
 import { type Placement, systemClock } from "@ultracloud/base";
 import { type ComponentProcess, freePort, loadFleet, spawnComponent, waitReady } from "@ultracloud/launch";
-import { ClusterService, KvService, LeaseService, WatchService } from "@ultracloud/proto/chainfire/v1";
+import {
+  ClusterService,
+  ElectionService,
+  KvService,
+  LeaseService,
+  LockService,
+  SessionService,
+  WatchService,
+} from "@ultracloud/proto/chainfire/v1";
 import { createRpcClient } from "@ultracloud/rpc";
 import { workspaceRoot } from "@ultracloud/testing";
 import { stringify } from "smol-toml";
@@ -77,6 +85,9 @@ export class TestCluster implements AsyncDisposable {
     const use = this.#clients;
     return {
       kv: use.use(createRpcClient(KvService, at)),
+      locks: use.use(createRpcClient(LockService, at)),
+      elections: use.use(createRpcClient(ElectionService, at)),
+      sessions: use.use(createRpcClient(SessionService, at)),
       leases: use.use(createRpcClient(LeaseService, at)),
       watches: use.use(createRpcClient(WatchService, at)),
       cluster: use.use(createRpcClient(ClusterService, { ...at, retries: 0 })),

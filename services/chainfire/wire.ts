@@ -54,7 +54,8 @@ export function toLeaseId(value: bigint, field: string): bigint {
   throw invalidField(field, `Cannot use ${value} as a lease id: wanted less than 2^63`);
 }
 
-const wire = (bytes: Uint8Array) => bytes as Uint8Array<ArrayBuffer>;
+/** Bytes of the state are never those of a shared buffer. */
+export const wire = (bytes: Uint8Array) => bytes as Uint8Array<ArrayBuffer>;
 
 const sortTargets: Readonly<Record<SortTarget, DomainSortTarget>> = {
   [SortTarget.UNSPECIFIED]: "key",

@@ -17,8 +17,7 @@ function servicesIn(contract: Record<string, unknown>): DescService[] {
 const common = [OperationService, EventService];
 
 /** RPCs of chainfire's contract that are not served yet. */
-const unserved =
-  /^(LockService|ElectionService|SessionService|MaintenanceService|QuotaService)\/|\/(Member(Add|Promote|Remove|Update|Replace)|LeaseWatch)$/;
+const unserved = /^(MaintenanceService|QuotaService)\/|\/Member(Add|Promote|Remove|Update|Replace)$/;
 
 function servedByChainfire(): DescService[] {
   return servicesIn(chainfire)
@@ -57,8 +56,13 @@ export const anyonesMethods: ReadonlySet<string> = new Set([
   "ultracloud.iam.v1.OrgService/ListOrgs",
 ]);
 
-/** Changing methods whose empty request is a valid one that changes nothing. */
-export const harmlessWhenEmpty: ReadonlySet<string> = new Set(["ultracloud.chainfire.v1.KvService/Txn"]);
+/** Changing methods whose empty request is a valid one that changes nothing, or nothing that anybody else sees. */
+export const harmlessWhenEmpty: ReadonlySet<string> = new Set([
+  "ultracloud.chainfire.v1.KvService/Txn",
+  "ultracloud.chainfire.v1.SessionService/OpenSession",
+  "ultracloud.chainfire.v1.MaintenanceService/Alarm",
+  "ultracloud.chainfire.v1.MaintenanceService/Reclaim",
+]);
 
 /** Components whose only callers are workloads: a person's token is no credential there. */
 export const workloadsOnly: ReadonlySet<string> = new Set(["chainfire", "flaredb", "vm-agent"]);

@@ -48,6 +48,13 @@ export const watchQueueBytesMax = 8 * 2 ** 20;
 /** Rows of history read at once while a watch catches up; writes go on in between. */
 export const watchCatchUpRows = 256;
 
+/** Watches of leases, and changes that wait for a slow reader of one. */
+export const leaseWatchesCountMax = 1_000;
+export const leaseWatchQueueEventsMax = 10_000;
+
+/** Calls that wait for a lock, an election or its observation; each holds a call of the server. */
+export const keyWaitsCountMax = 2_048;
+
 /** How often a leader looks at deadlines; leases end at most this late. */
 export const leaseCheckMs = 100;
 /** How much lease time a change of leader may give back: the clock is written at least this often while leases exist. */

@@ -72,6 +72,10 @@ export class Leases {
     return this.#db.all<{ id: number | bigint }>("SELECT id FROM lease ORDER BY id").map((row) => BigInt(row.id));
   }
 
+  all(): Lease[] {
+    return this.#db.all<Row>("SELECT id, ttl_ms, deadline_ms FROM lease ORDER BY id").map(toLease);
+  }
+
   count(): number {
     return this.#db.get<{ n: number }>("SELECT COUNT(*) AS n FROM lease")!.n;
   }

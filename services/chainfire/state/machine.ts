@@ -145,6 +145,10 @@ export class ChainfireState implements GroupStateMachine {
     return this.#leases.get(id);
   }
 
+  leases(): Lease[] {
+    return this.#leases.all();
+  }
+
   leaseIds(): bigint[] {
     return this.#leases.ids();
   }
