@@ -14,6 +14,7 @@ const commands: readonly (readonly [name: string, summary: string, load: () => P
     "hold lib/raft against scenario texts",
     async () => (await import("./raft_datadriven.ts")).raftDatadrivenCommand,
   ],
+  ["lincheck", "decide logs of a register", async () => (await import("./lincheck.ts")).lincheckCommand],
   ["bench", "measure the hot paths beside their peers", async () => (await import("./bench.ts")).benchCommand],
   ["gen", "lint the contracts and generate code from them", async () => (await import("./gen.ts")).genCommand],
   ["rooms", "check who may import whom", async () => (await import("./rooms.ts")).roomsCommand],

@@ -1,0 +1,321 @@
+import type { RegisterOperation } from "./history.ts";
+
+/**
+ * Whether some order explains the operations on one register that starts as 0: every operation takes effect once
+ * between its call and its return, one of unknown outcome (it never returns) after its call or not at all.
+ *
+ * The search goes through calls and returns in time order. An operation is taken at the latest at its return, and
+ * before that only when another needs its value (Lowe's just-in-time linearization). Reads are taken as soon as they
+ * fit, which never does harm. A state that was left without success is not entered again.
+ *
+ * Operations of unknown outcome are the costly ones, since they stay possible for ever. All that do the same are alike,
+ * and at first they count as inexhaustible. When no order is found even so, there is none. An order that uses none of
+ * them more often than it happened is proof of the opposite. Otherwise those that were overdrawn are counted exactly,
+ * and the search begins again: what cannot matter is never counted.
+ */
+export function linearizable(operations: readonly RegisterOperation[]): boolean {
+  const steps = prepare(operations);
+  const counted: Spare[] = [];
+  for (;;) {
+    const order = new Search(steps, counted).run();
+    if (!order) return false;
+    const overdrawn = overdrafts(order.uses);
+    if (overdrawn.length === 0) return true;
+    counted.push(...overdrawn);
+  }
+}
+
+/** All operations of unknown outcome that do the same: `from` is undefined for a write. */
+interface Spare {
+  readonly from: number | undefined;
+  readonly to: number;
+}
+
+/** An operation that returned, in the terms of the search. */
+type Task =
+  & {
+    readonly returnedAt: number;
+    /** Its bit, among the tasks that are open at the same time. */
+    bit: bigint;
+  }
+  & (
+    | { readonly kind: "read"; readonly value: number }
+    /** A compare that failed: it saw anything but `value`. */
+    | { readonly kind: "not"; readonly value: number }
+    | { readonly kind: "write"; readonly to: number }
+    | { readonly kind: "cas"; readonly from: number; readonly to: number }
+  );
+
+/** What happens at one point of time, and what may be taken then. */
+interface Step {
+  /** Returns here; undefined at a call. */
+  readonly due: Task | undefined;
+  /** Called and not returned, `due` included; the first to return stands first. */
+  readonly open: readonly Task[];
+  /** Bits of open writes. */
+  readonly writes: bigint;
+  /** Bits of open swaps. */
+  readonly swaps: bigint;
+  /** How many spare operations of each kind were called by then. */
+  readonly there: ReadonlyMap<Spare, number>;
+}
+
+function prepare(operations: readonly RegisterOperation[]): Step[] {
+  const moments: { at: number; returns: boolean; task?: Task; spare?: Spare }[] = [];
+  const kinds = new Map<string, Spare>();
+  for (const { action, invokedAt, returnedAt } of operations) {
+    if (returnedAt !== Infinity) {
+      const task = taskOf(action, returnedAt);
+      moments.push({ at: invokedAt, returns: false, task }, { at: returnedAt, returns: true, task });
+      continue;
+    }
+    // Without an answer a read says nothing, and neither does a swap of a value with itself.
+    if (action.kind === "read" || (action.kind === "cas" && action.expected === action.value)) continue;
+    const wanted: Spare = { from: action.kind === "cas" ? action.expected : undefined, to: action.value };
+    const key = `${wanted.from}>${wanted.to}`;
+    const spare = kinds.get(key) ?? wanted;
+    kinds.set(key, spare);
+    moments.push({ at: invokedAt, returns: false, spare });
+  }
+  // At the same instant calls come first: overlapping operations may take either order.
+  moments.sort((a, b) => a.at === b.at ? Number(a.returns) - Number(b.returns) : a.at < b.at ? -1 : 1);
+  let open: Task[] = [];
+  let there = new Map<Spare, number>();
+  const steps: Step[] = [];
+  for (const { task, spare, returns } of moments) {
+    if (spare) there = new Map(there).set(spare, (there.get(spare) ?? 0) + 1);
+    else if (!returns) {
+      let bit = 1n;
+      while (open.some((other) => other.bit === bit)) bit <<= 1n;
+      task!.bit = bit;
+      open = [...open, task!].sort((a, b) => a.returnedAt - b.returnedAt);
+    }
+    if (spare) continue;
+    let writes = 0n, swaps = 0n;
+    for (const { kind, bit } of open) {
+      if (kind === "write") writes |= bit;
+      else if (kind === "cas") swaps |= bit;
+    }
+    steps.push({ due: returns ? task : undefined, open, writes, swaps, there });
+    if (returns) open = open.filter((other) => other !== task);
+  }
+  return steps;
+}
+
+function taskOf(action: RegisterOperation["action"], returnedAt: number): Task {
+  const bit = 0n;
+  if (action.kind === "write") return { kind: "write", to: action.value, returnedAt, bit };
+  if (action.kind === "read") return { kind: "read", value: action.value, returnedAt, bit };
+  if (!action.swapped) return { kind: "not", value: action.expected, returnedAt, bit };
+  if (action.expected === action.value) return { kind: "read", value: action.value, returnedAt, bit };
+  return { kind: "cas", from: action.expected, to: action.value, returnedAt, bit };
+}
+
+/** The spare operations an order used, last first, each with how many of its kind there were by then. */
+interface Use {
+  readonly spare: Spare;
+  readonly there: number;
+  /** Uses up to this one. */
+  readonly total: number;
+  readonly before: Use | undefined;
+}
+
+/** Kinds that an order used more often than there were operations. */
+function overdrafts(last: Use | undefined): Spare[] {
+  const uses: Use[] = [];
+  for (let use = last; use; use = use.before) uses.push(use);
+  const spent = new Map<Spare, number>();
+  const over = new Set<Spare>();
+  for (const { spare, there } of uses.reverse()) {
+    const times = (spent.get(spare) ?? 0) + 1;
+    spent.set(spare, times);
+    if (times > there) over.add(spare);
+  }
+  return [...over];
+}
+
+/** A state the register may be in. Bits stand for open tasks. */
+interface State {
+  readonly value: number;
+  /** Taken. */
+  readonly done: bigint;
+  /**
+   * Writes that may count as taken, as since their call there was a moment at which nobody would have noticed them:
+   * right before another write, or while their value was there. They may as well still be taken where they are seen.
+   */
+  readonly hidden: bigint;
+  /** How often each counted kind of spare operation was used. */
+  readonly spent: readonly number[];
+  readonly uses: Use | undefined;
+}
+
+class Search {
+  readonly #steps: readonly Step[];
+  readonly #counted: readonly Spare[];
+
+  constructor(steps: readonly Step[], counted: readonly Spare[]) {
+    this.#steps = steps;
+    this.#counted = counted;
+  }
+
+  /** The end of the first order found; undefined when there is none. */
+  run(): State | undefined {
+    const start: State = { value: 0, done: 0n, hidden: 0n, spent: this.#counted.map(() => 0), uses: undefined };
+    const left = this.#steps.map(() => new Map<string, State[]>());
+    const ways: Iterator<State>[] = [[start].values()];
+    while (ways.length > 0) {
+      const next = ways.at(-1)!.next();
+      if (next.done) {
+        ways.pop();
+        continue;
+      }
+      const step = this.#steps[ways.length - 1];
+      if (!step) return next.value;
+      if (!enters(step, left[ways.length - 1]!, next.value)) continue;
+      ways.push(this.#through(step, next.value));
+    }
+    return undefined;
+  }
+
+  /** Every state after the step. */
+  *#through(step: Step, state: State): Generator<State> {
+    const { due } = step;
+    if (!due) {
+      yield settled(step, state);
+      return;
+    }
+    const gone = ~due.bit;
+    // With the most behind it and the least used up, a state most likely goes through to the end.
+    const ways = [...this.#taken(step, due, state)].map((after) => ({
+      after,
+      count: bitCount(after.done) - (after.uses?.total ?? 0),
+    }));
+    ways.sort((a, b) => b.count - a.count);
+    for (const { after } of ways) {
+      yield { ...after, done: after.done & gone, hidden: after.hidden & gone };
+    }
+  }
+
+  /** Every state reachable from `start` in which `due` is taken, as soon as it is. */
+  *#taken(step: Step, due: Task, start: State): Generator<State> {
+    const seen = new Map<string, State[]>();
+    const queue = [start];
+    enters(step, seen, start);
+    for (let i = 0; i < queue.length; i++) {
+      const state = queue[i]!;
+      if ((state.done & due.bit) !== 0n) {
+        yield state;
+        continue;
+      }
+      if ((state.hidden & due.bit) !== 0n) yield state;
+      if (due.kind === "write") yield written(step, state, due.to, due.bit);
+      for (const next of this.#moves(step, state)) if (enters(step, seen, next)) queue.push(next);
+    }
+  }
+
+  /** One operation more, if another needs what it leaves. A write that is due is not among them: it comes last. */
+  *#moves(step: Step, state: State): Generator<State> {
+    const { value, done, hidden } = state;
+    const needed = this.#needed(step, state);
+    // Of tasks that do the same, the one that returns first: the other can do whatever it could, and longer.
+    const offered = new Set<string>();
+    for (const task of step.open) {
+      if ((done & task.bit) !== 0n) continue;
+      if (task.kind === "cas" && task.from === value) {
+        if (offered.has(`${task.from}>${task.to}`)) continue;
+        offered.add(`${task.from}>${task.to}`);
+        yield settled(step, { ...state, value: task.to, done: done | task.bit });
+      } else if (task.kind === "write" && task !== step.due && needed(task.to)) {
+        const key = `${task.to}${(hidden & task.bit) !== 0n}`;
+        if (offered.has(key)) continue;
+        offered.add(key);
+        yield written(step, state, task.to, task.bit);
+      }
+    }
+    for (const spare of step.there.keys()) {
+      if ((spare.from !== undefined && spare.from !== value) || !needed(spare.to)) continue;
+      if (!this.#left(step, spare, state)) continue;
+      const used = this.#used(step, state, spare);
+      yield spare.from === undefined ? written(step, used, spare.to, 0n) : settled(step, { ...used, value: spare.to });
+    }
+  }
+
+  /**
+   * Whether an open task, or a spare swap on the way to one, waits for a value. To write what is there already helps
+   * too, when other writes can go unnoticed before it.
+   */
+  #needed(step: Step, state: State): (value: number) => boolean {
+    const { value: present, done, hidden } = state;
+    const wanted = new Set<number>();
+    let anyOther = false;
+    for (const task of step.open) {
+      if ((done & task.bit) !== 0n) continue;
+      if (task.kind === "not") anyOther = true;
+      else if (task.kind === "read") wanted.add(task.value);
+      else if (task.kind === "cas") wanted.add(task.from);
+    }
+    for (let before = -1; before !== wanted.size;) {
+      before = wanted.size;
+      for (const spare of step.there.keys()) {
+        if (spare.from === undefined || !(anyOther || wanted.has(spare.to))) continue;
+        if (this.#left(step, spare, state)) wanted.add(spare.from);
+      }
+    }
+    const hides = (step.writes & ~done & ~hidden) !== 0n;
+    return (value) => value === present ? hides && wanted.has(value) : anyOther || wanted.has(value);
+  }
+
+  #left(step: Step, spare: Spare, state: State): boolean {
+    const at = this.#counted.indexOf(spare);
+    return at < 0 || state.spent[at]! < step.there.get(spare)!;
+  }
+
+  #used(step: Step, state: State, spare: Spare): State {
+    const at = this.#counted.indexOf(spare);
+    const spent = at < 0 ? state.spent : state.spent.with(at, state.spent[at]! + 1);
+    return {
+      ...state,
+      spent,
+      uses: { spare, there: step.there.get(spare)!, total: (state.uses?.total ?? 0) + 1, before: state.uses },
+    };
+  }
+}
+
+function written(step: Step, state: State, value: number, by: bigint): State {
+  const done = state.done | by;
+  return settled(step, { ...state, value, done, hidden: step.writes & ~done });
+}
+
+/** Takes the reads that fit; a write of what is there already goes unnoticed. */
+function settled(step: Step, state: State): State {
+  const { value } = state;
+  let { done, hidden } = state;
+  for (const task of step.open) {
+    const { kind, bit } = task;
+    if (kind === "read" ? task.value === value : kind === "not" && task.value !== value) done |= bit;
+    else if (kind === "write" && task.to === value && (done & bit) === 0n) hidden |= bit;
+  }
+  return done === state.done && hidden === state.hidden ? state : { ...state, done, hidden };
+}
+
+/** False when a state that could do all that this one can was entered before, and so was left without success. */
+function enters(step: Step, left: Map<string, State[]>, state: State): boolean {
+  const key = `${state.value} ${state.done & step.swaps}`;
+  const others = left.get(key);
+  if (!others) left.set(key, [state]);
+  else if (others.some((other) => coversAll(step, other, state))) return false;
+  else others.push(state);
+  return true;
+}
+
+/** Whether `a` could go on in every way that `b` could: it has more behind it, and lost no write and no spare for it. */
+function coversAll({ writes }: Step, a: State, b: State): boolean {
+  return (b.done & ~(a.done | a.hidden)) === 0n && (a.done & writes & ~b.done) === 0n &&
+    (b.hidden & ~a.hidden) === 0n && a.spent.every((times, i) => times <= b.spent[i]!);
+}
+
+function bitCount(bits: bigint): number {
+  let count = 0;
+  for (let rest = bits; rest !== 0n; rest &= rest - 1n) count++;
+  return count;
+}
