@@ -23,11 +23,12 @@ export async function bringUp(
   name: SubstrateName,
   progress: LaneProgress,
   signal: AbortSignal,
+  entries: Readonly<Record<string, string>> = {},
 ): Promise<Cluster> {
   const journal = new Journal(home.journalFile);
   for (const path of [home.stateDir, home.runDir]) journal.record({ kind: "dir", path });
   await Deno.mkdir(home.stateDir, { recursive: true, mode: 0o700 });
-  const cluster = new Cluster(home, file, substrateOf(name, home, file, journal), await workspaceFleet());
+  const cluster = new Cluster(home, file, substrateOf(name, home, file, journal), await workspaceFleet(), entries);
   progress.step(`make ${cluster.nodes.length} nodes on ${name}`);
   await cluster.prepare();
   for (const node of cluster.nodes) {

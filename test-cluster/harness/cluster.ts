@@ -38,8 +38,16 @@ export class Cluster implements Disposable {
   readonly clients: Clients;
   readonly #fleet: ReadonlyMap<string, FleetMember>;
   readonly #manifests: Manifests;
+  readonly #entries: Readonly<Record<string, string>>;
 
-  constructor(home: ClusterHome, file: ClusterFile, substrate: Substrate, fleet: ReadonlyMap<string, FleetMember>) {
+  constructor(
+    home: ClusterHome,
+    file: ClusterFile,
+    substrate: Substrate,
+    fleet: ReadonlyMap<string, FleetMember>,
+    entries: Readonly<Record<string, string>> = {},
+  ) {
+    this.#entries = entries;
     this.file = file;
     this.home = home;
     this.substrate = substrate;
@@ -111,7 +119,11 @@ export class Cluster implements Disposable {
     if (!member) throw fault("not_found", "component_unknown", `Cannot find the component ${component}`);
     const placement = placementOf(this.file, this.#manifests, node, component, this.substrate.dirs(node));
     const { manifest, dir } = member;
-    const program = { kind: "source", root: workspaceRoot, entry: `${dir}/${manifest.entry}` } as const;
+    const program = {
+      kind: "source",
+      root: workspaceRoot,
+      entry: this.#entries[component] ?? `${dir}/${manifest.entry}`,
+    } as const;
     return {
       component,
       dirs: [placement.stateDir, placement.runDir],

@@ -68,9 +68,14 @@ async function runOrder(home: ClusterHome, order: InsideOrder, signal: AbortSign
     home.workRoot,
     order.substrate,
     async () =>
-      order.running
-        ? await openCluster(home)
-        : await bringUp(home, await readClusterFile(order.clusterFile), order.substrate, progress, signal),
+      order.running ? await openCluster(home) : await bringUp(
+        home,
+        await readClusterFile(order.clusterFile),
+        order.substrate,
+        progress,
+        signal,
+        lane.entries?.(args),
+      ),
   );
   return result.success ? 0 : signal.aborted ? 130 : 1;
 }

@@ -30,6 +30,8 @@ export interface Lane {
   readonly guestImage?: boolean;
   /** Options it takes, with what they mean. */
   readonly options?: Readonly<Record<string, string>>;
+  /** Programs that run instead of a component's own, by component: with a planted fault, or on a crueller disk. */
+  entries?(args: LaneArgs): Readonly<Record<string, string>>;
   run(run: LaneRun): Promise<void>;
 }
 

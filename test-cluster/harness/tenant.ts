@@ -63,12 +63,15 @@ export class Tenant {
   }
 
   /** Creates a VM and waits until it runs; `node` says on which worker. */
-  async createVm(name: string, options: { readonly node?: string; readonly userData?: string } = {}): Promise<Vm> {
+  async createVm(
+    name: string,
+    options: { readonly node?: string; readonly userData?: string; readonly flavor?: string } = {},
+  ): Promise<Vm> {
     await this.#done(
       await this.#vms.createVm({
         project: this.project,
         name,
-        flavor: "tiny",
+        flavor: options.flavor ?? "tiny",
         image: names.image,
         subnets: [names.subnet],
         securityGroups: [names.group],
@@ -112,7 +115,10 @@ export class Tenant {
     const what = `${pattern} on the console of ${name}`;
     return await waitFor({ timeoutMs: guestTimeoutMs, what, everyMs: 200, signal: this.#signal }, async () => {
       const { data } = await this.#vms.getConsoleLog({ project: this.project, vm: name, offset: 0n });
-      return new TextDecoder().decode(data).split(/\r?\n/).slice(0, -1).find((line) => pattern.test(line))?.trim();
+      const lines = new TextDecoder().decode(data).split(/\r?\n/);
+      const found = lines.slice(0, -1).find((line) => pattern.test(line))?.trim();
+      if (found === undefined) throw new Error(`the console ends with ${JSON.stringify(lines.slice(-3).join("\n"))}`);
+      return found;
     });
   }
 

@@ -1,0 +1,6 @@
+/** flaredb as it is, on a disk that forgets what was not synced when the process is killed. */
+import { systemDisk } from "@ultracloud/wal";
+import { volatileDisk } from "./volatile_disk.ts";
+
+Object.assign(systemDisk, volatileDisk({ ...systemDisk }, { lying: false }));
+await import("../../services/flaredb/main.ts");
