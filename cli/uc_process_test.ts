@@ -88,7 +88,7 @@ Deno.test("wrong usage ends with 2, says what is wrong on standard error and not
       /^error\[file_unusable\]: Cannot use the file \/nonexistent\/token: No such/,
     ],
     [["login", "--token-file", "/"], /^error\[file_unusable\]/],
-    [["login"], /^error\[login_how\]/],
+    [["login", "--user", "alice", "--key-id", "key_1"], /^error\[login_how\]/],
     [["vm", "list"], /^error\[no_project\]: .*\nhint: /],
     [["whoami"], /^error\[invalid_endpoint\]/],
   ];

@@ -2,6 +2,7 @@ import { buildRouteMap } from "@stricli/core";
 import { fault } from "@ultracloud/base";
 import { TokenService } from "@ultracloud/proto/iam/v1";
 import { command, text } from "../frame/command.ts";
+import { deviceLogin } from "./_device_login.ts";
 import { type Context, contextPath } from "../frame/contexts.ts";
 
 type Named = { name: string; current: boolean; context: Context };
@@ -126,7 +127,7 @@ interface LoginFlags {
 const optional = (brief: string) => ({ kind: "parsed", parse: text, optional: true, brief }) as const;
 
 export const login = command<LoginFlags, []>({
-  brief: "Log in with a token, a password, a key or the cluster's admin token",
+  brief: "Log in through a browser, or with a token, a password, a key or the cluster's admin token",
   details:
     "Secrets come from files, '-' for standard input, or the terminal; never from arguments, which other users could read.",
   flags: {
@@ -143,15 +144,23 @@ export const login = command<LoginFlags, []>({
     const ways = [flags.tokenFile, flags.adminTokenFile, flags.user, flags.keyId].filter((way) =>
       way !== undefined
     ).length;
-    if (ways !== 1) {
+    if (ways > 1) {
       throw fault(
         "invalid_argument",
         "login_how",
-        "Cannot log in: wanted exactly one of --token-file, --admin-token-file, --user with --org, --key-id",
+        "Cannot log in: wanted at most one of --token-file, --admin-token-file, --user with --org, --key-id",
       );
     }
     const ask = (what: string) => () => io.interactive ? askHidden(io.ask, what) : undefined;
-    if (flags.tokenFile !== undefined) {
+    if (ways === 0) {
+      session.saveCredentials(
+        await deviceLogin({
+          endpoint: session.endpoint("iam"),
+          signal: io.signal,
+          show: (uri, code) => io.err(`Open ${uri} in a browser and check that it shows the code ${code}\n`),
+        }),
+      );
+    } else if (flags.tokenFile !== undefined) {
       const accessToken = await secretFrom(flags.tokenFile, ask("Token"), "a token");
       session.saveCredentials({
         accessToken,
@@ -176,7 +185,11 @@ export const login = command<LoginFlags, []>({
         );
       }
       const password = await secretFrom(flags.passwordFile, ask("Password"), "a password");
-      session.saveCredentials(await tokens.login({ org: flags.org, user: flags.user!, password }));
+      // Known to the cluster from then on: strangers who guess passwords cannot lock this device out.
+      const deviceToken = session.file.devices?.[session.contextName] ?? "";
+      const answer = await tokens.login({ org: flags.org, user: flags.user!, password, deviceToken });
+      session.saveCredentials(answer);
+      session.edit((file) => void ((file.devices ??= {})[session.contextName] = answer.deviceToken));
     }
     const who = await session.client(TokenService, "iam").whoAmI({});
     io.err(`Logged in to ${session.contextName} as ${who.displayName || who.principal}\n`);

@@ -33,6 +33,8 @@ const fileSchema = z.strictObject({
   current: z.string().optional(),
   contexts: z.record(z.string(), contextSchema),
   credentials: z.record(z.string(), credentialsSchema).default({}),
+  /** By context: what tells the cluster that a password login comes from here. */
+  devices: z.record(z.string(), z.string()).optional(),
 });
 
 export type Context = z.infer<typeof contextSchema>;

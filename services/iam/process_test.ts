@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { OrgService, ProjectService, TokenService } from "@ultracloud/proto/iam/v1";
+import { OrgService, ProjectService, TokenService, UserService } from "@ultracloud/proto/iam/v1";
 import { createRpcClient } from "@ultracloud/rpc";
 import { probeReady } from "@ultracloud/launch";
-import { startTestStack } from "@ultracloud/testing";
-import { until } from "./test_world.ts";
+import { startTestStack, workspaceRoot } from "@ultracloud/testing";
+import { PlainBrowser } from "./oauth/test_flow.ts";
+import { password, until } from "./test_world.ts";
 
 Deno.test("the real process gets an administrator in and finds everything again after a kill", async () => {
   await using test = await startTestStack({ components: ["flaredb", "iam"] });
@@ -44,4 +45,42 @@ Deno.test("the real process waits for flaredb, and refuses production without it
   assert.equal((await refused.stack.start("iam").ended).code, 1);
   const log = await Deno.readTextFile(refused.stack.logFile("iam"));
   assert.match(log, /Cannot start in production without a signing key .*, a 32-byte master key /);
+});
+
+Deno.test("`uc login` shows an address and a code, and has a login once a person has typed both", async () => {
+  await using test = await startTestStack({ components: ["flaredb", "iam"] });
+  const { stack } = test;
+  const endpoints = [stack.endpoint("iam")];
+  using anyone = createRpcClient(TokenService, { endpoints });
+  const admin = await anyone.bootstrapToken({ adminToken: await Deno.readTextFile(stack.adminTokenFile) });
+  using users = createRpcClient(UserService, { endpoints, authorization: () => `Bearer ${admin.accessToken}` });
+  await users.createUser({ name: "alice", password });
+  const env = { UC_ENDPOINT: endpoints[0]!, UC_CONFIG: `${stack.dataDir}/uc.json`, NO_COLOR: "1" };
+  const uc = (...words: string[]) =>
+    new Deno.Command(Deno.execPath(), {
+      args: ["run", "-q", "-A", `${workspaceRoot}/cli/main.ts`, ...words],
+      env,
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    });
+  await using login = uc("login").spawn();
+  const lines = login.stderr.pipeThrough(new TextDecoderStream()).getReader();
+  let said = "";
+  while (!said.includes("code ")) {
+    const { value, done } = await lines.read();
+    assert.ok(!done, said);
+    said += value;
+  }
+  const [, uri, code] = /Open (\S+) in a browser .* code ([B-Z]{4}-[B-Z]{4})/.exec(said)!;
+  const browser = new PlainBrowser();
+  await browser.open(uri!);
+  assert.match(browser.html, new RegExp(`value="${code}"`));
+  assert.equal((await browser.submit({ user: "alice", password })).status, 200);
+  while (!(await lines.read()).done);
+  await login.stdout.cancel();
+  assert.equal((await login.status).code, 0);
+  const who = await uc("whoami", "-o", "json").output();
+  assert.equal(JSON.parse(new TextDecoder().decode(who.stdout)).name, "alice");
+  assert.equal((await Deno.stat(env.UC_CONFIG)).mode! & 0o077, 0);
 });

@@ -46,6 +46,32 @@ Deno.test("Login() takes the right password only, slows guesses down and locks t
   assert.equal(await login("wrong", "../x|y"), "unauthenticated/login_failed");
 });
 
+Deno.test("Login() locks strangers, never a device that has logged in before, and an administrator unlocks", async () => {
+  await using w = await world();
+  const root = await tenant(w);
+  await root.users.createUser({ org: "acme", name: "alice", password });
+  const { tokens } = w.as("");
+  const alice = { org: "acme", user: "alice" };
+  const { deviceToken } = await tokens.login({ ...alice, password });
+  assert.match(deviceToken, /^ucd_/);
+  const login = (word: string, device = "") => codeOf(tokens.login({ ...alice, password: word, deviceToken: device }));
+  for (let i = 0; i < 10; i++) {
+    assert.equal(await login("guess"), "unauthenticated/login_failed");
+    w.advance(130_000);
+  }
+  // Whoever goes on guessing keeps strangers out for as long as they like, and only them.
+  assert.equal(await login(password), "resource_exhausted/login_locked");
+  const again = await tokens.login({ ...alice, password, deviceToken });
+  assert.equal(again.deviceToken, deviceToken);
+  assert.equal(await login(password, `${deviceToken.slice(0, -1)}!`), "resource_exhausted/login_locked");
+  // A stolen device token is a device to be slowed by itself.
+  for (let i = 0; i < 3; i++) assert.equal(await login("guess", deviceToken), "unauthenticated/login_failed");
+  assert.equal(await login(password, deviceToken), "resource_exhausted/login_slowed");
+  await (await w.admin()).users.unlockUser(alice);
+  assert.equal(await login(password), "ok");
+  assert.equal(await login(password, deviceToken), "ok");
+});
+
 Deno.test("Login() counts guesses that are sent at once one by one", async () => {
   await using w = await world();
   const root = await tenant(w);
