@@ -1,9 +1,10 @@
 import { fault } from "@ultracloud/base";
 import type { Lane } from "../harness/lane.ts";
 import { smoke } from "./smoke.ts";
+import { soak } from "./soak.ts";
 
 /** Every lane, in the order people think of them. */
-export const lanes: readonly Lane[] = [smoke];
+export const lanes: readonly Lane[] = [smoke, soak];
 
 /** The lane of a command: `fresh-smoke` starts clean, `smoke` uses the cluster that is up. */
 export function laneOf(name: string): { readonly lane: Lane; readonly fresh: boolean } {

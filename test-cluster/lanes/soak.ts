@@ -1,0 +1,185 @@
+import assert from "node:assert/strict";
+import { fault } from "@ultracloud/base";
+import { checkLinearizable, type RegisterOperation, splitRng } from "@ultracloud/testing";
+import type { Lane, LaneArgs, LaneRun } from "../harness/lane.ts";
+import {
+  chainfireRegister,
+  flaredbRegister,
+  type Register,
+  soakClient,
+  type SoakCounts,
+} from "../harness/soak_clients.ts";
+import { type FaultRecord, injectFaults } from "../harness/soak_faults.ts";
+import { chainfireProbe, createLaneDatabase, flaredbProbe } from "../harness/stores.ts";
+import { waitFor } from "../harness/wait.ts";
+
+const planted = new URL("../planted", import.meta.url).pathname;
+const clientsPerStore = 3;
+/** A key is used for this long; the search for an order grows with what overlaps on one key. */
+const keyMs = 2_000;
+const keysAtOnce = 2;
+const progressEveryMs = 10_000;
+
+const plants: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  /** Every kill is a power cut for the log. */
+  "power-loss": {
+    chainfire: `${planted}/chainfire_power_loss.ts`,
+    flaredb: `${planted}/flaredb_power_loss.ts`,
+  },
+  /** The fault that must be found. */
+  "ack-before-fsync": { chainfire: `${planted}/chainfire_lying.ts`, flaredb: `${planted}/flaredb_lying.ts` },
+};
+
+function numberOf(args: LaneArgs, name: string, fallback: number): number {
+  const text = args[name];
+  const value = text === undefined ? fallback : Number(text);
+  if (Number.isFinite(value) && value > 0) return value;
+  throw fault("invalid_argument", "usage", `Cannot use --${name} ${text}: wanted a number above 0`);
+}
+
+/** Random faults with clients at work, and their histories judged. */
+export const soak: Lane = {
+  name: "soak",
+  summary: "clients read, write and swap while nodes fail at random; some order explains everything they saw",
+  profile: "stores",
+  options: {
+    minutes: "how long (1)",
+    seed: "which faults (by the time)",
+    disk: `what the stores' logs lie on: ${Object.keys(plants).join(" or ")} (the plain disk)`,
+  },
+  entries(args) {
+    if (args.disk === undefined) return {};
+    const entries = plants[args.disk];
+    if (entries) return entries;
+    const known = Object.keys(plants).join(" or ");
+    throw fault("invalid_argument", "usage", `Cannot use --disk ${args.disk}: wanted ${known}`);
+  },
+  async run(run) {
+    const minutes = numberOf(run.args, "minutes", 1);
+    const seed = numberOf(run.args, "seed", Date.now() % 1_000_000 + 1);
+    Object.assign(run.facts, { minutes, seed, disk: run.args.disk ?? "plain" });
+    run.step(`seed ${seed}, ${minutes} minutes`);
+    await createLaneDatabase(run.cluster);
+    const { history, counts, faults } = await torment(run, minutes * 60_000, seed);
+    await judge(run, history, counts, faults);
+  },
+};
+
+interface Torment {
+  readonly history: RegisterOperation[];
+  readonly counts: Readonly<Record<string, SoakCounts>>;
+  readonly faults: FaultRecord[];
+}
+
+async function torment(run: LaneRun, lengthMs: number, seed: number): Promise<Torment> {
+  const { cluster } = run;
+  const history: RegisterOperation[] = [];
+  const faults: FaultRecord[] = [];
+  const registers: Readonly<Record<string, Register>> = {
+    chainfire: chainfireRegister(cluster),
+    flaredb: flaredbRegister(cluster),
+  };
+  const counts: Record<string, SoakCounts> = {};
+  const nodes = cluster.nodesWith("chainfire");
+  const stop = new AbortController();
+  const begin = performance.now();
+  let values = 0;
+  const clients = Object.entries(registers).flatMap(([store, register], which) => {
+    const count = counts[store] = { done: 0, refused: 0, unknown: 0 };
+    return Array.from({ length: clientsPerStore }, (_, i) => {
+      const rng = splitRng(seed, which * clientsPerStore + i + 1);
+      const key = () => {
+        const window = Math.floor((performance.now() - begin) / keyMs);
+        return `soak/${seed}/${window}/${(values + i) % keysAtOnce}`;
+      };
+      const options = { store, nodes, key, nextValue: () => ++values, signal: stop.signal };
+      return soakClient(options, register, rng, history, count);
+    });
+  });
+  const ticker = setInterval(() => {
+    const text = Object.entries(counts).map(([store, c]) => `${store} ${c.done} done ${c.unknown} unknown`).join(", ");
+    run.step(`${Math.round((performance.now() - begin) / 1000)} s: ${text}, ${faults.length} faults`);
+  }, progressEveryMs);
+  const onFault = (record: FaultRecord) => {
+    faults.push(record);
+    run.step(`${record.kind} hit ${record.target} for ${(record.heldMs / 1000).toFixed(1)} s`);
+  };
+  const over = setTimeout(() => stop.abort(), lengthMs);
+  const onSignal = () => stop.abort();
+  run.signal.addEventListener("abort", onSignal);
+  try {
+    // A fault under way is undone before this returns.
+    await injectFaults({ stores: Object.keys(registers), nodes, signal: stop.signal }, {
+      cluster,
+      faults: run.faults,
+      rng: splitRng(seed, 0),
+      onFault,
+    });
+  } finally {
+    stop.abort();
+    clearInterval(ticker);
+    clearTimeout(over);
+    run.signal.removeEventListener("abort", onSignal);
+    await Promise.all(clients);
+  }
+  run.signal.throwIfAborted();
+  return { history, counts, faults };
+}
+
+async function judge(run: LaneRun, history: RegisterOperation[], counts: Torment["counts"], faults: FaultRecord[]) {
+  const { cluster } = run;
+  await run.evidence("faults.json", faults);
+  const kinds: Record<string, number> = {};
+  for (const { kind } of faults) kinds[kind] = (kinds[kind] ?? 0) + 1;
+  Object.assign(run.facts, { faults: kinds, counts, operations: history.length });
+  const nodes = cluster.nodesWith("chainfire");
+  await run.check("the cluster is whole again", async () => {
+    for (const probe of [chainfireProbe(cluster), flaredbProbe(cluster)]) {
+      for (const node of nodes) await cluster.waitReady(node, probe.name, run.signal);
+      await probe.leader(nodes);
+      await waitFor({ timeoutMs: 60_000, what: `${probe.name} to take writes`, signal: run.signal }, async () => {
+        await probe.put("/lane/soak-end", "over");
+        return true;
+      });
+    }
+    return `${faults.length} faults: ${Object.entries(kinds).map(([kind, n]) => `${n} ${kind}`).join(", ")}`;
+  });
+  await run.check("what was acknowledged last is there at the end", async () => {
+    const keys = [...new Set(history.map((operation) => operation.key))];
+    const registers: Readonly<Record<string, Register>> = {
+      chainfire: chainfireRegister(cluster),
+      flaredb: flaredbRegister(cluster),
+    };
+    for (const whole of keys) {
+      const [store, key] = whole.split(" ") as [string, string];
+      const what = `a read of ${whole}`;
+      await waitFor({ timeoutMs: 30_000, what, signal: run.signal }, async () => {
+        const invokedAt = performance.now();
+        const value = await registers[store]!.read(nodes[0]!, key);
+        history.push({ key: whole, action: { kind: "read", value }, invokedAt, returnedAt: performance.now() });
+        return true;
+      });
+    }
+    return `${keys.length} keys read once more`;
+  });
+  await run.evidence("history.jsonl", history.map((operation) => JSON.stringify(operation)).join("\n") + "\n");
+  await run.check("enough was done to mean something", () => {
+    for (const [store, { done }] of Object.entries(counts)) {
+      assert.ok(done > 100, `${store} answered ${done} calls only`);
+    }
+    return Object.entries(counts).map(([store, c]) => `${store}: ${c.done} answered, ${c.unknown} unknown`).join("; ");
+  });
+  await run.check("the histories are linearizable", async () => {
+    const begin = performance.now();
+    const wrong = checkLinearizable(history);
+    run.facts.checkMs = Math.round(performance.now() - begin);
+    run.facts.violations = wrong.length;
+    await run.evidence("violations.json", wrong);
+    assert.deepEqual(
+      wrong,
+      [],
+      `no order explains what was seen of ${wrong.length} keys: ${wrong.slice(0, 5).join("; ")}`,
+    );
+    return `${history.length} operations on ${new Set(history.map((o) => o.key)).size} keys, 0 violations`;
+  });
+}
