@@ -90,6 +90,10 @@ export class TwinState {
     const draft = { kvs: [...this.now], wrote: false, revision: this.revision + 1 };
     try {
       const plan = this.#plan(op);
+      // A put of its own looks for its lease first.
+      if (op.kind === "put" && op.lease !== 0n && !this.leases.has(op.lease)) throw rejections.leaseNotFound(op.lease);
+      this.#reject(plan, "put");
+      this.#reject(plan, "range");
       const result = this.#run(plan, draft);
       if (draft.wrote) this.past.push(draft.kvs);
       return result;
@@ -106,6 +110,25 @@ export class TwinState {
     return { kind: "planned", succeeded, ops: (succeeded ? op.success : op.failure).map((inner) => this.#plan(inner)) };
   }
 
+  /** Puts first, then ranges, all by the state before. */
+  #reject(op: Planned, kind: "put" | "range"): void {
+    if (op.kind === "planned") return op.ops.forEach((inner) => this.#reject(inner, kind));
+    if (op.kind !== kind) return;
+    if (op.kind === "range") return this.#checkRevision(op, this.revision);
+    if (op.kind !== "put") return;
+    if ((op.ignoreValue || op.ignoreLease) && !this.now.some((kv) => equalBytes(kv.key, op.key))) {
+      throw rejections.keyNotFound();
+    }
+    if (op.lease !== 0n && !this.leases.has(op.lease)) throw rejections.leaseNotFound(op.lease);
+  }
+
+  #checkRevision(op: RangeOp, revision: number): void {
+    if (op.revision > revision) throw rejections.futureRevision(op.revision, revision);
+    if (op.revision > 0 && op.revision < this.compactRevision) {
+      throw rejections.compacted(op.revision, this.compactRevision);
+    }
+  }
+
   #run(op: Planned, draft: Draft): OpResult {
     const revision = () => draft.wrote ? draft.revision : draft.revision - 1;
     switch (op.kind) {
@@ -117,8 +140,6 @@ export class TwinState {
         return { ...this.#range(op, draft.kvs, revision()) };
       case "put": {
         const before = draft.kvs.find((kv) => equalBytes(kv.key, op.key));
-        if ((op.ignoreValue || op.ignoreLease) && !before) throw rejections.keyNotFound();
-        if (op.lease !== 0n && !this.leases.has(op.lease)) throw rejections.leaseNotFound(op.lease);
         const old = draft.kvs;
         draft.kvs = draft.kvs.filter((kv) => kv !== before);
         draft.kvs.push({
@@ -153,10 +174,7 @@ export class TwinState {
   }
 
   #range(op: RangeOp, now: readonly KeyValue[], revision: number): OpResult {
-    if (op.revision > revision) throw rejections.futureRevision(op.revision, revision);
-    if (op.revision > 0 && op.revision < this.compactRevision) {
-      throw rejections.compacted(op.revision, this.compactRevision);
-    }
+    this.#checkRevision(op, revision);
     const source = op.revision === 0 || op.revision === revision ? now : this.past[op.revision - 1]!;
     const inRange = sorted(source.filter((kv) => rangeHas(op, kv.key)));
     if (op.countOnly) return { kind: "range", revision, kvs: [], more: false, count: inRange.length };

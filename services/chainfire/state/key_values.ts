@@ -74,6 +74,12 @@ function isPlainGet(op: RangeOp, now: number): boolean {
     op.minMod === 0 && op.maxMod === 0 && op.minCreate === 0 && op.maxCreate === 0;
 }
 
+/** Rejects a revision that is compacted or not there yet. */
+export function checkRevision(op: RangeOp, { revision, compactRevision }: Counters): void {
+  if (op.revision > revision) throw rejections.futureRevision(op.revision, revision);
+  if (op.revision > 0 && op.revision < compactRevision) throw rejections.compacted(op.revision, compactRevision);
+}
+
 /** Keys with all their revisions. Writes happen inside the caller's transaction and leave an event each. */
 export class KeyValues {
   readonly #db: Database;
@@ -181,9 +187,8 @@ export class KeyValues {
 
   /** Keys of the range at the asked revision. Rejects one that is compacted or not there yet. */
   range(op: RangeOp): RangeResult {
-    const { revision: now, compactRevision } = this.#counters;
-    if (op.revision > now) throw rejections.futureRevision(op.revision, now);
-    if (op.revision > 0 && op.revision < compactRevision) throw rejections.compacted(op.revision, compactRevision);
+    const { revision: now } = this.#counters;
+    checkRevision(op, this.#counters);
     if (isPlainGet(op, now)) {
       const kv = this.get(op.key);
       const kvs = kv === undefined ? [] : [op.keysOnly ? { ...kv, value: noBytes } : kv];

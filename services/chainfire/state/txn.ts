@@ -2,7 +2,7 @@ import { compareBytes, unreachable } from "@ultracloud/base";
 import { noBytes } from "../domain/ranges.ts";
 import type { Command, Compare, DeleteOp, KeyValue, Op, OpResult, PutOp, RangeOp, TxnOp } from "../domain/types.ts";
 import { rejections } from "../errors.ts";
-import type { KeyValues } from "./key_values.ts";
+import { checkRevision, type KeyValues } from "./key_values.ts";
 import type { Leases } from "./leases.ts";
 import type { Counters } from "./schema.ts";
 
@@ -21,7 +21,11 @@ export function applyOp(state: TxnState, op: PutOp | DeleteOp | TxnOp): OpResult
   const revision = counters.revision + 1;
   // Every comparison sees the state before the transaction, those of nested transactions too.
   const path: boolean[] = [];
-  if (op.kind === "txn") decide(state.keys, op, path);
+  if (op.kind === "txn") {
+    const chosen: Op[] = [];
+    decide(state.keys, op, path, chosen);
+    checkChosen(state, chosen);
+  }
   return new Run(state, revision, path).op(op);
 }
 
@@ -40,10 +44,23 @@ export function readsTables(command: Command | RangeOp): boolean {
   }
 }
 
-function decide(keys: KeyValues, op: TxnOp, path: boolean[]): void {
+function decide(keys: KeyValues, op: TxnOp, path: boolean[], chosen: Op[]): void {
   const holds = op.compares.every((compare) => compareHolds(keys, compare));
   path.push(holds);
-  for (const inner of holds ? op.success : op.failure) if (inner.kind === "txn") decide(keys, inner, path);
+  for (const inner of holds ? op.success : op.failure) {
+    if (inner.kind === "txn") decide(keys, inner, path, chosen);
+    else chosen.push(inner);
+  }
+}
+
+/** Operations of the chosen branches are rejected by the state before the transaction, puts before ranges, as in etcd. */
+function checkChosen({ keys, leases, counters }: TxnState, chosen: readonly Op[]): void {
+  for (const op of chosen) {
+    if (op.kind !== "put") continue;
+    if ((op.ignoreValue || op.ignoreLease) && !keys.get(op.key)) throw rejections.keyNotFound();
+    if (op.lease !== 0n && !leases.has(op.lease)) throw rejections.leaseNotFound(op.lease);
+  }
+  for (const op of chosen) if (op.kind === "range") checkRevision(op, counters);
 }
 
 class Run {
@@ -83,9 +100,9 @@ class Run {
 
   #put(op: PutOp): OpResult {
     const { keys, leases } = this.#state;
+    if (op.lease !== 0n && !leases.has(op.lease)) throw rejections.leaseNotFound(op.lease);
     const before = keys.get(op.key);
     if ((op.ignoreValue || op.ignoreLease) && !before) throw rejections.keyNotFound();
-    if (op.lease !== 0n && !leases.has(op.lease)) throw rejections.leaseNotFound(op.lease);
     const value = op.ignoreValue ? before!.value : op.value;
     const lease = op.ignoreLease ? before!.lease : op.lease;
     keys.put(before, op.key, value, lease, this.#revision);
