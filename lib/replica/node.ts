@@ -1,6 +1,10 @@
 import { type Clock, type Disk, fault, type Rng, toHex } from "@ultracloud/base";
 import type { Gauge, Logger, Registry } from "@ultracloud/observe";
-import { RaftPeerService, type SnapshotHeader as WireHeader } from "@ultracloud/proto/raft/v1";
+import {
+  type Message as WireMessage,
+  RaftPeerService,
+  type SnapshotHeader as WireHeader,
+} from "@ultracloud/proto/raft/v1";
 import { decodeConfiguration, type Transport } from "@ultracloud/raft";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { openWal, type Wal } from "@ultracloud/wal";
@@ -149,7 +153,7 @@ class Node implements ReplicaNode {
     return [...this.#groups.values()].map((group) => group.status());
   }
 
-  #replica(clusterId: string, group: bigint): GroupReplica {
+  #checkCluster(clusterId: string): void {
     if (clusterId !== this.#options.clusterId) {
       throw fault(
         "failed_precondition",
@@ -157,16 +161,27 @@ class Node implements ReplicaNode {
         `Cannot talk to cluster ${clusterId}: this is ${this.#options.clusterId}`,
       );
     }
+  }
+
+  #replica(clusterId: string, group: bigint): GroupReplica {
+    this.#checkCluster(clusterId);
     const replica = this.#groups.get(Number(group));
     if (!replica) throw fault("unavailable", "group_unknown", `Cannot find group ${group} here yet`);
     return replica;
   }
 
+  #receive(clusterId: string, group: bigint, messages: readonly WireMessage[]): void {
+    this.#checkCluster(clusterId);
+    const received = messages.flatMap((m) => fromWire(m) ?? []);
+    // One not opened yet, or removed; the others of this call go on.
+    this.#groups.get(Number(group))?.driver.receive(received);
+    if (received.length > 0) this.#deps.transport?.heard(received[0]!.from);
+  }
+
   #bindPeers(): BoundService {
     return bind(RaftPeerService, {
-      send: ({ clusterId, group, messages }) => {
-        const replica = this.#replica(clusterId, group);
-        replica.driver.receive(messages.flatMap((m) => fromWire(m) ?? []));
+      send: async (requests) => {
+        for await (const { clusterId, group, messages } of requests) this.#receive(clusterId, group, messages);
         return {};
       },
       installSnapshot: async ({ header, offset, chunk }) => {

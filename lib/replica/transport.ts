@@ -1,12 +1,9 @@
-import { backoffMs, type Clock, type Disk, fault, type Rng } from "@ultracloud/base";
+import { type Disk, fault } from "@ultracloud/base";
 import type { TlsFiles } from "@ultracloud/config";
 import type { Logger } from "@ultracloud/observe";
-import { RaftPeerService } from "@ultracloud/proto/raft/v1";
-import type { Message, SnapshotHeader, Transport } from "@ultracloud/raft";
-import { createRpcClient, type RpcClient } from "@ultracloud/rpc";
+import type { Transport } from "@ultracloud/raft";
+import { Link, type LinkDeps, pieceBytesMax } from "./link.ts";
 import type { SnapshotFile } from "./snapshot_file.ts";
-import { sendSnapshotFile } from "./snapshot_sender.ts";
-import { messageBytes, safe, toWire } from "./wire.ts";
 
 export interface PeerTransportOptions {
   readonly clusterId: string;
@@ -15,112 +12,7 @@ export interface PeerTransportOptions {
   readonly tls?: TlsFiles | undefined;
 }
 
-export interface PeerTransportDeps {
-  readonly clock: Clock;
-  readonly rng: Rng;
-  readonly log: Logger;
-  readonly authorization: () => string | Promise<string>;
-}
-
-/** Messages that wait for one peer; Raft repeats what is dropped. */
-const queueBytesMax = 32 * 2 ** 20;
-const queueMessagesMax = 8_192;
-/** In one call: below the size the server accepts. */
-const callBytesMax = 4 * 2 ** 20;
-const callTimeoutMs = 5_000;
-const backoff = { baseMs: 20, maxMs: 500, tries: Number.MAX_SAFE_INTEGER };
-
-interface Queued {
-  readonly group: number;
-  readonly message: Message;
-  readonly bytes: number;
-}
-
-/** One direction to one peer: a bounded queue, one call at a time, everything that waits in the next one. */
-class Link {
-  readonly #client: RpcClient<typeof RaftPeerService>;
-  readonly #clusterId: string;
-  readonly #deps: PeerTransportDeps;
-  readonly #stop = new AbortController();
-  #queue: Queued[] = [];
-  #bytes = 0;
-  #sending: Promise<void> | undefined;
-  #failures = 0;
-
-  constructor(url: string, options: PeerTransportOptions, deps: PeerTransportDeps) {
-    this.#clusterId = options.clusterId;
-    this.#deps = deps;
-    this.#client = createRpcClient(RaftPeerService, {
-      endpoints: [url],
-      authorization: deps.authorization,
-      tls: options.tls,
-      timeoutMs: callTimeoutMs,
-      retries: 0,
-    });
-  }
-
-  send(group: number, message: Message): void {
-    const bytes = messageBytes(message);
-    if (this.#queue.length >= queueMessagesMax || this.#bytes + bytes > queueBytesMax) return;
-    this.#queue.push({ group, message, bytes });
-    this.#bytes += bytes;
-    this.#sending ??= this.#drain().finally(() => this.#sending = undefined);
-  }
-
-  async #drain(): Promise<void> {
-    while (this.#queue.length > 0 && !this.#stop.signal.aborted) {
-      const { group, messages } = this.#take();
-      try {
-        await this.#client.send({ clusterId: this.#clusterId, group: BigInt(group), messages: messages.map(toWire) }, {
-          signal: this.#stop.signal,
-        });
-        this.#failures = 0;
-      } catch (error) {
-        if (this.#stop.signal.aborted) return;
-        if (++this.#failures === 1) this.#deps.log.debug("peer does not answer", { error });
-        // What waited is old by now: heartbeats and probes start afresh.
-        this.#queue = [];
-        this.#bytes = 0;
-        await this.#deps.clock.sleep(backoffMs(backoff, Math.min(this.#failures, 6), this.#deps.rng), this.#stop.signal)
-          .catch(() => {});
-      }
-    }
-  }
-
-  /** The longest run of messages of one group from the front that fits a call. */
-  #take(): { group: number; messages: Message[] } {
-    const { group } = this.#queue[0]!;
-    const messages: Message[] = [];
-    let bytes = 0;
-    let taken = 0;
-    for (const queued of this.#queue) {
-      if (queued.group !== group || (taken > 0 && bytes + queued.bytes > callBytesMax)) break;
-      messages.push(queued.message);
-      bytes += queued.bytes;
-      taken++;
-    }
-    this.#queue.splice(0, taken);
-    this.#bytes -= bytes;
-    return { group, messages };
-  }
-
-  async propose(group: number, data: Uint8Array): Promise<{ index: number; term: number }> {
-    const request = { clusterId: this.#clusterId, group: BigInt(group), data: data as Uint8Array<ArrayBuffer> };
-    const { index, term } = await this.#client.propose(request, { signal: this.#stop.signal });
-    return { index: safe(index), term: safe(term) };
-  }
-
-  sendSnapshot(group: number, header: SnapshotHeader, data: SnapshotFile, disk: Disk): Promise<boolean> {
-    const what = { clusterId: this.#clusterId, group, header, data };
-    return sendSnapshotFile(what, { ...this.#deps, client: this.#client, disk }, this.#stop.signal);
-  }
-
-  async close(): Promise<void> {
-    this.#stop.abort();
-    await this.#sending;
-    this.#client[Symbol.dispose]();
-  }
-}
+export type PeerTransportDeps = LinkDeps;
 
 /** Ways to every other replica, shared by the groups of a node. Messages to a replica without an address are dropped. */
 export class PeerTransport implements AsyncDisposable {
@@ -139,7 +31,8 @@ export class PeerTransport implements AsyncDisposable {
   setPeer(id: number, url: string): void {
     if (this.#links.get(id)?.url === url) return;
     this.removePeer(id);
-    this.#links.set(id, { url, link: new Link(url, this.#options, this.#deps) });
+    const { clusterId, tls } = this.#options;
+    this.#links.set(id, { url, link: new Link({ clusterId, url, tls }, this.#deps) });
   }
 
   /** Nothing goes to the replica any more. */
@@ -151,6 +44,11 @@ export class PeerTransport implements AsyncDisposable {
     this.#closing.add(closing);
   }
 
+  /** Messages came from the replica: the way to it is alive as well. */
+  heard(id: number): void {
+    this.#links.get(id)?.link.heard();
+  }
+
   /** Asks a replica to log data; answers where. Once: a call that ends without an answer may have logged it. */
   propose(to: number, group: number, data: Uint8Array): Promise<{ readonly index: number; readonly term: number }> {
     const known = this.#links.get(to);
@@ -159,8 +57,8 @@ export class PeerTransport implements AsyncDisposable {
         fault("unavailable", "connect_failed", `Cannot reach replica ${to}: its address is not known`),
       );
     }
-    if (data.length > callBytesMax) {
-      const message = `Cannot forward ${data.length} bytes to the leader: wanted at most ${callBytesMax}`;
+    if (data.length > pieceBytesMax) {
+      const message = `Cannot forward ${data.length} bytes to the leader: wanted at most ${pieceBytesMax}`;
       return Promise.reject(fault("resource_exhausted", "forward_too_large", message));
     }
     return known.link.propose(group, data);
