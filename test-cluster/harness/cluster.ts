@@ -14,7 +14,7 @@ import { stringify } from "smol-toml";
 import { Clients } from "./clients.ts";
 import type { ClusterHome } from "./home.ts";
 import { writeKeys } from "./keys.ts";
-import { addressOf, configOf, type Manifests, memberInfo, placementOf } from "./node_config.ts";
+import { addressOf, configOf, type Manifests, memberInfo, peerListener, placementOf } from "./node_config.ts";
 import type { StartSpec, Substrate } from "./substrate.ts";
 import { waitFor } from "./wait.ts";
 
@@ -86,6 +86,11 @@ export class Cluster implements Disposable {
   /** How the other replicas of a store know the one on this node. */
   memberInfo(node: string, component: string) {
     return memberInfo(this.file, this.#manifests, node, component);
+  }
+
+  /** Where the replica of a store on this node listens to the others. */
+  peerListener(node: string, component: string) {
+    return peerListener(placementOf(this.file, this.#manifests, node, component, this.substrate.dirs(node)));
   }
 
   logFile(node: string, component: string): string {

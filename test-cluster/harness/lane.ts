@@ -1,4 +1,4 @@
-import { Fault } from "@ultracloud/base";
+import { Fault, fault } from "@ultracloud/base";
 import type { Cluster } from "./cluster.ts";
 import { Faults } from "./faults.ts";
 
@@ -124,4 +124,12 @@ export function said(error: unknown): string {
 
 function plain(_key: string, value: unknown): unknown {
   return typeof value === "bigint" ? String(value) : value;
+}
+
+/** The number an option gives; `fallback` when it is absent. */
+export function numberOption(args: LaneArgs, name: string, fallback: number): number {
+  const text = args[name];
+  const value = text === undefined ? fallback : Number(text);
+  if (Number.isFinite(value) && value > 0) return value;
+  throw fault("invalid_argument", "usage", `Cannot use --${name} ${text}: wanted a number above 0`);
 }

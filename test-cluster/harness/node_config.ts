@@ -134,8 +134,13 @@ function membership(
   return {
     memberId,
     members: nodes.map((name) => memberInfo(cluster, manifests, name, component)),
-    peer: { listen: placement.listen.peer, tls: tlsIn(placement.configDir) },
+    peer: peerListener(placement),
   };
+}
+
+/** Where a replica listens to the others. */
+export function peerListener(placement: Placement) {
+  return { listen: placement.listen.peer!, tls: tlsIn(placement.configDir) };
 }
 
 /** How the others know a replica. */

@@ -1,10 +1,12 @@
 import { fault } from "@ultracloud/base";
 import type { Lane } from "../harness/lane.ts";
+import { durability } from "./durability.ts";
+import { membership } from "./membership.ts";
 import { smoke } from "./smoke.ts";
 import { soak } from "./soak.ts";
 
 /** Every lane, in the order people think of them. */
-export const lanes: readonly Lane[] = [smoke, soak];
+export const lanes: readonly Lane[] = [smoke, membership, durability, soak];
 
 /** The lane of a command: `fresh-smoke` starts clean, `smoke` uses the cluster that is up. */
 export function laneOf(name: string): { readonly lane: Lane; readonly fresh: boolean } {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { fault } from "@ultracloud/base";
 import { checkLinearizable, type RegisterOperation, splitRng } from "@ultracloud/testing";
-import type { Lane, LaneArgs, LaneRun } from "../harness/lane.ts";
+import { type Lane, type LaneRun, numberOption } from "../harness/lane.ts";
+import { diskNames, storesOn } from "../planted/mod.ts";
 import {
   chainfireRegister,
   flaredbRegister,
@@ -13,29 +13,11 @@ import { type FaultRecord, injectFaults } from "../harness/soak_faults.ts";
 import { chainfireProbe, createLaneDatabase, flaredbProbe } from "../harness/stores.ts";
 import { waitFor } from "../harness/wait.ts";
 
-const planted = new URL("../planted", import.meta.url).pathname;
 const clientsPerStore = 3;
 /** A key is used for this long; the search for an order grows with what overlaps on one key. */
 const keyMs = 2_000;
 const keysAtOnce = 2;
 const progressEveryMs = 10_000;
-
-const plants: Readonly<Record<string, Readonly<Record<string, string>>>> = {
-  /** Every kill is a power cut for the log. */
-  "power-loss": {
-    chainfire: `${planted}/chainfire_power_loss.ts`,
-    flaredb: `${planted}/flaredb_power_loss.ts`,
-  },
-  /** The fault that must be found. */
-  "ack-before-fsync": { chainfire: `${planted}/chainfire_lying.ts`, flaredb: `${planted}/flaredb_lying.ts` },
-};
-
-function numberOf(args: LaneArgs, name: string, fallback: number): number {
-  const text = args[name];
-  const value = text === undefined ? fallback : Number(text);
-  if (Number.isFinite(value) && value > 0) return value;
-  throw fault("invalid_argument", "usage", `Cannot use --${name} ${text}: wanted a number above 0`);
-}
 
 /** Random faults with clients at work, and their histories judged. */
 export const soak: Lane = {
@@ -45,23 +27,21 @@ export const soak: Lane = {
   options: {
     minutes: "how long (1)",
     seed: "which faults (by the time)",
-    disk: `what the stores' logs lie on: ${Object.keys(plants).join(" or ")} (the plain disk)`,
+    disk: `what the stores' logs lie on: ${diskNames} (plain)`,
   },
-  entries(args) {
-    if (args.disk === undefined) return {};
-    const entries = plants[args.disk];
-    if (entries) return entries;
-    const known = Object.keys(plants).join(" or ");
-    throw fault("invalid_argument", "usage", `Cannot use --disk ${args.disk}: wanted ${known}`);
-  },
+  entries: (args) => storesOn(args.disk),
   async run(run) {
-    const minutes = numberOf(run.args, "minutes", 1);
-    const seed = numberOf(run.args, "seed", Date.now() % 1_000_000 + 1);
+    const minutes = numberOption(run.args, "minutes", 1);
+    const seed = numberOption(run.args, "seed", Date.now() % 1_000_000 + 1);
     Object.assign(run.facts, { minutes, seed, disk: run.args.disk ?? "plain" });
     run.step(`seed ${seed}, ${minutes} minutes`);
     await createLaneDatabase(run.cluster);
-    const { history, counts, faults } = await torment(run, minutes * 60_000, seed);
-    await judge(run, history, counts, faults);
+    let seen: Torment | undefined;
+    await run.check("every node comes back from every fault", async () => {
+      seen = await torment(run, minutes * 60_000, seed);
+      return `${seen.faults.length} faults in ${minutes} minutes`;
+    });
+    await judge(run, seen!.history, seen!.counts, seen!.faults);
   },
 };
 
