@@ -3,7 +3,14 @@ import { seededRng, systemClock, systemRng, utf8 } from "@ultracloud/base";
 import { Health, noopLogger, Registry } from "@ultracloud/observe";
 import { startRpcServer } from "@ultracloud/rpc";
 import { systemDisk } from "@ultracloud/wal";
-import { type Group, type GroupStateMachine, openReplicaNode, PeerTransport } from "./mod.ts";
+import {
+  GroupReplica,
+  type GroupStateMachine,
+  openReplicaNode,
+  PeerTransport,
+  type ReplicaNodeOptions,
+} from "./mod.ts";
+import { breathe } from "./snapshot_file.ts";
 
 /** Appends every entry's text; "durable" is what a checkpoint stored: nothing, so that a restart replays the log. */
 export class ListMachine implements GroupStateMachine {
@@ -28,6 +35,25 @@ export class ListMachine implements GroupStateMachine {
   }
 }
 
+/** The same state through a file, written slowly: entries are applied meanwhile. */
+export class FileMachine extends ListMachine {
+  async snapshotTo(path: string): Promise<number> {
+    const index = this.applied, items = [...this.items];
+    using file = await Deno.open(path, { write: true, createNew: true });
+    for (const item of items) {
+      await file.write(utf8.encode(`${item}\n`));
+      await breathe();
+    }
+    return index;
+  }
+  async restoreFrom(index: number, path: string): Promise<void> {
+    const text = await Deno.readTextFile(path);
+    this.items = text.split("\n").slice(0, -1);
+    this.applied = index;
+    this.restores++;
+  }
+}
+
 /** Polls until it holds; tests wait for conditions, never for time. */
 export async function until(what: string, condition: () => boolean, limitMs = 20_000): Promise<void> {
   const deadline = performance.now() + limitMs;
@@ -40,7 +66,7 @@ export async function until(what: string, condition: () => boolean, limitMs = 20
 export interface Replica extends AsyncDisposable {
   readonly id: number;
   readonly url: string;
-  readonly group: Group;
+  readonly group: GroupReplica;
   readonly machine: ListMachine;
   readonly transport: PeerTransport;
 }
@@ -52,12 +78,20 @@ export class ReplicaCluster implements AsyncDisposable {
   readonly #live = new Map<number, Replica>();
   readonly #fatal: Error[] = [];
 
-  private constructor(dir: string) {
+  readonly #raft: NonNullable<ReplicaNodeOptions["raft"]>;
+  readonly #makeMachine: () => ListMachine;
+
+  private constructor(dir: string, raft: NonNullable<ReplicaNodeOptions["raft"]>, makeMachine: () => ListMachine) {
     this.#dir = dir;
+    this.#raft = raft;
+    this.#makeMachine = makeMachine;
   }
 
-  static async create(): Promise<ReplicaCluster> {
-    return new ReplicaCluster(await Deno.makeTempDir());
+  static async create(
+    raft: NonNullable<ReplicaNodeOptions["raft"]> = {},
+    makeMachine = () => new ListMachine(),
+  ): Promise<ReplicaCluster> {
+    return new ReplicaCluster(await Deno.makeTempDir(), raft, makeMachine);
   }
 
   /** Founds the group with these voters. */
@@ -106,6 +140,7 @@ export class ReplicaCluster implements AsyncDisposable {
         tickMs: 10,
         electionTicks: 20,
         heartbeatTicks: 2,
+        raft: this.#raft,
         clientUrls: (other) => this.#urls.get(other),
       }, {
         disk: systemDisk,
@@ -129,9 +164,10 @@ export class ReplicaCluster implements AsyncDisposable {
         rng: systemRng,
       }),
     );
-    const machine = new ListMachine();
+    const machine = this.#makeMachine();
     const { voters = [], join = false } = options;
     const group = await node.openGroup({ group: 1, voters, join }, machine);
+    assert.ok(group instanceof GroupReplica);
     for (const [other, { transport }] of this.#live) if (other !== id) transport.setPeer(id, this.url(id));
     const replica: Replica = {
       id,
@@ -171,6 +207,16 @@ export class ReplicaCluster implements AsyncDisposable {
       return found !== undefined;
     });
     return found!;
+  }
+
+  /** The leader, once everybody who runs has answered it: only then it knows that a change is safe. */
+  async settledLeader(): Promise<Replica> {
+    const leader = await this.leader();
+    await until("an answer of everybody", () => {
+      const { progress, lastIndex } = leader.group.status();
+      return this.live.every(({ id }) => id === leader.id || progress?.get(id)?.match === lastIndex);
+    });
+    return leader;
   }
 
   /** Proposes at whoever leads, as often as it takes while nothing happened. */

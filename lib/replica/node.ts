@@ -5,7 +5,7 @@ import {
   RaftPeerService,
   type SnapshotHeader as WireHeader,
 } from "@ultracloud/proto/raft/v1";
-import { decodeConfiguration, type Transport } from "@ultracloud/raft";
+import { decodeConfiguration, type RaftOptions, type Transport } from "@ultracloud/raft";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { openWal, type Wal } from "@ultracloud/wal";
 import { type ClientUrl, GroupReplica } from "./group.ts";
@@ -28,6 +28,8 @@ export interface ReplicaNodeOptions {
   /** An election starts after one to two times this many ticks without a leader. */
   readonly electionTicks: number;
   readonly heartbeatTicks: number;
+  /** What lib/raft sets by itself otherwise, the same for every group. */
+  readonly raft?: Omit<RaftOptions, "id" | "electionTicks" | "heartbeatTicks">;
   /** Client address of each replica, for hints at the leader; a function where members come and go. */
   readonly clientUrls: Readonly<Record<number, string>> | ClientUrl;
 }
@@ -119,7 +121,12 @@ class Node implements ReplicaNode {
       voters: wanted.join ? [] : wanted.voters,
       tickMs: options.tickMs,
       clientUrl: typeof clientUrls === "function" ? clientUrls : (id) => clientUrls[id],
-      raft: { id: options.nodeId, electionTicks: options.electionTicks, heartbeatTicks: options.heartbeatTicks },
+      raft: {
+        ...options.raft,
+        id: options.nodeId,
+        electionTicks: options.electionTicks,
+        heartbeatTicks: options.heartbeatTicks,
+      },
     }, {
       logStore,
       machine,

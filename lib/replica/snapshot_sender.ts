@@ -13,7 +13,7 @@ export interface SnapshotSenderDeps {
 
 /** The last piece is answered when everything is synced, verified and installed. */
 const pieceTimeoutMs = 60_000;
-/** Failures in a row before the transfer is given up; the next one goes on where it ended. */
+/** Failures without any progress before the transfer is given up; the next one goes on where it ended. */
 const failuresMax = 8;
 const backoff = { baseMs: 50, maxMs: 2_000, tries: failuresMax };
 
@@ -57,7 +57,7 @@ async function send(
   const header = wireHeader(what);
   const buffer = new Uint8Array(Math.min(bytes, snapshotChunkBytes));
   // The first piece is empty: it asks.
-  let offset = 0, asked = false, failures = 0;
+  let offset = 0, furthest = 0, asked = false, failures = 0;
   while (!signal.aborted) {
     const length = asked ? file.readAt(buffer, offset) : 0;
     try {
@@ -66,11 +66,11 @@ async function send(
         { signal, timeoutMs: pieceTimeoutMs },
       );
       if (answer.installed) return true;
-      const next = Math.min(Number(answer.offset), bytes);
-      if (!asked || next > offset) failures = 0;
-      else if (++failures >= failuresMax) return false;
+      if (asked && Number(answer.offset) <= offset && ++failures >= failuresMax) return false;
       asked = true;
-      offset = next;
+      offset = Math.min(Number(answer.offset), bytes);
+      if (offset > furthest) failures = 0;
+      furthest = Math.max(furthest, offset);
     } catch (error) {
       if (signal.aborted) break;
       if ((error instanceof Fault && final.has(error.kind)) || ++failures >= failuresMax) throw error;
