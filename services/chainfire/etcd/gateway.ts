@@ -7,7 +7,6 @@ import { watchPath } from "./watch.ts";
 import type { UnaryPath } from "./wire.ts";
 
 const prefix = "/v3/";
-const leases = "/v3/lease/";
 
 /**
  * etcd's JSON paths on the listener of the RPCs: `POST /v3/kv/put` and so on, in the words of etcd 3.4's gateway. Every
@@ -19,9 +18,10 @@ export function etcdGateway(deps: { readonly present: () => HeaderInit }): HttpH
   const unary = new Map<string, UnaryPath>(Object.entries({ ...kvPaths, ...leaseUnaryPaths }));
   const others = new Map<string, Path>(Object.entries({ ...leasePaths(present), "/v3/watch": watchPath(present) }));
   for (const paths of [unary, others] as Map<string, unknown>[]) {
-    // Leases have two names each.
-    for (const [path, found] of [...paths]) {
-      if (path.startsWith(leases)) paths.set(path.replace(leases, "/v3/kv/lease/"), found);
+    // Some of the leases' paths have an older name too.
+    for (const name of ["revoke", "timetolive", "leases"]) {
+      const found = paths.get(`/v3/lease/${name}`);
+      if (found !== undefined) paths.set(`/v3/kv/lease/${name}`, found);
     }
   }
   return (request, peer, calls: Calls) => {

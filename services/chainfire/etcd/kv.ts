@@ -117,14 +117,27 @@ export function readTxn(json: Json, opsMax = txnOpsMax): TxnRequest {
 function readOp(value: unknown, opsMax: number): RequestOp {
   const json = object(value) ?? {};
   const range = object(json.request_range ?? json.requestRange);
-  if (range) return create(RequestOpSchema, { request: { case: "range", value: readRange(range) } });
+  if (range) return create(RequestOpSchema, { request: { case: "range", value: keyed(readRange(range)) } });
   const put = object(json.request_put ?? json.requestPut);
-  if (put) return create(RequestOpSchema, { request: { case: "put", value: readPut(put) } });
+  if (put) return create(RequestOpSchema, { request: { case: "put", value: possible(readPut(put)) } });
   const gone = object(json.request_delete_range ?? json.requestDeleteRange);
-  if (gone) return create(RequestOpSchema, { request: { case: "deleteRange", value: readDelete(gone) } });
+  if (gone) return create(RequestOpSchema, { request: { case: "deleteRange", value: keyed(readDelete(gone)) } });
   const txn = object(json.request_txn ?? json.requestTxn);
   if (txn) return create(RequestOpSchema, { request: { case: "txn", value: readTxn(txn, opsMax) } });
   throw rejections.keyNotFound();
+}
+
+/** Refuses here what the service would too: an operation that is none must be found in its turn among them. */
+function keyed<T extends { readonly key: Uint8Array }>(op: T): T {
+  if (op.key.length === 0) throw rejections.emptyKey("key");
+  return op;
+}
+
+function possible(put: PutRequest): PutRequest {
+  keyed(put);
+  if (put.ignoreValue && put.value.length > 0) throw rejections.valueProvided("value");
+  if (put.ignoreLease && put.lease !== 0n) throw rejections.leaseProvided("lease");
+  return put;
 }
 
 const toResult = {
@@ -137,7 +150,7 @@ const toResult = {
 function readCompare(value: unknown): Compare {
   const json = object(value) ?? {};
   const result = toResult[oneOf(json.result, compareResults, "etcdserverpb.Compare_CompareResult")];
-  const range = { key: bytes(json.key), rangeEnd: bytes(json.range_end ?? json.rangeEnd) };
+  const range = keyed({ key: bytes(json.key), rangeEnd: bytes(json.range_end ?? json.rangeEnd) });
   const target = oneOf(json.target, compareTargets, "etcdserverpb.Compare_CompareTarget");
   if (target === "VALUE") {
     return create(CompareSchema, { ...range, result, target: { case: "value", value: bytes(json.value) } });
@@ -181,6 +194,6 @@ export const kvPaths: Readonly<Record<string, UnaryPath>> = {
 
 function readCompaction(json: Json) {
   const revision = int64(json.revision);
-  if (revision < 0n) throw rejections.compacted(Number(revision), 0);
+  if (revision <= 0n) throw rejections.compacted(Number(revision), 0);
   return create(CompactRequestSchema, { revision, physical: bool(json.physical) });
 }
