@@ -1,1 +1,2 @@
 export * from "../gen/ultracloud/flaredb/v1/flaredb_pb.ts";
+export * from "../gen/ultracloud/flaredb/v1/backup_pb.ts";

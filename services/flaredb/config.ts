@@ -29,7 +29,10 @@ export const configSchema = z.strictObject({
     queryMsMax: z.number().int().min(10).max(60_000).default(5_000).describe(
       "A query that still yields rows after this long is cut",
     ),
-  }).default({ costRowsMax: 20_000_000, queryMsMax: 5_000 }),
+    backupAgeMsMax: z.number().int().min(1_000).max(30 * 86_400_000).default(86_400_000).describe(
+      "A migration that loses data needs a full backup at most this old",
+    ),
+  }).default({ costRowsMax: 20_000_000, queryMsMax: 5_000, backupAgeMsMax: 86_400_000 }),
 }).refine((c) => c.heartbeatTicks * 3 <= c.electionTicks, {
   path: ["heartbeatTicks"],
   error: "must be at most a third of electionTicks",

@@ -3,8 +3,10 @@ import {
   CreateDatabaseRequestSchema,
   type Database,
   DatabaseService,
+  DatabaseSettingsSchema,
   DeleteDatabaseRequestSchema,
 } from "@ultracloud/proto/flaredb/v1";
+import { invalidField } from "@ultracloud/base";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { checkDatabase, databaseNotFound } from "./domain/names.ts";
 import { entryKinds } from "./domain/log_entry.ts";
@@ -29,6 +31,10 @@ export function databaseService(
       createTime: timestampFromMs(row.createMs),
       appliedIndex: BigInt(machine?.appliedIndex() ?? 0),
       bytes: BigInt(machine?.bytes() ?? 0),
+      settings: {
+        capture: machine?.parts.rowChanges.capturing ?? false,
+        archive: machine?.parts.archive.on ?? false,
+      },
     };
   };
   const scope = (request: { readonly name: string }) => databaseScope(request.name, "name");
@@ -64,18 +70,27 @@ export function databaseService(
       await databases.changeCatalog(entryKinds.deleteDatabase, DeleteDatabaseRequestSchema, request, context);
       return {};
     },
+    async updateDatabase({ name, settings }, context) {
+      if (settings === undefined) {
+        throw invalidField("settings", "Cannot change a database without settings: wanted capture and archive");
+      }
+      const opened = await databases.find(name);
+      await databases.propose(opened, entryKinds.settings, DatabaseSettingsSchema, settings, context);
+      return toMessage(opened.row);
+    },
+    async checkReplicas({ name }, context) {
+      const { index, sha256 } = await databases.checkReplicas(await databases.find(name), context);
+      return { index: BigInt(index), sha256 };
+    },
     status() {
       const groups = [
-        { name: "system", group: databases.system },
-        ...databases.opened().map(({ row, group }) => ({
-          name: row.name,
-          group,
-        })),
+        { name: "system", group: databases.system, machine: undefined },
+        ...databases.opened().map(({ row, group, machine }) => ({ name: row.name, group, machine })),
       ];
       return {
         version: options.version,
         node: String(options.nodeId),
-        groups: groups.map(({ name, group }) => {
+        groups: groups.map(({ name, group, machine }) => {
           const status = group.status();
           return {
             group: BigInt(status.group),
@@ -85,6 +100,10 @@ export function databaseService(
             commitIndex: BigInt(status.commitIndex),
             appliedIndex: BigInt(status.appliedIndex),
             voters: status.voters.map(BigInt),
+            learners: status.learners.map(BigInt),
+            checkedIndex: BigInt(machine?.noted?.index ?? 0),
+            checkedSha256: machine?.noted?.sha256 ?? "",
+            diverged: machine?.diverged ?? false,
           };
         }),
       };
@@ -94,6 +113,8 @@ export function databaseService(
     getDatabase: { resource: "database", action: "get", scope },
     listDatabases: { resource: "database", action: "list", scope: () => "" },
     deleteDatabase: { resource: "database", action: "delete", scope },
+    updateDatabase: { resource: "database", action: "update", scope },
+    checkReplicas: { resource: "database", action: "check", scope },
     status: { resource: "database", action: "status", scope: () => "" },
   });
 }

@@ -4,11 +4,12 @@ import { backoffMs, type Clock, Fault, fault, type Rng } from "@ultracloud/base"
 import type { Health, Logger } from "@ultracloud/observe";
 import type { Group, ReplicaNode } from "@ultracloud/replica";
 import type { CallContext } from "@ultracloud/rpc";
+import { CheckReplicasResponseSchema } from "@ultracloud/proto/flaredb/v1";
 import { createHash } from "node:crypto";
 import { type DedupeKey, encodeEntry, type EntryKind, entryKinds, noSeed } from "./domain/log_entry.ts";
 import { checkDatabase } from "./domain/names.ts";
 import { CatalogMachine, type CatalogRow, systemGroup } from "./state/catalog_machine.ts";
-import { DatabaseMachine } from "./state/database_machine.ts";
+import { type ContentDigest, DatabaseMachine } from "./state/database_machine.ts";
 import { removeFiles } from "./state/store.ts";
 
 /** A database of this replica: its log and its state. */
@@ -16,6 +17,14 @@ export interface OpenDatabase {
   readonly row: CatalogRow;
   readonly group: Group;
   readonly machine: DatabaseMachine;
+}
+
+/** Who proposes, and the key under which the answer is stored with the effect. */
+export type Proposer = Pick<CallContext, "principal" | "idempotencyKey">;
+
+/** The same caller without its key: for what is not the call's one effect. */
+export function unkeyed({ principal }: Proposer): Proposer {
+  return { principal, idempotencyKey: undefined };
 }
 
 export interface DatabasesOptions {
@@ -81,8 +90,28 @@ export class Databases implements AsyncDisposable {
     return [...this.#open.values()];
   }
 
-  /** The database of that name, opened. */
+  /** The database of that name, opened and fit to be used. */
   async find(name: string): Promise<OpenDatabase> {
+    const database = await this.findAny(name);
+    if (database.machine.parts.importer.restoring) {
+      throw fault(
+        "failed_precondition",
+        "database_restoring",
+        `Cannot use database ${name} while it is being restored`,
+      );
+    }
+    if (database.machine.diverged) {
+      throw fault(
+        "data_loss",
+        "database_diverged",
+        `Cannot use database ${name} here as this replica's content differs from its leader's: remove the replica`,
+      );
+    }
+    return database;
+  }
+
+  /** The database of that name, opened, whatever state it is in. */
+  async findAny(name: string): Promise<OpenDatabase> {
     checkDatabase(name);
     const known = this.#open.get(name);
     if (known !== undefined) return known;
@@ -104,7 +133,7 @@ export class Databases implements AsyncDisposable {
     kind: EntryKind,
     schema: D,
     request: MessageShape<D>,
-    context: CallContext,
+    context: Proposer,
   ): Promise<unknown> {
     const result = await this.#propose(this.#system, kind, schema, request, context);
     await this.#agreeing;
@@ -127,20 +156,31 @@ export class Databases implements AsyncDisposable {
     kind: EntryKind,
     schema: D,
     request: MessageShape<D>,
-    context: CallContext,
+    context: Proposer,
   ): Promise<unknown> {
     return this.#propose(database.group, kind, schema, request, context);
   }
 
+  /**
+   * Lets every replica note a digest of its content at one index, then compare it with this leader's. The digest reads
+   * every row, on every replica, while nothing else of the process runs.
+   */
+  async checkReplicas(database: OpenDatabase, context: Proposer): Promise<ContentDigest> {
+    const proposer = unkeyed(context);
+    const { hash, verify } = entryKinds;
+    const noted = await this.propose(database, hash, EmptySchema, create(EmptySchema), proposer) as ContentDigest;
+    const asked = create(CheckReplicasResponseSchema, { index: BigInt(noted.index), sha256: noted.sha256 });
+    await this.propose(database, verify, CheckReplicasResponseSchema, asked, proposer);
+    return noted;
+  }
+
   /** Resolves with the index of an entry of its own, once that is applied here; refused unless this replica leads. */
-  async barrier(database: OpenDatabase, context: CallContext): Promise<number> {
+  async barrier(database: OpenDatabase, context: Proposer): Promise<number> {
     const request = create(EmptySchema);
-    const { index } = await this.propose(database, entryKinds.barrier, EmptySchema, request, {
-      ...context,
-      // Waiting twice for the same key would answer an old index.
-      idempotencyKey: undefined,
-    }) as { index: bigint };
-    return Number(index);
+    // Under a key it would answer an old index.
+    const proposer = unkeyed(context);
+    const answer = await this.propose(database, entryKinds.barrier, EmptySchema, request, proposer);
+    return Number((answer as { index: bigint }).index);
   }
 
   async #propose<D extends DescMessage>(
@@ -148,10 +188,10 @@ export class Databases implements AsyncDisposable {
     kind: EntryKind,
     schema: D,
     request: MessageShape<D>,
-    context: CallContext,
+    context: Proposer,
   ): Promise<unknown> {
     const payload = toBinary(schema, request, { writeUnknownFields: false });
-    const random = kind === entryKinds.execute || kind === entryKinds.batch;
+    const random = kind === entryKinds.execute || kind === entryKinds.batch || kind === entryKinds.migrate;
     const result = await group.propose(encodeEntry({
       kind,
       timeMs: this.#deps.clock.nowMs(),
@@ -205,7 +245,7 @@ export class Databases implements AsyncDisposable {
     while (await this.#pause(sweepEveryMs)) {
       for (const { row, group, machine } of this.#open.values()) {
         if (group.status().role !== "leader") continue;
-        const dueMs = machine.kv.nextExpireMs();
+        const dueMs = machine.parts.kv.nextExpireMs();
         if (dueMs === undefined || dueMs > clock.nowMs()) continue;
         const entry = { kind: entryKinds.sweep, timeMs: clock.nowMs(), seed: noSeed, dedupe: undefined };
         await group.propose(encodeEntry({ ...entry, payload: new Uint8Array() })).catch((error) =>
@@ -242,7 +282,7 @@ export class Databases implements AsyncDisposable {
   }
 }
 
-function dedupeKey(context: CallContext, kind: EntryKind, payload: Uint8Array): DedupeKey | undefined {
+function dedupeKey(context: Proposer, kind: EntryKind, payload: Uint8Array): DedupeKey | undefined {
   if (context.idempotencyKey === undefined) return undefined;
   const sha256 = new Uint8Array(createHash("sha256").update(Uint8Array.of(kind)).update(payload).digest());
   return { key: `${context.principal.id}\n${context.idempotencyKey}`, sha256 };

@@ -3,6 +3,7 @@ import type { Health, Logger, Registry } from "@ultracloud/observe";
 import { openReplicaNode, type PeerTransport } from "@ultracloud/replica";
 import type { Authenticator, Authorizer, BoundService } from "@ultracloud/rpc";
 import type { MemberConfig } from "./config.ts";
+import { backupService } from "./backup_service.ts";
 import { databaseService } from "./database_service.ts";
 import { Databases } from "./databases.ts";
 import { kvService } from "./kv_service.ts";
@@ -67,6 +68,7 @@ export async function createFlaredb(options: FlaredbOptions, deps: FlaredbDeps):
       databaseService({ version, nodeId: memberId }, served),
       kvService(served),
       sqlService(options.sql, served),
+      backupService({ ...served, stateDir }),
     ],
     peerService: node.peerService,
     http: restApi(options.sql, served),

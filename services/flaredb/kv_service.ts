@@ -41,8 +41,8 @@ export function kvHandlers({ databases, clock }: KvDeps): Handlers<typeof KvServ
       checkKey(key);
       const opened = await databases.find(database);
       await awaitLevel(databases, opened, read, context);
-      const row = opened.machine.kv.get(bucket, key, opened.machine.timeMs);
-      return { ...(row ? { item: toItem(row) } : {}), index: BigInt(opened.machine.appliedIndex()) };
+      const row = opened.machine.parts.kv.get(bucket, key, opened.machine.timeMs);
+      return { ...(row ? { item: toItem(row) } : {}), index: BigInt(opened.machine.index) };
     },
     async put(request, context) {
       checkWrite(request);
@@ -83,7 +83,7 @@ export function kvHandlers({ databases, clock }: KvDeps): Handlers<typeof KvServ
       const range = keyRange(request.prefix, request.start, request.end);
       const opened = await databases.find(request.database);
       await awaitLevel(databases, opened, request.read, context);
-      const { kv, timeMs } = opened.machine;
+      const { parts: { kv }, timeMs } = opened.machine;
       const page = kv.scan(request.bucket, range, {
         nowMs: timeMs,
         reverse: request.reverse,
@@ -95,7 +95,7 @@ export function kvHandlers({ databases, clock }: KvDeps): Handlers<typeof KvServ
       return {
         items: page.rows.map(toItem),
         nextPageToken: page.more ? encodePageToken(page.rows.at(-1)!.key) : "",
-        index: BigInt(opened.machine.appliedIndex()),
+        index: BigInt(opened.machine.index),
       };
     },
     async setQuota(request, context) {
@@ -109,7 +109,7 @@ export function kvHandlers({ databases, clock }: KvDeps): Handlers<typeof KvServ
       const opened = await databases.find(database);
       await awaitLevel(databases, opened, read, context);
       const { machine } = opened;
-      return { buckets: machine.quotas.list().map(bucketMessage), index: BigInt(machine.appliedIndex()) };
+      return { buckets: machine.parts.quotas.list().map(bucketMessage), index: BigInt(machine.index) };
     },
     async *watch(request, context) {
       checkBucket(request.bucket);

@@ -11,7 +11,7 @@ export async function awaitLevel(
   read: Read | undefined,
   context: CallContext,
 ): Promise<void> {
-  const { row, group } = database;
+  const { row, group, machine } = database;
   switch (read?.level ?? Level.UNSPECIFIED) {
     case Level.UNSPECIFIED:
     case Level.LINEARIZABLE:
@@ -33,7 +33,7 @@ export async function awaitLevel(
       );
     }
     case Level.AT_INDEX:
-      return await group.waitApplied(checkIndex(read!.atIndex, "read.at_index"), context.signal);
+      return await group.waitApplied(checkIndex(read!.atIndex, "read.at_index") - machine.offset, context.signal);
     case Level.STRONG:
       await databases.barrier(database, context);
       return;

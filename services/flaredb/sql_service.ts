@@ -12,8 +12,11 @@ import { databaseScope } from "./database_service.ts";
 import { expectedMax, queryRowsDefault, queryRowsMax, statementsMax } from "./domain/bounds.ts";
 import { entryKinds } from "./domain/log_entry.ts";
 import { readStatement } from "./domain/sql_text.ts";
+import { migrate } from "./migrate.ts";
+import { checkIndex } from "./domain/names.ts";
 import { awaitLevel } from "./reads.ts";
 import type { Databases, OpenDatabase } from "./databases.ts";
+import { watchRows } from "./row_watch.ts";
 import { listTables } from "./state/tables.ts";
 import { idleMsDefault, idleMsMax, type Transactions } from "./transactions.ts";
 
@@ -22,6 +25,8 @@ export interface SqlOptions {
   readonly costRowsMax: number;
   /** A query that still yields rows after this long is cut. */
   readonly queryMsMax: number;
+  /** A migration that loses data needs a full backup at most this old. */
+  readonly backupAgeMsMax: number;
 }
 
 export interface SqlDeps {
@@ -39,8 +44,8 @@ export function sqlHandlers(
   /** Refuses what would only fail, or stall every replica, once it is in the log. */
   const admit = ({ machine }: OpenDatabase, statements: readonly Statement[], field: (i: number) => string) => {
     statements.forEach((statement, i) => {
-      const text = machine.sql.check(statement, "write", field(i));
-      machine.sql.checkCost(text, "write", options.costRowsMax, field(i));
+      const text = machine.parts.sql.check(statement, "write", field(i));
+      machine.parts.sql.checkCost(text, "write", options.costRowsMax, field(i));
     });
   };
   /** Ends a statement that still yields rows after the longest time. */
@@ -64,7 +69,7 @@ export function sqlHandlers(
     const startMs = clock.monotonicMs();
     const { result, reads } = transactions.run(opened, id, statement, context, timer());
     const elapsedMs = clock.monotonicMs() - startMs;
-    return { result: { ...result, elapsedMs }, reads, index: BigInt(opened.machine.appliedIndex()) };
+    return { result: { ...result, elapsedMs }, reads, index: BigInt(opened.machine.index) };
   };
   return {
     async query({ database, statement, read, rowLimit, transaction }, context) {
@@ -82,9 +87,9 @@ export function sqlHandlers(
       const startMs = clock.monotonicMs();
       const frozen = { timeMs: clock.nowMs(), seed: rng.fill(new Uint8Array(16)) };
       const limits = { rowsMax, costRowsMax: options.costRowsMax, tick: timer() };
-      const { result, reads } = opened.machine.query(asked, frozen, limits);
+      const { result, reads } = opened.machine.parts.effects.query(asked, frozen, limits);
       const elapsedMs = clock.monotonicMs() - startMs;
-      return { result: { ...result, elapsedMs }, reads, index: BigInt(opened.machine.appliedIndex()) };
+      return { result: { ...result, elapsedMs }, reads, index: BigInt(opened.machine.index) };
     },
     async execute(request, context) {
       const statement = present(request.statement);
@@ -131,10 +136,26 @@ export function sqlHandlers(
       transactions.rollback(await databases.find(database), transaction, context);
       return {};
     },
+    async *changes({ database, tables, afterIndex }, context) {
+      const after = checkIndex(afterIndex, "after_index");
+      if (tables.length > expectedMax) {
+        throw invalidField("tables", `Cannot watch ${tables.length} tables: wanted at most ${expectedMax}`);
+      }
+      const opened = await databases.find(database);
+      await opened.group.readBarrier();
+      const pages = watchRows({ tables: new Set(tables), after }, opened.machine, clock, context.signal);
+      for await (const { index, changes } of pages) yield { index: BigInt(index), changes };
+    },
+    migrate: (request, context) => migrate(options, { databases, clock, rng }, request, context),
+    async listMigrations({ database }) {
+      const opened = await databases.find(database);
+      await opened.group.readBarrier();
+      return { migrations: opened.machine.parts.migrations.list() };
+    },
     async listTables({ database, read }, context) {
       const opened = await databases.find(database);
       await awaitLevel(databases, opened, read, context);
-      return { tables: listTables(opened.machine.db), index: BigInt(opened.machine.appliedIndex()) };
+      return { tables: listTables(opened.machine.db), index: BigInt(opened.machine.index) };
     },
   };
 }
@@ -148,6 +169,9 @@ export const sqlAuthz = {
   begin: { resource: "sql", action: "execute", scope },
   commit: { resource: "sql", action: "execute", scope },
   rollback: { resource: "sql", action: "execute", scope },
+  changes: { resource: "sql", action: "watch", scope },
+  migrate: { resource: "sql", action: "migrate", scope },
+  listMigrations: { resource: "sql", action: "list", scope },
   listTables: { resource: "sql", action: "list", scope },
 } satisfies AuthzTable<typeof SqlService>;
 

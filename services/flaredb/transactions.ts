@@ -9,7 +9,7 @@ import {
 import type { CallContext } from "@ultracloud/rpc";
 import type { Databases, OpenDatabase } from "./databases.ts";
 import { entryKinds } from "./domain/log_entry.ts";
-import type { QueryResult } from "./state/database_machine.ts";
+import type { QueryResult } from "./state/sql_effects.ts";
 
 /** Open transactions of this process; each holds its statements. */
 const openMax = 256;
@@ -100,13 +100,13 @@ export class Transactions {
       );
     }
     const expected = [...open.versions].map(([table, index]) => create(TableVersionSchema, { table, index }));
-    const changed = database.machine.versions.firstChanged(expected);
+    const changed = database.machine.parts.versions.firstChanged(expected);
     if (changed !== undefined) {
       this.#open.delete(id);
       throw changed;
     }
     const frozen = { timeMs: open.timeMs, seed: open.seed };
-    const answer = database.machine.rehearse([...open.statements, statement], frozen, tick);
+    const answer = database.machine.parts.effects.rehearse([...open.statements, statement], frozen, tick);
     open.statements.push(statement);
     open.bytes = bytes;
     for (const { table, index } of answer.reads) if (!open.versions.has(table)) open.versions.set(table, index);

@@ -6,43 +6,66 @@ import type { DatabaseMachine } from "./state/database_machine.ts";
 /** A watch without changes says this often how far it is, so that resuming does not fall behind what is held. */
 const progressEveryMs = 10_000;
 
-/**
- * Changes after `after` in order, whole entries at a time; 0 means from now on. The first answer says from where. A
- * reader that takes its time holds up nobody: what it missed is read from the change table, or refused as compacted.
- */
-export async function* watchChanges(
+interface Page {
+  /** Everything up to this index is in this page or an earlier one. */
+  readonly index: number;
+  readonly changes: readonly unknown[];
+}
+
+/** Changes of keys after `after`, as `followIndex` tells them. */
+export function watchChanges(
   options: { readonly bucket: string; readonly prefix: string; readonly after: number },
   machine: DatabaseMachine,
   clock: Clock,
   signal: AbortSignal,
 ): AsyncGenerator<ChangePage> {
-  const { bucket, prefix } = options;
-  let at = options.after === 0 ? machine.appliedIndex() : options.after;
-  if (at > machine.appliedIndex()) {
+  const { bucket, prefix, after } = options;
+  return followIndex(
+    after,
+    machine,
+    clock,
+    signal,
+    (at) => machine.parts.changes.read(bucket, prefix, at, machine.index, pageBytesDefault),
+  );
+}
+
+/**
+ * Changes after `after` in order, whole entries at a time; 0 means from now on. The first answer says from where. A
+ * reader that takes its time holds up nobody: what it missed is read from the change table, or refused as compacted.
+ */
+export async function* followIndex<P extends Page>(
+  after: number,
+  machine: DatabaseMachine,
+  clock: Clock,
+  signal: AbortSignal,
+  read: (at: number) => P,
+): AsyncGenerator<P> {
+  let at = after === 0 ? machine.index : after;
+  if (at > machine.index) {
     throw fault(
       "out_of_range",
       "future_index",
-      `Cannot watch after index ${at} as the database is at ${machine.appliedIndex()}: wanted an index that it answered`,
+      `Cannot watch after index ${at} as the database is at ${machine.index}: wanted an index that it answered`,
     );
   }
   let wake: (() => void) | undefined;
   const stop = machine.onApplied(() => wake?.());
   try {
-    yield { index: at, changes: [] };
+    yield { ...read(at), index: at, changes: [] };
     let toldMs = clock.monotonicMs();
     while (true) {
       signal.throwIfAborted();
       if (machine.closed) {
         throw fault("not_found", "database_not_found", "Cannot go on watching as the database is gone");
       }
-      const page = machine.changes.read(bucket, prefix, at, machine.appliedIndex(), pageBytesDefault);
+      const page = read(at);
       const late = clock.monotonicMs() - toldMs >= progressEveryMs;
       if (page.changes.length > 0 || (late && page.index > at)) {
         yield page;
         toldMs = clock.monotonicMs();
       }
       at = page.index;
-      if (at < machine.appliedIndex()) continue;
+      if (at < machine.index) continue;
       await new Promise<void>((resolve, reject) => {
         const abort = () => reject(signal.reason);
         wake = () => {

@@ -39,6 +39,12 @@ export const changesBytesMax = 64 * mib;
 export const quotasMax = 1_000;
 /** Tables that one batch may expect not to have changed. */
 export const expectedMax = 1_000;
+/** Entries kept for incremental backups; who takes them too seldom needs a full one. */
+export const archiveBytesMax = 256 * mib;
+/** Backups remembered. */
+export const backupsMax = 1_000;
+/** Migrations of one database, and statements of one of them. */
+export const migrationsMax = 10_000;
 /** Expired keys that one sweep entry removes; a bound on how long one entry takes. */
 export const sweepKeysMax = 1_000;
 

@@ -22,6 +22,17 @@ export const entryKinds = {
   setQuota: 9,
   /** The statements of an interactive transaction. */
   transaction: 10,
+  /** What the database keeps beside its content. */
+  settings: 11,
+  /** Every replica notes a digest of its content. */
+  hash: 12,
+  /** The leader's digest, to be compared with one's own. */
+  verify: 13,
+  migrate: 14,
+  /** A backup that was taken. */
+  recordBackup: 15,
+  /** A piece of what a restored database is filled with. */
+  import: 16,
   /** On the catalog's own log. */
   createDatabase: 32,
   deleteDatabase: 33,

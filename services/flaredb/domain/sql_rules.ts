@@ -63,6 +63,11 @@ const functions: ReadonlySet<string> = new Set(
   ].flatMap((line) => line.split(" ")),
 );
 
+/** True for functions that statements may call. */
+export function isAllowedFunction(name: string): boolean {
+  return functions.has(name.toLowerCase());
+}
+
 /** Virtual tables that read only their arguments. */
 const tableFunctions: ReadonlySet<string> = new Set(["json_each", "json_tree", "jsonb_each", "jsonb_tree"]);
 

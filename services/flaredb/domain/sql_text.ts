@@ -153,6 +153,13 @@ export function readStatement(sql: string, field: string): StatementText {
   };
 }
 
+/** Names, in lower case, that stand before an opening parenthesis: of functions, among others. */
+export function calledNames(sql: string): Set<string> {
+  const tokens = tokenize(sql);
+  const names = tokens.filter(({ kind }, i) => (kind === "word" || kind === "quoted") && isSymbol(tokens[i + 1], "("));
+  return new Set(names.map(({ word }) => word.toLowerCase()));
+}
+
 function parametersOf(tokens: readonly Token[]): Parameters {
   let positional = 0;
   const named = new Set<string>();

@@ -65,7 +65,7 @@ export class LoggedMachine implements Disposable {
     const statement = create(StatementSchema, { ...init, sql } as Init<typeof StatementSchema>);
     const limits = { rowsMax: 1_000, costRowsMax, tick: () => {} };
     const frozen = { timeMs: this.nowMs, seed: new Uint8Array(16).fill(9) };
-    return rowsOf(this.machine.query(statement, frozen, limits).result);
+    return rowsOf(this.machine.parts.effects.query(statement, frozen, limits).result);
   }
 
   /** A fresh machine after the same log, applied `size` entries at a time. */

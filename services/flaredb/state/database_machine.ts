@@ -3,33 +3,26 @@ import type { GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { assert, Fault, fault } from "@ultracloud/base";
 import type { AppliedEntry, GroupStateMachine } from "@ultracloud/replica";
 import {
-  BatchRequestSchema,
+  BackupRecordSchema,
   BatchResponseSchema,
   BatchWriteResponseSchema,
   BucketSchema,
+  CheckReplicasResponseSchema,
   CompareAndSwapResponseSchema,
+  DatabaseSettingsSchema,
   DeleteResponseSchema,
-  ExecuteRequestSchema,
   ExecuteResponseSchema,
-  LoggedTransactionSchema,
+  LoggedImportSchema,
+  MigrateResponseSchema,
   PutResponseSchema,
-  type Statement,
-  type TableVersion,
 } from "@ultracloud/proto/flaredb/v1";
 import { type Database, openDatabase } from "@ultracloud/sqlite";
-import { createHash } from "node:crypto";
-import { decodeEntry, type Entry, entryKinds } from "../domain/log_entry.ts";
-import { answerBytesMax, entryRowsMax } from "../domain/bounds.ts";
-import { ChangeLog } from "./changes.ts";
-import { DedupeTable } from "./dedupe.ts";
-import { FrozenInputs, installFrozenFunctions } from "./frozen_functions.ts";
+import { decodeEntry, type Entry, type EntryKind, entryKinds } from "../domain/log_entry.ts";
+import { contentHash } from "./content_hash.ts";
 import { kvEffect } from "./kv_effects.ts";
-import { KvTable } from "./kv_table.ts";
-import { Quotas } from "./quotas.ts";
-import { createTables, limitConnection, Meta } from "./schema.ts";
-import { type ResultSet, SqlRunner } from "./sql_runner.ts";
+import { openParts, type Parts } from "./parts.ts";
+import { sqlEffect } from "./sql_entries.ts";
 import { contentOf, replaceContent } from "./store.ts";
-import { type TableVersionInit, TableVersions } from "./table_versions.ts";
 
 // deno-lint-ignore no-explicit-any -- any message type; the kind decides which
 type AnyMessage = GenMessage<any>;
@@ -44,38 +37,42 @@ const answers: Readonly<Record<number, AnyMessage>> = {
   [entryKinds.batch]: BatchResponseSchema,
   [entryKinds.setQuota]: BucketSchema,
   [entryKinds.transaction]: BatchResponseSchema,
+  [entryKinds.settings]: DatabaseSettingsSchema,
+  [entryKinds.migrate]: MigrateResponseSchema,
 };
 
-/** Time and chance that a statement sees. */
-export interface Frozen {
-  readonly timeMs: number;
-  readonly seed: Uint8Array;
-}
+/** Kinds that say nothing about the content, and so have no place in an archive of it. */
+const unarchived: ReadonlySet<EntryKind> = new Set<EntryKind>([
+  entryKinds.barrier,
+  entryKinds.hash,
+  entryKinds.verify,
+  entryKinds.recordBackup,
+  entryKinds.settings,
+  entryKinds.import,
+]);
 
-/** What a read-only statement answered, and the versions of the tables it read. */
-export interface QueryResult {
-  readonly result: ResultSet;
-  readonly reads: TableVersionInit[];
+/** A digest of the content at an index. */
+export interface ContentDigest {
+  readonly index: number;
+  readonly sha256: string;
 }
 
 /**
  * The replicated state of one database: KV buckets, SQL tables, recent changes and stored answers in one SQLite file,
  * with the index of the last applied entry in the same transaction.
+ *
+ * Callers count in `index`, which a restored database takes over from the one it was; Raft counts in `appliedIndex()`.
  */
 export class DatabaseMachine implements GroupStateMachine, Disposable {
   readonly #path: string;
-  readonly #inputs = new FrozenInputs();
   readonly #listeners = new Set<() => void>();
   #db!: Database;
-  #meta!: Meta;
-  #kv!: KvTable;
-  #quotas!: Quotas;
-  #versions!: TableVersions;
-  #changes!: ChangeLog;
-  #dedupe!: DedupeTable;
-  #sql!: SqlRunner;
+  #parts!: Parts;
   #applied = 0;
+  #offset = 0;
   #closed = false;
+  #noted: ContentDigest | undefined;
+  #diverged = false;
   /** Time of the newest entry; entries never go back in time. */
   #timeMs = 0;
 
@@ -86,38 +83,20 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
 
   #open(db: Database): void {
     this.#db = db;
-    limitConnection(db);
-    createTables(db);
-    installFrozenFunctions(db, this.#inputs);
-    this.#meta = new Meta(db);
-    this.#changes = new ChangeLog(db, this.#meta);
-    this.#quotas = new Quotas(db);
-    this.#kv = new KvTable(db, this.#changes, this.#quotas);
-    this.#versions = new TableVersions(db);
-    this.#dedupe = new DedupeTable(db);
-    this.#sql = new SqlRunner(db, this.#inputs);
-    this.#applied = this.#meta.get("applied_index");
-    this.#timeMs = this.#meta.get("time_ms");
-    this.#changes.load(this.#applied);
-    this.#dedupe.load();
-    this.#quotas.load();
-    this.#versions.load();
+    this.#parts = openParts(db);
+    this.#applied = this.#parts.meta.get("applied_index");
+    this.#timeMs = this.#parts.meta.get("time_ms");
+    this.#load();
   }
 
-  get kv(): KvTable {
-    return this.#kv;
+  #load(): void {
+    this.#offset = this.#parts.meta.get("index_offset");
+    this.#parts.load(this.index);
   }
-  get changes(): ChangeLog {
-    return this.#changes;
-  }
-  get quotas(): Quotas {
-    return this.#quotas;
-  }
-  get versions(): TableVersions {
-    return this.#versions;
-  }
-  get sql(): SqlRunner {
-    return this.#sql;
+
+  /** What the state is made of; for reading. */
+  get parts(): Parts {
+    return this.#parts;
   }
   /** Connection for the store's own reads. */
   get db(): Database {
@@ -127,22 +106,53 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   get timeMs(): number {
     return this.#timeMs;
   }
+  /** Index of the newest entry as callers count. */
+  get index(): number {
+    return this.#applied + this.#offset;
+  }
+  /** By how much callers' count is ahead of Raft's. */
+  get offset(): number {
+    return this.#offset;
+  }
+  /** The newest digest that was asked for, as this replica has it. */
+  get noted(): ContentDigest | undefined {
+    return this.#noted;
+  }
+  /** This replica's content was found to differ from its leader's. */
+  get diverged(): boolean {
+    return this.#diverged;
+  }
+  /** The file, for copies of it. */
+  get path(): string {
+    return this.#path;
+  }
 
   appliedIndex(): number {
     return this.#applied;
   }
 
   applyBatch(entries: readonly AppliedEntry[]): unknown[] {
-    const results = this.#db.transaction(() => {
-      const results = entries.map((entry) => {
-        assert(entry.index > this.#applied, "Entries are applied once and in order");
-        const result = this.#apply(entry.index, decodeEntry(entry.data));
-        this.#applied = entry.index;
-        return result;
-      });
-      this.#storePosition();
-      return results;
-    });
+    const decoded = entries.map((entry) => ({ raw: entry, entry: decodeEntry(entry.data) }));
+    const results: unknown[] = [];
+    // Rows of a backup come in any order: foreign keys are off for them, which only holds between transactions.
+    for (let at = 0; at < decoded.length;) {
+      const rows = bringsRows(decoded[at]!.entry);
+      let end = at + 1;
+      while (end < decoded.length && bringsRows(decoded[end]!.entry) === rows) end++;
+      if (rows) this.#db.exec("PRAGMA foreign_keys=OFF");
+      results.push(...this.#db.transaction(() => {
+        const answered = decoded.slice(at, end).map(({ raw, entry }) => {
+          assert(raw.index > this.#applied, "Entries are applied once and in order");
+          const result = this.#apply(raw.index + this.#offset, entry, raw.data);
+          this.#applied = raw.index;
+          return result;
+        });
+        this.#storePosition();
+        return answered;
+      }));
+      if (rows) this.#db.exec("PRAGMA foreign_keys=ON");
+      at = end;
+    }
     this.#notify();
     return results;
   }
@@ -164,12 +174,14 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   }
 
   restore(index: number, bytes: Uint8Array): void {
-    this.#sql.forget();
+    this.#parts.sql.forget();
     this.#db.close();
     this.#open(replaceContent(this.#path, bytes));
     assert(this.#applied <= index, "A snapshot holds nothing beyond its index");
     this.#applied = index;
-    this.#changes.load(index);
+    this.#diverged = false;
+    this.#noted = undefined;
+    this.#load();
     this.#notify();
   }
 
@@ -179,68 +191,10 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
     return () => this.#listeners.delete(listener);
   }
 
-  /** Runs one read-only statement at the present time of this replica. */
-  query(
-    statement: Statement,
-    frozen: Frozen,
-    limits: { readonly rowsMax: number; readonly costRowsMax: number; readonly tick: () => void },
-  ): QueryResult {
-    const text = this.#sql.check(statement, "read", "statement");
-    this.#sql.checkCost(text, "read", limits.costRowsMax, "statement");
-    this.#inputs.freeze(frozen.timeMs, frozen.seed);
-    this.#sql.watchTables();
-    const result = this.#sql.run(statement, "read", { ...limits, bytesMax: answerBytesMax }, "statement");
-    return { result, reads: this.#versions.of(this.#sql.touched.reads) };
-  }
-
-  /**
-   * Runs statements and undoes them: what the last one answers, and the tables that all of them read or wrote with
-   * their versions. Nothing is left, not even when one fails.
-   */
-  rehearse(statements: readonly Statement[], frozen: Frozen, tick: () => void): QueryResult {
-    const undo = new Error("undo");
-    let answer: QueryResult | undefined;
-    this.#inputs.freeze(frozen.timeMs, frozen.seed);
-    this.#sql.forgetLastInsert();
-    this.#sql.watchTables();
-    try {
-      this.#db.transaction(() => {
-        const limits = { rowsMax: entryRowsMax, bytesMax: answerBytesMax, tick };
-        const results = statements.map((statement) => this.#sql.run(statement, "write", limits, "statement"));
-        const { reads, writes } = this.#sql.touched;
-        answer = { result: results.at(-1)!, reads: this.#versions.of(new Set([...reads, ...writes])) };
-        throw undo;
-      });
-    } catch (error) {
-      this.#sql.forget();
-      if (error !== undo) throw error;
-    }
-    return answer!;
-  }
-
   /** Digest of the whole state; equal on replicas that applied the same entries. */
   hash(): string {
-    const hash = createHash("sha256");
-    const tables = this.#db.all<{ name: string; sql: string }>(
-      "SELECT name, sql FROM sqlite_schema WHERE type='table' AND name NOT LIKE 'sqlite_stat%' ORDER BY name",
-    );
-    const sorted = this.#db.all<{ sql: string }>(
-      "SELECT coalesce(sql, '') AS sql FROM sqlite_schema ORDER BY type, name",
-    );
-    hash.update(JSON.stringify(sorted.map((row) => row.sql)));
-    for (const { name } of tables) {
-      // The position moves with entries that have no effect.
-      if (name === "_uc_meta") continue;
-      const columns = this.#db.all<{ name: string }>("SELECT name FROM pragma_table_xinfo(?)", name);
-      const quoted = columns.map((column) => `quote("${column.name.replaceAll('"', '""')}")`);
-      const order = quoted.map((_, i) => i + 1).join(",");
-      for (
-        const row of this.#db.iterate(
-          `SELECT ${quoted.join(",")} FROM "${name.replaceAll('"', '""')}" ORDER BY ${order}`,
-        )
-      ) hash.update(JSON.stringify(Object.values(row)));
-    }
-    return hash.digest("hex");
+    this.#parts.versions.flush();
+    return contentHash(this.#db);
   }
 
   bytes(): number {
@@ -265,103 +219,120 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   }
 
   #storePosition(): void {
-    this.#versions.flush();
-    this.#meta.set("applied_index", this.#applied);
-    this.#meta.set("time_ms", this.#timeMs);
+    this.#parts.versions.flush();
+    this.#parts.meta.set("applied_index", this.#applied);
+    this.#parts.meta.set("time_ms", this.#timeMs);
   }
 
   #notify(): void {
     for (const listener of this.#listeners) listener();
   }
 
-  #apply(index: number, entry: Entry): unknown {
+  #apply(index: number, entry: Entry, data: Uint8Array): unknown {
+    const { importer, archive, dedupe: table } = this.#parts;
+    if (entry.kind === entryKinds.import) return this.#import(index, entry.payload);
+    if (importer.restoring) {
+      return fault("failed_precondition", "database_restoring", "Cannot use the database while it is being restored");
+    }
     this.#timeMs = Math.max(this.#timeMs, entry.timeMs);
+    if (archive.on && !unarchived.has(entry.kind)) archive.add(index, this.#timeMs, data);
     const { dedupe } = entry;
     if (dedupe === undefined) return this.#effect(index, entry);
     const answer = answers[entry.kind]!;
-    const verdict = this.#dedupe.check(dedupe, this.#timeMs);
+    const verdict = table.check(dedupe, this.#timeMs);
     if (verdict.kind === "known") return fromBinary(answer, verdict.answer);
     if (verdict.kind === "refused") return verdict.fault;
     const result = this.#effect(index, entry);
     // Refusals have no effect: trying again may well succeed.
     if (!(result instanceof Fault)) {
-      this.#dedupe.store(dedupe, toBinary(answer, create(answer, result as MessageShape<AnyMessage>)), this.#timeMs);
+      table.store(dedupe, toBinary(answer, create(answer, result as MessageShape<AnyMessage>)), this.#timeMs);
     }
     return result;
   }
 
   #effect(index: number, entry: Entry): unknown {
     const result = this.#write(index, entry);
-    this.#changes.prune();
+    this.#parts.changes.prune();
     return result;
   }
 
   #write(index: number, entry: Entry): unknown {
-    const { payload } = entry;
-    switch (entry.kind) {
-      case entryKinds.execute: {
-        const { statement } = fromBinary(ExecuteRequestSchema, payload);
-        const frozen = { timeMs: this.#timeMs, seed: entry.seed };
-        const result = this.#statements(index, frozen, [statement!], [], () => "statement");
-        return result instanceof Fault ? result : { result: result[0]!, index: BigInt(index) };
-      }
-      case entryKinds.batch: {
-        const { statements, expected } = fromBinary(BatchRequestSchema, payload);
-        const frozen = { timeMs: this.#timeMs, seed: entry.seed };
-        const results = this.#statements(index, frozen, statements, expected, (i) => `statements[${i}]`);
-        return results instanceof Fault ? results : { results, index: BigInt(index) };
-      }
-      case entryKinds.transaction: {
-        const { statements, expected, timeMs, seed } = fromBinary(LoggedTransactionSchema, payload);
-        const frozen = { timeMs: Number(timeMs), seed };
-        const results = this.#statements(index, frozen, statements, expected, (i) => `statements[${i}]`);
-        return results instanceof Fault ? results : { results, index: BigInt(index) };
-      }
+    const { kind, payload } = entry;
+    const parts = this.#parts;
+    switch (kind) {
+      case entryKinds.execute:
+      case entryKinds.batch:
+      case entryKinds.transaction:
+      case entryKinds.migrate:
+        return sqlEffect(entry, { ...parts, timeMs: this.#timeMs, index });
       case entryKinds.barrier:
         return { index: BigInt(index) };
+      case entryKinds.settings: {
+        const settings = fromBinary(DatabaseSettingsSchema, payload);
+        parts.rowChanges.setCapture(settings.capture, index);
+        parts.archive.switch(settings.archive, index);
+        return settings;
+      }
+      case entryKinds.hash:
+        this.#noted = { index, sha256: this.hash() };
+        return this.#noted;
+      case entryKinds.verify: {
+        const { index: at, sha256 } = fromBinary(CheckReplicasResponseSchema, payload);
+        if (BigInt(this.#noted?.index ?? 0) === at && this.#noted?.sha256 !== sha256) this.#diverged = true;
+        return {};
+      }
+      case entryKinds.recordBackup:
+        parts.backups.add(fromBinary(BackupRecordSchema, payload), this.#timeMs);
+        return {};
       default:
-        return kvEffect(entry.kind, payload, { kv: this.#kv, quotas: this.#quotas, timeMs: this.#timeMs, index });
+        return kvEffect(kind, payload, { kv: parts.kv, quotas: parts.quotas, timeMs: this.#timeMs, index });
     }
   }
 
-  /** All statements, or none and the fault of the one that failed. */
-  #statements(
-    index: number,
-    frozen: Frozen,
-    statements: readonly Statement[],
-    expected: readonly TableVersion[],
-    field: (i: number) => string,
-  ): ResultSet[] | Fault {
-    const changed = this.#versions.firstChanged(expected);
-    if (changed !== undefined) return changed;
-    this.#inputs.freeze(frozen.timeMs, frozen.seed);
-    this.#sql.forgetLastInsert();
-    this.#sql.watchTables();
-    try {
-      const results = this.#db.transaction(() => {
-        let bytesMax = answerBytesMax;
-        return statements.map((statement, i) => {
-          const result = this.#sql.run(statement, "write", { rowsMax: entryRowsMax, bytesMax }, field(i));
-          bytesMax = Math.max(0, bytesMax - sizeOf(result));
-          return result;
-        });
-      });
-      this.#versions.mark(this.#sql.touched, index);
-      return results;
-    } catch (error) {
-      this.#sql.forget();
-      if (error instanceof Fault) return error;
-      throw fault("internal", "apply_failed", "Cannot apply a log entry: the database failed", { cause: error });
+  /** A piece of a backup; time and versions are those of the database it was taken of. */
+  #import(index: number, payload: Uint8Array): unknown {
+    const { importer } = this.#parts;
+    const { part } = fromBinary(LoggedImportSchema, payload);
+    const refused = importer.begin();
+    if (refused !== undefined) return refused;
+    switch (part.case) {
+      case "schema": {
+        const failed = importer.schema(part.value, index);
+        if (part.value.timeMs > 0n) this.#timeMs = Number(part.value.timeMs);
+        return failed ?? {};
+      }
+      case "rows":
+        return importer.rows(part.value) ?? {};
+      case "entry": {
+        const entry = decodeEntry(part.value.data);
+        this.#timeMs = Math.max(this.#timeMs, entry.timeMs);
+        this.#replay(Number(part.value.index), entry);
+        return {};
+      }
+      case "finish":
+        this.#timeMs = Number(part.value.timeMs);
+        importer.finish(Number(part.value.index), index);
+        this.#storePosition();
+        this.#load();
+        return {};
+      default:
+        throw fault("data_loss", "entry_unknown", "Cannot apply a piece of a backup that has no content");
     }
+  }
+
+  /** An entry of the database that is being restored, as it was applied there. */
+  #replay(index: number, entry: Entry): void {
+    const { dedupe } = entry;
+    const table = this.#parts.dedupe;
+    if (dedupe !== undefined && table.check(dedupe, this.#timeMs).kind !== "new") return;
+    const result = this.#effect(index, entry);
+    if (dedupe === undefined || result instanceof Fault) return;
+    const answer = answers[entry.kind]!;
+    table.store(dedupe, toBinary(answer, create(answer, result as MessageShape<AnyMessage>)), this.#timeMs);
   }
 }
 
-function sizeOf(result: ResultSet): number {
-  let bytes = 0;
-  for (const row of result.rows ?? []) {
-    for (const { kind } of row.values ?? []) {
-      bytes += kind?.case === "text" || kind?.case === "blob" ? kind.value.length + 16 : 16;
-    }
-  }
-  return bytes;
+function bringsRows(entry: Entry): boolean {
+  if (entry.kind !== entryKinds.import) return false;
+  return fromBinary(LoggedImportSchema, entry.payload).part.case === "rows";
 }

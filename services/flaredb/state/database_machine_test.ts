@@ -34,10 +34,10 @@ Deno.test("a batch writes everything or nothing, and says which conditions faile
     writes,
   });
   assert.deepEqual(refused, { committed: false, failedConditions: [1] });
-  assert.equal(m.machine.kv.get("b", "x", 0), undefined);
+  assert.equal(m.machine.parts.kv.get("b", "x", 0), undefined);
   assert.equal(m.batchWrite({ conditions: [{ bucket: "b", key: "a", version: 1n }], writes }).committed, true);
-  assert.equal(m.machine.kv.get("b", "a", 0), undefined);
-  assert.equal(m.machine.kv.get("b", "x", 0)?.version, 3);
+  assert.equal(m.machine.parts.kv.get("b", "a", 0), undefined);
+  assert.equal(m.machine.parts.kv.get("b", "x", 0)?.version, 3);
 });
 
 Deno.test("a key with a time to live is gone for conditions at that time, and a sweep tells watches", () => {
@@ -47,8 +47,8 @@ Deno.test("a key with a time to live is gone for conditions at that time, and a 
   assert.equal(m.cas({ bucket: "b", key: "k", expectedVersion: 0n }).swapped, false);
   m.nowMs += 1;
   assert.equal(m.sweep(), 1);
-  assert.equal(m.machine.kv.get("b", "k", m.machine.timeMs), undefined);
-  const { changes } = m.machine.changes.read("b", "", 1, m.machine.appliedIndex(), 1 << 20);
+  assert.equal(m.machine.parts.kv.get("b", "k", m.machine.timeMs), undefined);
+  const { changes } = m.machine.parts.changes.read("b", "", 1, m.machine.appliedIndex(), 1 << 20);
   assert.deepEqual(changes.map(({ key, value }) => [key, value]), [["k", null]]);
 });
 

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { Fault } from "@ultracloud/base";
 import { LoggedMachine, rowsOf } from "./_machine_fixture.ts";
 
 /** Statements that give something else at each run of plain SQLite; each is run for real, then replayed. */
@@ -21,6 +22,47 @@ const corpus: readonly (readonly string[])[] = [
   ["INSERT INTO t(v) SELECT made FROM seen"],
   ["CREATE TABLE copied AS SELECT random() AS r, datetime('now') AS d"],
   ["INSERT INTO t(v) SELECT value || random() FROM json_each('[1, 2, 3]')"],
+  [
+    "INSERT INTO counted(v) VALUES('a'), ('b')",
+    "DELETE FROM counted WHERE v = 'b'",
+    "INSERT INTO counted(v) VALUES('c')",
+  ],
+  ["INSERT INTO counted(v) SELECT v FROM t ORDER BY random() LIMIT 3"],
+  ["INSERT INTO counted(v) VALUES(last_insert_rowid()), (changes())"],
+  ["UPDATE counted SET v = (SELECT v FROM t ORDER BY random() LIMIT 1)"],
+  ["INSERT INTO t(v) SELECT group_concat(v, ',') FROM (SELECT v FROM counted ORDER BY random())"],
+  ["INSERT INTO t(v) SELECT row_number() OVER (ORDER BY random()) FROM counted"],
+  ["INSERT INTO upserted VALUES(1, random()) ON CONFLICT(id) DO UPDATE SET v = random()"],
+  ["INSERT INTO upserted VALUES(1, random()) ON CONFLICT(id) DO UPDATE SET v = random() RETURNING v"],
+  ["INSERT OR REPLACE INTO defaulted(a) SELECT a FROM defaulted", "DELETE FROM defaulted WHERE r < 0"],
+  ["WITH c(x) AS (SELECT random() UNION ALL SELECT x + random() % 9 FROM c LIMIT 20) INSERT INTO t(v) SELECT x FROM c"],
+  ["INSERT INTO t(v) SELECT abs(random() % 7) AS bucket FROM counted GROUP BY bucket HAVING count(*) > 0"],
+  ["ALTER TABLE counted ADD COLUMN later DEFAULT 5", "UPDATE counted SET later = random()"],
+  ["INSERT INTO t(v) VALUES(strftime('%Y', 'now', '-1 year')), (date('now', 'weekday 0')), (time('12:00', '+1 hour'))"],
+];
+
+/** What would differ from one replica to the next, or cannot be known not to: each is refused with its code. */
+const refused: readonly (readonly [sql: string, code: string])[] = [
+  ["INSERT INTO t(v) VALUES(datetime('now', 'localtime'))", "sql_nondeterministic"],
+  ["INSERT INTO t(v) VALUES(strftime('%s', '2024-01-01', 'utc'))", "sql_nondeterministic"],
+  ["INSERT INTO t(v) VALUES(sqlite_version())", "sql_refused"],
+  ["INSERT INTO t(v) VALUES(sqlite_source_id())", "sql_refused"],
+  ["INSERT INTO t(v) VALUES(total_changes())", "sql_refused"],
+  ["INSERT INTO t(v) VALUES(sqlite_compileoption_get(1))", "sql_refused"],
+  ["INSERT INTO t(v) SELECT * FROM pragma_compile_options", "sql_refused"],
+  ["INSERT INTO t(v) SELECT path FROM dbstat", "sql_refused"],
+  ["CREATE TABLE x(a DEFAULT (sqlite_version()))", "sql_refused"],
+  ['CREATE TABLE x(a DEFAULT ("total_changes"()))', "sql_refused"],
+  ["ALTER TABLE t ADD COLUMN a DEFAULT (total_changes /* */ ())", "sql_refused"],
+  ["CREATE TRIGGER x AFTER INSERT ON t BEGIN INSERT INTO log(at) VALUES(datetime('now', 'localtime')); END", "later"],
+  ["CREATE INDEX x ON t(random())", "sql_error"],
+  ["CREATE INDEX x ON t(datetime('now'))", "sql_error"],
+  ["CREATE TABLE x(a, b AS (random()))", "sql_error"],
+  ["CREATE TEMP TABLE x(a)", "sql_refused"],
+  ["ANALYZE", "sql_refused"],
+  ["PRAGMA case_sensitive_like = ON", "sql_refused"],
+  ["PRAGMA reverse_unordered_selects = ON", "sql_refused"],
+  ["CREATE VIRTUAL TABLE x USING fts5(a)", "sql_refused"],
 ];
 
 const schema = [
@@ -32,6 +74,8 @@ const schema = [
   "CREATE TRIGGER noted AFTER INSERT ON triggered BEGIN INSERT INTO log VALUES(new.a, random(), datetime('now')); END",
   "CREATE TRIGGER changed AFTER UPDATE ON triggered BEGIN INSERT INTO log VALUES(new.a, randomblob(4), julianday()); END",
   "CREATE VIEW seen AS SELECT random() AS made",
+  "CREATE TABLE counted(id INTEGER PRIMARY KEY AUTOINCREMENT, v)",
+  "CREATE TABLE upserted(id INTEGER PRIMARY KEY, v)",
 ];
 
 Deno.test("replicas that apply the same entries at other times and in other batches have equal state", () => {
@@ -45,6 +89,31 @@ Deno.test("replicas that apply the same entries at other times and in other batc
   for (const size of [1, 3, 1_000]) {
     using replayed = m.replay(size);
     assert.equal(replayed.hash(), hash, `batches of ${size}`);
+  }
+});
+
+Deno.test("what is not known to be the same everywhere is refused by its code, at the latest when it would run", () => {
+  for (const [sql, code] of refused) {
+    using m = new LoggedMachine();
+    for (const each of schema) m.execute(each);
+    const hash = m.machine.hash();
+    const refusal = (error: unknown, codes: readonly string[]) => {
+      assert.ok(error instanceof Fault && codes.includes(error.code), `${sql}: ${error}`);
+      return true;
+    };
+    if (code !== "later") {
+      assert.throws(() => m.execute(sql), (error) => refusal(error, [code]));
+      assert.equal(m.machine.hash(), hash, sql);
+      continue;
+    }
+    // An argument of a trigger's body is judged when a statement fires it.
+    const use = "INSERT INTO t(v) VALUES(1)";
+    assert.throws(() => {
+      m.execute(sql);
+      m.execute(use);
+    }, (error) => refusal(error, ["sql_refused", "sql_nondeterministic", "sql_error"]));
+    using replayed = m.replay(2);
+    assert.equal(replayed.hash(), m.machine.hash(), sql);
   }
 });
 

@@ -101,7 +101,7 @@ Deno.test("KV does what a map with versions does, whatever comes in whichever or
             while (true) {
               const range = keyRange(prefix, start, end);
               const options = { nowMs: m.machine.timeMs, reverse, limit, bytesMax: 1e6, keysOnly: false, after };
-              const page = m.machine.kv.scan("b", range, options);
+              const page = m.machine.parts.kv.scan("b", range, options);
               for (const row of page.rows) {
                 found.push(`${row.key}=${new TextDecoder().decode(row.value)}@${row.version}`);
               }
@@ -118,7 +118,7 @@ Deno.test("KV does what a map with versions does, whatever comes in whichever or
       }
       // The changes alone rebuild the state.
       m.sweep();
-      for (const change of m.machine.changes.read("b", "", 0, m.machine.appliedIndex(), 1e9).changes) {
+      for (const change of m.machine.parts.changes.read("b", "", 0, m.machine.appliedIndex(), 1e9).changes) {
         if (change.value === null) told.delete(change.key);
         else told.set(change.key, new TextDecoder().decode(change.value));
       }

@@ -24,6 +24,16 @@ export function createTables(db: Database): void {
       value BLOB, expire_ms INTEGER, PRIMARY KEY(idx, seq)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS _uc_quota(
       bucket TEXT PRIMARY KEY, keys_max INTEGER NOT NULL, bytes_max INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS _uc_row_change(
+      idx INTEGER NOT NULL, seq INTEGER NOT NULL, tbl TEXT NOT NULL, data BLOB NOT NULL,
+      PRIMARY KEY(idx, seq)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS _uc_archive(idx INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, data BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS _uc_migration(
+      version INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, time_ms INTEGER NOT NULL,
+      idx INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS _uc_backup(
+      idx INTEGER NOT NULL, kind INTEGER NOT NULL, time_ms INTEGER NOT NULL, bytes INTEGER NOT NULL,
+      sha256 BLOB NOT NULL, PRIMARY KEY(time_ms, idx, kind)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS _uc_table(name TEXT PRIMARY KEY, idx INTEGER NOT NULL) WITHOUT ROWID;
   `);
 }

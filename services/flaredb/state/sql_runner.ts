@@ -4,9 +4,17 @@ import type { ResultSetSchema, Statement, Value } from "@ultracloud/proto/flared
 import { authorizerCodes, type Database } from "@ultracloud/sqlite";
 import type { SQLInputValue, StatementSync } from "node:sqlite";
 import { planCost, type PlanRow } from "../domain/plan_cost.ts";
-import { actions, completionFunction, refusal, type SqlContext, type SqlMode } from "../domain/sql_rules.ts";
-import { readStatement, type StatementText } from "../domain/sql_text.ts";
+import {
+  actions,
+  completionFunction,
+  isAllowedFunction,
+  refusal,
+  type SqlContext,
+  type SqlMode,
+} from "../domain/sql_rules.ts";
+import { calledNames, readStatement, type StatementText } from "../domain/sql_text.ts";
 import type { FrozenInputs } from "./frozen_functions.ts";
+import { isStatementError, type SqliteError } from "./sqlite_errors.ts";
 import { bindings, checkParameters, toValue } from "./sql_values.ts";
 
 export type ResultSet = MessageInitShape<typeof ResultSetSchema>;
@@ -51,28 +59,6 @@ const rowBytes = 16;
 /** Rows counted exactly before a table counts as larger than any budget. */
 const countMax = 100_000_000;
 
-/** SQLite's result codes that say that the disk, the memory or the process is at fault and not the statement. */
-const fatalCodes: ReadonlySet<number> = new Set([
-  2, // INTERNAL
-  5, // BUSY
-  6, // LOCKED
-  7, // NOMEM
-  8, // READONLY
-  10, // IOERR
-  11, // CORRUPT
-  13, // FULL
-  14, // CANTOPEN
-  15, // PROTOCOL
-  21, // MISUSE
-  26, // NOTADB
-]);
-
-interface SqliteError extends Error {
-  readonly code?: string;
-  readonly errcode?: number;
-  readonly errstr?: string;
-}
-
 /** Runs callers' SQL on a connection that also holds the store's own tables. */
 export class SqlRunner {
   readonly #db: Database;
@@ -81,6 +67,8 @@ export class SqlRunner {
   readonly #statements = new Map<string, Prepared>();
   /** Undefined for statements without scans. */
   readonly #plans = new Map<string, Plan | undefined>();
+  /** SQLite's functions that statements may not call. */
+  readonly #unknown: ReadonlySet<string>;
   #context: SqlContext | undefined;
   #refused = "";
   #tables = new Set<string>();
@@ -93,6 +81,8 @@ export class SqlRunner {
   constructor(db: Database, inputs: FrozenInputs) {
     this.#db = db;
     this.#inputs = inputs;
+    const names = db.all<{ name: string }>("SELECT DISTINCT lower(name) AS name FROM pragma_function_list");
+    this.#unknown = new Set(names.map(({ name }) => name).filter((name) => !isAllowedFunction(name)));
     // Always set and switched by context: SQLite asks again whenever it prepares anew after a change of the schema.
     db.authorizer((action, arg1, arg2, database, source) => {
       if (this.#context === undefined) return authorizerCodes.ok;
@@ -142,11 +132,23 @@ export class SqlRunner {
       if (this.#texts.size >= textsMax) this.#texts.delete(this.#texts.keys().next().value!);
       this.#texts.set(statement.sql, text);
     }
+    if (text.class === "schema") this.#refuseDefaults(text, field);
     if (mode === "read" && (text.class === "write" || text.class === "schema")) {
       throw invalidField(`${field}.sql`, "Cannot change anything in a query: wanted Execute", "sql_read_only");
     }
     checkParameters(statement, text, field);
     return text;
+  }
+
+  /** SQLite does not ask the authorizer about functions of defaults, not even when they are used. */
+  #refuseDefaults(text: StatementText, field: string): void {
+    const called = [...calledNames(text.sql)].find((name) => this.#unknown.has(name));
+    if (called === undefined) return;
+    throw invalidField(
+      `${field}.sql`,
+      `Cannot run the statement: the function ${called} is not known to give the same result on every replica`,
+      "sql_refused",
+    );
   }
 
   /**
@@ -350,11 +352,11 @@ export class SqlRunner {
   #explain(error: unknown, field: string): unknown {
     if (this.#inputs.failure !== undefined) return this.#inputs.failure;
     if (error instanceof Fault || !(error instanceof Error)) return error;
-    const { code, errcode, errstr, message } = error as SqliteError;
+    const { errcode, errstr, message } = error as SqliteError;
     if (this.#refused !== "" && /not authorized|prohibited/.test(message)) {
       return invalidField(`${field}.sql`, `Cannot run the statement: ${this.#refused}`, "sql_refused");
     }
-    if (code !== "ERR_SQLITE_ERROR" || (errcode !== undefined && fatalCodes.has(errcode & 0xff))) return error;
+    if (!isStatementError(error)) return error;
     return fault("invalid_argument", "sql_error", `Cannot run the statement: ${message || errstr || "SQL error"}`, {
       field: `${field}.sql`,
       metadata: { sqlite_code: String(errcode ?? 1), sqlite_text: errstr ?? "SQL logic error" },

@@ -44,6 +44,12 @@ export class TableVersions {
     }
   }
 
+  /** Takes over what a backup says. */
+  put(table: string, index: number): void {
+    this.#versions.set(table, index);
+    this.#dirty.add(table);
+  }
+
   /** The refusal when one of the tables has changed since; undefined when none has. */
   firstChanged(expected: readonly TableVersion[]): Fault | undefined {
     const changed = expected.find(({ table, index }) => BigInt(this.#versions.get(table) ?? 0) !== index);

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ultracloud/flaredb/v1/flaredb.proto.
  */
 export const file_ultracloud_flaredb_v1_flaredb: GenFile = /*@__PURE__*/
-  fileDesc("CiN1bHRyYWNsb3VkL2ZsYXJlZGIvdjEvZmxhcmVkYi5wcm90bxIVdWx0cmFjbG91ZC5mbGFyZWRiLnYxIlkKBFJlYWQSKwoFbGV2ZWwYASABKA4yHC51bHRyYWNsb3VkLmZsYXJlZGIudjEuTGV2ZWwSEgoKbWF4X2FnZV9tcxgCIAEoAxIQCghhdF9pbmRleBgDIAEoBCJvCghEYXRhYmFzZRIMCgRuYW1lGAEgASgJEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCg1hcHBsaWVkX2luZGV4GAMgASgEEg0KBWJ5dGVzGAQgASgDIjwKFUNyZWF0ZURhdGFiYXNlUmVxdWVzdBIMCgRuYW1lGAEgASgJEhUKDWlmX25vdF9leGlzdHMYAiABKAgiIgoSR2V0RGF0YWJhc2VSZXF1ZXN0EgwKBG5hbWUYASABKAkiFgoUTGlzdERhdGFiYXNlc1JlcXVlc3QiSwoVTGlzdERhdGFiYXNlc1Jlc3BvbnNlEjIKCWRhdGFiYXNlcxgBIAMoCzIfLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EYXRhYmFzZSIlChVEZWxldGVEYXRhYmFzZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSIYChZEZWxldGVEYXRhYmFzZVJlc3BvbnNlIg8KDVN0YXR1c1JlcXVlc3QiYwoOU3RhdHVzUmVzcG9uc2USDwoHdmVyc2lvbhgBIAEoCRIMCgRub2RlGAIgASgJEjIKBmdyb3VwcxgDIAMoCzIiLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Hcm91cFN0YXR1cyKJAQoLR3JvdXBTdGF0dXMSDQoFZ3JvdXAYASABKAQSEAoIZGF0YWJhc2UYAiABKAkSDgoGbGVhZGVyGAMgASgEEgwKBHRlcm0YBCABKAQSFAoMY29tbWl0X2luZGV4GAUgASgEEhUKDWFwcGxpZWRfaW5kZXgYBiABKAQSDgoGdm90ZXJzGAcgAygEImQKBEl0ZW0SCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgMEg8KB3ZlcnNpb24YAyABKAQSLwoLZXhwaXJlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImYKCkdldFJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEgsKA2tleRgDIAEoCRIpCgRyZWFkGAQgASgLMhsudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlYWQiRwoLR2V0UmVzcG9uc2USKQoEaXRlbRgBIAEoCzIbLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5JdGVtEg0KBWluZGV4GAIgASgEIloKClB1dFJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEgsKA2tleRgDIAEoCRINCgV2YWx1ZRgEIAEoDBIOCgZ0dGxfbXMYBSABKAMiHgoLUHV0UmVzcG9uc2USDwoHdmVyc2lvbhgBIAEoBCI+Cg1EZWxldGVSZXF1ZXN0EhAKCGRhdGFiYXNlGAEgASgJEg4KBmJ1Y2tldBgCIAEoCRILCgNrZXkYAyABKAkiMAoORGVsZXRlUmVzcG9uc2USDwoHZXhpc3RlZBgBIAEoCBINCgVpbmRleBgCIAEoBCJ/ChVDb21wYXJlQW5kU3dhcFJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEgsKA2tleRgDIAEoCRIYChBleHBlY3RlZF92ZXJzaW9uGAQgASgEEg0KBXZhbHVlGAUgASgMEg4KBnR0bF9tcxgGIAEoAyI6ChZDb21wYXJlQW5kU3dhcFJlc3BvbnNlEg8KB3N3YXBwZWQYASABKAgSDwoHdmVyc2lvbhgCIAEoBCI5CglDb25kaXRpb24SDgoGYnVja2V0GAEgASgJEgsKA2tleRgCIAEoCRIPCgd2ZXJzaW9uGAMgASgEIl8KBVdyaXRlEg4KBmJ1Y2tldBgBIAEoCRILCgNrZXkYAiABKAkSDQoDcHV0GAMgASgMSAASEAoGZGVsZXRlGAQgASgISAASDgoGdHRsX21zGAUgASgDQggKBmFjdGlvbiKJAQoRQmF0Y2hXcml0ZVJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSNAoKY29uZGl0aW9ucxgCIAMoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Db25kaXRpb24SLAoGd3JpdGVzGAMgAygLMhwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLldyaXRlIlMKEkJhdGNoV3JpdGVSZXNwb25zZRIRCgljb21taXR0ZWQYASABKAgSDwoHdmVyc2lvbhgCIAEoBBIZChFmYWlsZWRfY29uZGl0aW9ucxgDIAMoBSLhAQoLU2NhblJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEg4KBnByZWZpeBgDIAEoCRINCgVzdGFydBgEIAEoCRILCgNlbmQYBSABKAkSDQoFbGltaXQYBiABKAUSDwoHcmV2ZXJzZRgHIAEoCBISCgpwYWdlX2J5dGVzGAggASgFEhIKCnBhZ2VfdG9rZW4YCSABKAkSEQoJa2V5c19vbmx5GAogASgIEikKBHJlYWQYCyABKAsyGy51bHRyYWNsb3VkLmZsYXJlZGIudjEuUmVhZCJiCgxTY2FuUmVzcG9uc2USKgoFaXRlbXMYASADKAsyGy51bHRyYWNsb3VkLmZsYXJlZGIudjEuSXRlbRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSDQoFaW5kZXgYAyABKAQiVQoMV2F0Y2hSZXF1ZXN0EhAKCGRhdGFiYXNlGAEgASgJEg4KBmJ1Y2tldBgCIAEoCRIOCgZwcmVmaXgYAyABKAkSEwoLYWZ0ZXJfaW5kZXgYBCABKAQiTgoNV2F0Y2hSZXNwb25zZRINCgVpbmRleBgBIAEoBBIuCgdjaGFuZ2VzGAIgAygLMh0udWx0cmFjbG91ZC5mbGFyZWRiLnYxLkNoYW5nZSJACgZDaGFuZ2USCwoDa2V5GAEgASgJEikKBGl0ZW0YAiABKAsyGy51bHRyYWNsb3VkLmZsYXJlZGIudjEuSXRlbSJYCg9TZXRRdW90YVJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEhAKCGtleXNfbWF4GAMgASgDEhEKCWJ5dGVzX21heBgEIAEoAyJYCgZCdWNrZXQSDAoEbmFtZRgBIAEoCRIMCgRrZXlzGAIgASgDEg0KBWJ5dGVzGAMgASgDEhAKCGtleXNfbWF4GAQgASgDEhEKCWJ5dGVzX21heBgFIAEoAyJRChJMaXN0QnVja2V0c1JlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSKQoEcmVhZBgCIAEoCzIbLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5SZWFkIlQKE0xpc3RCdWNrZXRzUmVzcG9uc2USLgoHYnVja2V0cxgBIAMoCzIdLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5CdWNrZXQSDQoFaW5kZXgYAiABKAQiBgoETnVsbCJ/CgVWYWx1ZRIrCgRudWxsGAEgASgLMhsudWx0cmFjbG91ZC5mbGFyZWRiLnYxLk51bGxIABIRCgdpbnRlZ2VyGAIgASgSSAASDgoEcmVhbBgDIAEoAUgAEg4KBHRleHQYBCABKAlIABIOCgRibG9iGAUgASgMSABCBgoEa2luZCLSAQoJU3RhdGVtZW50EgsKA3NxbBgBIAEoCRIwCgpwb3NpdGlvbmFsGAIgAygLMhwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlZhbHVlEjoKBW5hbWVkGAMgAygLMisudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlN0YXRlbWVudC5OYW1lZEVudHJ5GkoKCk5hbWVkRW50cnkSCwoDa2V5GAEgASgJEisKBXZhbHVlGAIgASgLMhwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlZhbHVlOgI4ASIzCgNSb3cSLAoGdmFsdWVzGAEgAygLMhwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlZhbHVlIpgBCglSZXN1bHRTZXQSDwoHY29sdW1ucxgBIAMoCRINCgV0eXBlcxgCIAMoCRIoCgRyb3dzGAMgAygLMhoudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJvdxIVCg1yb3dzX2FmZmVjdGVkGAQgASgDEhYKDmxhc3RfaW5zZXJ0X2lkGAUgASgDEhIKCmVsYXBzZWRfbXMYBiABKAEiLAoMVGFibGVWZXJzaW9uEg0KBXRhYmxlGAEgASgJEg0KBWluZGV4GAIgASgEIqgBCgxRdWVyeVJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSMwoJc3RhdGVtZW50GAIgASgLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlN0YXRlbWVudBIpCgRyZWFkGAMgASgLMhsudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlYWQSEQoJcm93X2xpbWl0GAQgASgFEhMKC3RyYW5zYWN0aW9uGAUgASgJIoQBCg1RdWVyeVJlc3BvbnNlEjAKBnJlc3VsdBgBIAEoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5SZXN1bHRTZXQSDQoFaW5kZXgYAiABKAQSMgoFcmVhZHMYAyADKAsyIy51bHRyYWNsb3VkLmZsYXJlZGIudjEuVGFibGVWZXJzaW9uImwKDkV4ZWN1dGVSZXF1ZXN0EhAKCGRhdGFiYXNlGAEgASgJEjMKCXN0YXRlbWVudBgCIAEoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5TdGF0ZW1lbnQSEwoLdHJhbnNhY3Rpb24YAyABKAkiUgoPRXhlY3V0ZVJlc3BvbnNlEjAKBnJlc3VsdBgBIAEoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5SZXN1bHRTZXQSDQoFaW5kZXgYAiABKAQijQEKDEJhdGNoUmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRI0CgpzdGF0ZW1lbnRzGAIgAygLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlN0YXRlbWVudBI1CghleHBlY3RlZBgDIAMoCzIjLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5UYWJsZVZlcnNpb24iUQoNQmF0Y2hSZXNwb25zZRIxCgdyZXN1bHRzGAEgAygLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlc3VsdFNldBINCgVpbmRleBgCIAEoBCI5CgxCZWdpblJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSFwoPaWRsZV90aW1lb3V0X21zGAIgASgDIjMKDUJlZ2luUmVzcG9uc2USEwoLdHJhbnNhY3Rpb24YASABKAkSDQoFaW5kZXgYAiABKAQiNgoNQ29tbWl0UmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRITCgt0cmFuc2FjdGlvbhgCIAEoCSI4Cg9Sb2xsYmFja1JlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSEwoLdHJhbnNhY3Rpb24YAiABKAkiEgoQUm9sbGJhY2tSZXNwb25zZSKfAQoRTG9nZ2VkVHJhbnNhY3Rpb24SNAoKc3RhdGVtZW50cxgBIAMoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5TdGF0ZW1lbnQSNQoIZXhwZWN0ZWQYAiADKAsyIy51bHRyYWNsb3VkLmZsYXJlZGIudjEuVGFibGVWZXJzaW9uEg8KB3RpbWVfbXMYAyABKAMSDAoEc2VlZBgEIAEoDCI2CgVJbmRleBIMCgRuYW1lGAEgASgJEg8KB2NvbHVtbnMYAiADKAkSDgoGdW5pcXVlGAMgASgIIksKBkNvbHVtbhIMCgRuYW1lGAEgASgJEgwKBHR5cGUYAiABKAkSEAoIbm90X251bGwYAyABKAgSEwoLcHJpbWFyeV9rZXkYBCABKAgingEKBVRhYmxlEgwKBG5hbWUYASABKAkSLgoHY29sdW1ucxgCIAMoCzIdLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Db2x1bW4SDwoHaW5kZXhlcxgDIAMoCRIRCglyb3dfY291bnQYBCABKAMSMwoNaW5kZXhfZGV0YWlscxgFIAMoCzIcLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5JbmRleCJQChFMaXN0VGFibGVzUmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRIpCgRyZWFkGAIgASgLMhsudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlYWQiUQoSTGlzdFRhYmxlc1Jlc3BvbnNlEiwKBnRhYmxlcxgBIAMoCzIcLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5UYWJsZRINCgVpbmRleBgCIAEoBCptCgVMZXZlbBIVChFMRVZFTF9VTlNQRUNJRklFRBAAEhYKEkxFVkVMX0xJTkVBUklaQUJMRRABEg8KC0xFVkVMX1NUQUxFEAISEgoOTEVWRUxfQVRfSU5ERVgQAxIQCgxMRVZFTF9TVFJPTkcQBDKOBAoPRGF0YWJhc2VTZXJ2aWNlEl8KDkNyZWF0ZURhdGFiYXNlEiwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkNyZWF0ZURhdGFiYXNlUmVxdWVzdBofLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EYXRhYmFzZRJeCgtHZXREYXRhYmFzZRIpLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5HZXREYXRhYmFzZVJlcXVlc3QaHy51bHRyYWNsb3VkLmZsYXJlZGIudjEuRGF0YWJhc2UiA5ACARJvCg1MaXN0RGF0YWJhc2VzEisudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkxpc3REYXRhYmFzZXNSZXF1ZXN0GiwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkxpc3REYXRhYmFzZXNSZXNwb25zZSIDkAIBEm0KDkRlbGV0ZURhdGFiYXNlEiwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkRlbGV0ZURhdGFiYXNlUmVxdWVzdBotLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EZWxldGVEYXRhYmFzZVJlc3BvbnNlEloKBlN0YXR1cxIkLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5TdGF0dXNSZXF1ZXN0GiUudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlN0YXR1c1Jlc3BvbnNlIgOQAgEyxAYKCUt2U2VydmljZRJRCgNHZXQSIS51bHRyYWNsb3VkLmZsYXJlZGIudjEuR2V0UmVxdWVzdBoiLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5HZXRSZXNwb25zZSIDkAIBEkwKA1B1dBIhLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5QdXRSZXF1ZXN0GiIudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlB1dFJlc3BvbnNlElUKBkRlbGV0ZRIkLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EZWxldGVSZXF1ZXN0GiUudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkRlbGV0ZVJlc3BvbnNlEm0KDkNvbXBhcmVBbmRTd2FwEiwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkNvbXBhcmVBbmRTd2FwUmVxdWVzdBotLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Db21wYXJlQW5kU3dhcFJlc3BvbnNlEmEKCkJhdGNoV3JpdGUSKC51bHRyYWNsb3VkLmZsYXJlZGIudjEuQmF0Y2hXcml0ZVJlcXVlc3QaKS51bHRyYWNsb3VkLmZsYXJlZGIudjEuQmF0Y2hXcml0ZVJlc3BvbnNlElQKBFNjYW4SIi51bHRyYWNsb3VkLmZsYXJlZGIudjEuU2NhblJlcXVlc3QaIy51bHRyYWNsb3VkLmZsYXJlZGIudjEuU2NhblJlc3BvbnNlIgOQAgESUQoIU2V0UXVvdGESJi51bHRyYWNsb3VkLmZsYXJlZGIudjEuU2V0UXVvdGFSZXF1ZXN0Gh0udWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJ1Y2tldBJpCgtMaXN0QnVja2V0cxIpLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5MaXN0QnVja2V0c1JlcXVlc3QaKi51bHRyYWNsb3VkLmZsYXJlZGIudjEuTGlzdEJ1Y2tldHNSZXNwb25zZSIDkAIBElkKBVdhdGNoEiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLldhdGNoUmVxdWVzdBokLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5XYXRjaFJlc3BvbnNlIgOQAgEwATKCBQoKU3FsU2VydmljZRJXCgVRdWVyeRIjLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5RdWVyeVJlcXVlc3QaJC51bHRyYWNsb3VkLmZsYXJlZGIudjEuUXVlcnlSZXNwb25zZSIDkAIBElgKB0V4ZWN1dGUSJS51bHRyYWNsb3VkLmZsYXJlZGIudjEuRXhlY3V0ZVJlcXVlc3QaJi51bHRyYWNsb3VkLmZsYXJlZGIudjEuRXhlY3V0ZVJlc3BvbnNlElIKBUJhdGNoEiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhdGNoUmVxdWVzdBokLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5CYXRjaFJlc3BvbnNlElIKBUJlZ2luEiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJlZ2luUmVxdWVzdBokLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5CZWdpblJlc3BvbnNlElQKBkNvbW1pdBIkLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Db21taXRSZXF1ZXN0GiQudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhdGNoUmVzcG9uc2USWwoIUm9sbGJhY2sSJi51bHRyYWNsb3VkLmZsYXJlZGIudjEuUm9sbGJhY2tSZXF1ZXN0GicudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJvbGxiYWNrUmVzcG9uc2USZgoKTGlzdFRhYmxlcxIoLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5MaXN0VGFibGVzUmVxdWVzdBopLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5MaXN0VGFibGVzUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("CiN1bHRyYWNsb3VkL2ZsYXJlZGIvdjEvZmxhcmVkYi5wcm90bxIVdWx0cmFjbG91ZC5mbGFyZWRiLnYxIlkKBFJlYWQSKwoFbGV2ZWwYASABKA4yHC51bHRyYWNsb3VkLmZsYXJlZGIudjEuTGV2ZWwSEgoKbWF4X2FnZV9tcxgCIAEoAxIQCghhdF9pbmRleBgDIAEoBCKqAQoIRGF0YWJhc2USDAoEbmFtZRgBIAEoCRIvCgtjcmVhdGVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNYXBwbGllZF9pbmRleBgDIAEoBBINCgVieXRlcxgEIAEoAxI5CghzZXR0aW5ncxgFIAEoCzInLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EYXRhYmFzZVNldHRpbmdzIjQKEERhdGFiYXNlU2V0dGluZ3MSDwoHY2FwdHVyZRgBIAEoCBIPCgdhcmNoaXZlGAIgASgIImAKFVVwZGF0ZURhdGFiYXNlUmVxdWVzdBIMCgRuYW1lGAEgASgJEjkKCHNldHRpbmdzGAIgASgLMicudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkRhdGFiYXNlU2V0dGluZ3MiJAoUQ2hlY2tSZXBsaWNhc1JlcXVlc3QSDAoEbmFtZRgBIAEoCSI2ChVDaGVja1JlcGxpY2FzUmVzcG9uc2USDQoFaW5kZXgYASABKAQSDgoGc2hhMjU2GAIgASgJIjwKFUNyZWF0ZURhdGFiYXNlUmVxdWVzdBIMCgRuYW1lGAEgASgJEhUKDWlmX25vdF9leGlzdHMYAiABKAgiIgoSR2V0RGF0YWJhc2VSZXF1ZXN0EgwKBG5hbWUYASABKAkiFgoUTGlzdERhdGFiYXNlc1JlcXVlc3QiSwoVTGlzdERhdGFiYXNlc1Jlc3BvbnNlEjIKCWRhdGFiYXNlcxgBIAMoCzIfLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EYXRhYmFzZSIlChVEZWxldGVEYXRhYmFzZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSIYChZEZWxldGVEYXRhYmFzZVJlc3BvbnNlIg8KDVN0YXR1c1JlcXVlc3QiYwoOU3RhdHVzUmVzcG9uc2USDwoHdmVyc2lvbhgBIAEoCRIMCgRub2RlGAIgASgJEjIKBmdyb3VwcxgDIAMoCzIiLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Hcm91cFN0YXR1cyLcAQoLR3JvdXBTdGF0dXMSDQoFZ3JvdXAYASABKAQSEAoIZGF0YWJhc2UYAiABKAkSDgoGbGVhZGVyGAMgASgEEgwKBHRlcm0YBCABKAQSFAoMY29tbWl0X2luZGV4GAUgASgEEhUKDWFwcGxpZWRfaW5kZXgYBiABKAQSDgoGdm90ZXJzGAcgAygEEhAKCGxlYXJuZXJzGAggAygEEhUKDWNoZWNrZWRfaW5kZXgYCSABKAQSFgoOY2hlY2tlZF9zaGEyNTYYCiABKAkSEAoIZGl2ZXJnZWQYCyABKAgiZAoESXRlbRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAwSDwoHdmVyc2lvbhgDIAEoBBIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiZgoKR2V0UmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRIOCgZidWNrZXQYAiABKAkSCwoDa2V5GAMgASgJEikKBHJlYWQYBCABKAsyGy51bHRyYWNsb3VkLmZsYXJlZGIudjEuUmVhZCJHCgtHZXRSZXNwb25zZRIpCgRpdGVtGAEgASgLMhsudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkl0ZW0SDQoFaW5kZXgYAiABKAQiWgoKUHV0UmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRIOCgZidWNrZXQYAiABKAkSCwoDa2V5GAMgASgJEg0KBXZhbHVlGAQgASgMEg4KBnR0bF9tcxgFIAEoAyIeCgtQdXRSZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgEIj4KDURlbGV0ZVJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEgsKA2tleRgDIAEoCSIwCg5EZWxldGVSZXNwb25zZRIPCgdleGlzdGVkGAEgASgIEg0KBWluZGV4GAIgASgEIn8KFUNvbXBhcmVBbmRTd2FwUmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRIOCgZidWNrZXQYAiABKAkSCwoDa2V5GAMgASgJEhgKEGV4cGVjdGVkX3ZlcnNpb24YBCABKAQSDQoFdmFsdWUYBSABKAwSDgoGdHRsX21zGAYgASgDIjoKFkNvbXBhcmVBbmRTd2FwUmVzcG9uc2USDwoHc3dhcHBlZBgBIAEoCBIPCgd2ZXJzaW9uGAIgASgEIjkKCUNvbmRpdGlvbhIOCgZidWNrZXQYASABKAkSCwoDa2V5GAIgASgJEg8KB3ZlcnNpb24YAyABKAQiXwoFV3JpdGUSDgoGYnVja2V0GAEgASgJEgsKA2tleRgCIAEoCRINCgNwdXQYAyABKAxIABIQCgZkZWxldGUYBCABKAhIABIOCgZ0dGxfbXMYBSABKANCCAoGYWN0aW9uIokBChFCYXRjaFdyaXRlUmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRI0Cgpjb25kaXRpb25zGAIgAygLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkNvbmRpdGlvbhIsCgZ3cml0ZXMYAyADKAsyHC51bHRyYWNsb3VkLmZsYXJlZGIudjEuV3JpdGUiUwoSQmF0Y2hXcml0ZVJlc3BvbnNlEhEKCWNvbW1pdHRlZBgBIAEoCBIPCgd2ZXJzaW9uGAIgASgEEhkKEWZhaWxlZF9jb25kaXRpb25zGAMgAygFIuEBCgtTY2FuUmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRIOCgZidWNrZXQYAiABKAkSDgoGcHJlZml4GAMgASgJEg0KBXN0YXJ0GAQgASgJEgsKA2VuZBgFIAEoCRINCgVsaW1pdBgGIAEoBRIPCgdyZXZlcnNlGAcgASgIEhIKCnBhZ2VfYnl0ZXMYCCABKAUSEgoKcGFnZV90b2tlbhgJIAEoCRIRCglrZXlzX29ubHkYCiABKAgSKQoEcmVhZBgLIAEoCzIbLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5SZWFkImIKDFNjYW5SZXNwb25zZRIqCgVpdGVtcxgBIAMoCzIbLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5JdGVtEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRINCgVpbmRleBgDIAEoBCJVCgxXYXRjaFJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSDgoGYnVja2V0GAIgASgJEg4KBnByZWZpeBgDIAEoCRITCgthZnRlcl9pbmRleBgEIAEoBCJOCg1XYXRjaFJlc3BvbnNlEg0KBWluZGV4GAEgASgEEi4KB2NoYW5nZXMYAiADKAsyHS51bHRyYWNsb3VkLmZsYXJlZGIudjEuQ2hhbmdlIkAKBkNoYW5nZRILCgNrZXkYASABKAkSKQoEaXRlbRgCIAEoCzIbLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5JdGVtIlgKD1NldFF1b3RhUmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRIOCgZidWNrZXQYAiABKAkSEAoIa2V5c19tYXgYAyABKAMSEQoJYnl0ZXNfbWF4GAQgASgDIlgKBkJ1Y2tldBIMCgRuYW1lGAEgASgJEgwKBGtleXMYAiABKAMSDQoFYnl0ZXMYAyABKAMSEAoIa2V5c19tYXgYBCABKAMSEQoJYnl0ZXNfbWF4GAUgASgDIlEKEkxpc3RCdWNrZXRzUmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRIpCgRyZWFkGAIgASgLMhsudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlYWQiVAoTTGlzdEJ1Y2tldHNSZXNwb25zZRIuCgdidWNrZXRzGAEgAygLMh0udWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJ1Y2tldBINCgVpbmRleBgCIAEoBCIGCgROdWxsIn8KBVZhbHVlEisKBG51bGwYASABKAsyGy51bHRyYWNsb3VkLmZsYXJlZGIudjEuTnVsbEgAEhEKB2ludGVnZXIYAiABKBJIABIOCgRyZWFsGAMgASgBSAASDgoEdGV4dBgEIAEoCUgAEg4KBGJsb2IYBSABKAxIAEIGCgRraW5kItIBCglTdGF0ZW1lbnQSCwoDc3FsGAEgASgJEjAKCnBvc2l0aW9uYWwYAiADKAsyHC51bHRyYWNsb3VkLmZsYXJlZGIudjEuVmFsdWUSOgoFbmFtZWQYAyADKAsyKy51bHRyYWNsb3VkLmZsYXJlZGIudjEuU3RhdGVtZW50Lk5hbWVkRW50cnkaSgoKTmFtZWRFbnRyeRILCgNrZXkYASABKAkSKwoFdmFsdWUYAiABKAsyHC51bHRyYWNsb3VkLmZsYXJlZGIudjEuVmFsdWU6AjgBIjMKA1JvdxIsCgZ2YWx1ZXMYASADKAsyHC51bHRyYWNsb3VkLmZsYXJlZGIudjEuVmFsdWUimAEKCVJlc3VsdFNldBIPCgdjb2x1bW5zGAEgAygJEg0KBXR5cGVzGAIgAygJEigKBHJvd3MYAyADKAsyGi51bHRyYWNsb3VkLmZsYXJlZGIudjEuUm93EhUKDXJvd3NfYWZmZWN0ZWQYBCABKAMSFgoObGFzdF9pbnNlcnRfaWQYBSABKAMSEgoKZWxhcHNlZF9tcxgGIAEoASIsCgxUYWJsZVZlcnNpb24SDQoFdGFibGUYASABKAkSDQoFaW5kZXgYAiABKAQiqAEKDFF1ZXJ5UmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRIzCglzdGF0ZW1lbnQYAiABKAsyIC51bHRyYWNsb3VkLmZsYXJlZGIudjEuU3RhdGVtZW50EikKBHJlYWQYAyABKAsyGy51bHRyYWNsb3VkLmZsYXJlZGIudjEuUmVhZBIRCglyb3dfbGltaXQYBCABKAUSEwoLdHJhbnNhY3Rpb24YBSABKAkihAEKDVF1ZXJ5UmVzcG9uc2USMAoGcmVzdWx0GAEgASgLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlc3VsdFNldBINCgVpbmRleBgCIAEoBBIyCgVyZWFkcxgDIAMoCzIjLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5UYWJsZVZlcnNpb24ibAoORXhlY3V0ZVJlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSMwoJc3RhdGVtZW50GAIgASgLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlN0YXRlbWVudBITCgt0cmFuc2FjdGlvbhgDIAEoCSJSCg9FeGVjdXRlUmVzcG9uc2USMAoGcmVzdWx0GAEgASgLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlc3VsdFNldBINCgVpbmRleBgCIAEoBCKNAQoMQmF0Y2hSZXF1ZXN0EhAKCGRhdGFiYXNlGAEgASgJEjQKCnN0YXRlbWVudHMYAiADKAsyIC51bHRyYWNsb3VkLmZsYXJlZGIudjEuU3RhdGVtZW50EjUKCGV4cGVjdGVkGAMgAygLMiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlRhYmxlVmVyc2lvbiJRCg1CYXRjaFJlc3BvbnNlEjEKB3Jlc3VsdHMYASADKAsyIC51bHRyYWNsb3VkLmZsYXJlZGIudjEuUmVzdWx0U2V0Eg0KBWluZGV4GAIgASgEIjkKDEJlZ2luUmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRIXCg9pZGxlX3RpbWVvdXRfbXMYAiABKAMiMwoNQmVnaW5SZXNwb25zZRITCgt0cmFuc2FjdGlvbhgBIAEoCRINCgVpbmRleBgCIAEoBCI2Cg1Db21taXRSZXF1ZXN0EhAKCGRhdGFiYXNlGAEgASgJEhMKC3RyYW5zYWN0aW9uGAIgASgJIjgKD1JvbGxiYWNrUmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRITCgt0cmFuc2FjdGlvbhgCIAEoCSISChBSb2xsYmFja1Jlc3BvbnNlIp8BChFMb2dnZWRUcmFuc2FjdGlvbhI0CgpzdGF0ZW1lbnRzGAEgAygLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlN0YXRlbWVudBI1CghleHBlY3RlZBgCIAMoCzIjLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5UYWJsZVZlcnNpb24SDwoHdGltZV9tcxgDIAEoAxIMCgRzZWVkGAQgASgMIkcKDkNoYW5nZXNSZXF1ZXN0EhAKCGRhdGFiYXNlGAEgASgJEg4KBnRhYmxlcxgCIAMoCRITCgthZnRlcl9pbmRleBgDIAEoBCJTCg9DaGFuZ2VzUmVzcG9uc2USDQoFaW5kZXgYASABKAQSMQoHY2hhbmdlcxgCIAMoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Sb3dDaGFuZ2Ui1QEKCVJvd0NoYW5nZRINCgVpbmRleBgBIAEoBBIyCgRraW5kGAIgASgOMiQudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJvd0NoYW5nZUtpbmQSDQoFdGFibGUYAyABKAkSDwoHY29sdW1ucxgEIAMoCRIyCgZiZWZvcmUYBSADKAsyIi51bHRyYWNsb3VkLmZsYXJlZGIudjEuQ29sdW1uVmFsdWUSMQoFYWZ0ZXIYBiADKAsyIi51bHRyYWNsb3VkLmZsYXJlZGIudjEuQ29sdW1uVmFsdWUiSgoLQ29sdW1uVmFsdWUSDgoGY29sdW1uGAEgASgJEisKBXZhbHVlGAIgASgLMhwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlZhbHVlIj4KCU1pZ3JhdGlvbhIPCgd2ZXJzaW9uGAEgASgDEgwKBG5hbWUYAiABKAkSEgoKc3RhdGVtZW50cxgDIAMoCSKAAQoQQXBwbGllZE1pZ3JhdGlvbhIPCgd2ZXJzaW9uGAEgASgDEgwKBG5hbWUYAiABKAkSDgoGc2hhMjU2GAMgASgJEi4KCmFwcGx5X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWluZGV4GAUgASgEIoQBCg5NaWdyYXRlUmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRI0CgptaWdyYXRpb25zGAIgAygLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLk1pZ3JhdGlvbhIPCgdkcnlfcnVuGAMgASgIEhkKEWFsbG93X2Rlc3RydWN0aXZlGAQgASgIInEKD01pZ3JhdGVSZXNwb25zZRI4CgdhcHBsaWVkGAEgAygLMicudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkFwcGxpZWRNaWdyYXRpb24SDwoHdmVyc2lvbhgCIAEoAxITCgtkZXN0cnVjdGl2ZRgDIAMoCSIpChVMaXN0TWlncmF0aW9uc1JlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkiVQoWTGlzdE1pZ3JhdGlvbnNSZXNwb25zZRI7CgptaWdyYXRpb25zGAEgAygLMicudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkFwcGxpZWRNaWdyYXRpb24iNgoFSW5kZXgSDAoEbmFtZRgBIAEoCRIPCgdjb2x1bW5zGAIgAygJEg4KBnVuaXF1ZRgDIAEoCCJLCgZDb2x1bW4SDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJEhAKCG5vdF9udWxsGAMgASgIEhMKC3ByaW1hcnlfa2V5GAQgASgIIp4BCgVUYWJsZRIMCgRuYW1lGAEgASgJEi4KB2NvbHVtbnMYAiADKAsyHS51bHRyYWNsb3VkLmZsYXJlZGIudjEuQ29sdW1uEg8KB2luZGV4ZXMYAyADKAkSEQoJcm93X2NvdW50GAQgASgDEjMKDWluZGV4X2RldGFpbHMYBSADKAsyHC51bHRyYWNsb3VkLmZsYXJlZGIudjEuSW5kZXgiUAoRTGlzdFRhYmxlc1JlcXVlc3QSEAoIZGF0YWJhc2UYASABKAkSKQoEcmVhZBgCIAEoCzIbLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5SZWFkIlEKEkxpc3RUYWJsZXNSZXNwb25zZRIsCgZ0YWJsZXMYASADKAsyHC51bHRyYWNsb3VkLmZsYXJlZGIudjEuVGFibGUSDQoFaW5kZXgYAiABKAQqbQoFTGV2ZWwSFQoRTEVWRUxfVU5TUEVDSUZJRUQQABIWChJMRVZFTF9MSU5FQVJJWkFCTEUQARIPCgtMRVZFTF9TVEFMRRACEhIKDkxFVkVMX0FUX0lOREVYEAMSEAoMTEVWRUxfU1RST05HEAQquwEKDVJvd0NoYW5nZUtpbmQSHwobUk9XX0NIQU5HRV9LSU5EX1VOU1BFQ0lGSUVEEAASGgoWUk9XX0NIQU5HRV9LSU5EX0lOU0VSVBABEhoKFlJPV19DSEFOR0VfS0lORF9VUERBVEUQAhIaChZST1dfQ0hBTkdFX0tJTkRfREVMRVRFEAMSGQoVUk9XX0NIQU5HRV9LSU5EX1RBQkxFEAQSGgoWUk9XX0NIQU5HRV9LSU5EX1NDSEVNQRAFMtsFCg9EYXRhYmFzZVNlcnZpY2USXwoOQ3JlYXRlRGF0YWJhc2USLC51bHRyYWNsb3VkLmZsYXJlZGIudjEuQ3JlYXRlRGF0YWJhc2VSZXF1ZXN0Gh8udWx0cmFjbG91ZC5mbGFyZWRiLnYxLkRhdGFiYXNlEl4KC0dldERhdGFiYXNlEikudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkdldERhdGFiYXNlUmVxdWVzdBofLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EYXRhYmFzZSIDkAIBEm8KDUxpc3REYXRhYmFzZXMSKy51bHRyYWNsb3VkLmZsYXJlZGIudjEuTGlzdERhdGFiYXNlc1JlcXVlc3QaLC51bHRyYWNsb3VkLmZsYXJlZGIudjEuTGlzdERhdGFiYXNlc1Jlc3BvbnNlIgOQAgESbQoORGVsZXRlRGF0YWJhc2USLC51bHRyYWNsb3VkLmZsYXJlZGIudjEuRGVsZXRlRGF0YWJhc2VSZXF1ZXN0Gi0udWx0cmFjbG91ZC5mbGFyZWRiLnYxLkRlbGV0ZURhdGFiYXNlUmVzcG9uc2USXwoOVXBkYXRlRGF0YWJhc2USLC51bHRyYWNsb3VkLmZsYXJlZGIudjEuVXBkYXRlRGF0YWJhc2VSZXF1ZXN0Gh8udWx0cmFjbG91ZC5mbGFyZWRiLnYxLkRhdGFiYXNlEmoKDUNoZWNrUmVwbGljYXMSKy51bHRyYWNsb3VkLmZsYXJlZGIudjEuQ2hlY2tSZXBsaWNhc1JlcXVlc3QaLC51bHRyYWNsb3VkLmZsYXJlZGIudjEuQ2hlY2tSZXBsaWNhc1Jlc3BvbnNlEloKBlN0YXR1cxIkLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5TdGF0dXNSZXF1ZXN0GiUudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlN0YXR1c1Jlc3BvbnNlIgOQAgEyxAYKCUt2U2VydmljZRJRCgNHZXQSIS51bHRyYWNsb3VkLmZsYXJlZGIudjEuR2V0UmVxdWVzdBoiLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5HZXRSZXNwb25zZSIDkAIBEkwKA1B1dBIhLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5QdXRSZXF1ZXN0GiIudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlB1dFJlc3BvbnNlElUKBkRlbGV0ZRIkLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EZWxldGVSZXF1ZXN0GiUudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkRlbGV0ZVJlc3BvbnNlEm0KDkNvbXBhcmVBbmRTd2FwEiwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkNvbXBhcmVBbmRTd2FwUmVxdWVzdBotLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Db21wYXJlQW5kU3dhcFJlc3BvbnNlEmEKCkJhdGNoV3JpdGUSKC51bHRyYWNsb3VkLmZsYXJlZGIudjEuQmF0Y2hXcml0ZVJlcXVlc3QaKS51bHRyYWNsb3VkLmZsYXJlZGIudjEuQmF0Y2hXcml0ZVJlc3BvbnNlElQKBFNjYW4SIi51bHRyYWNsb3VkLmZsYXJlZGIudjEuU2NhblJlcXVlc3QaIy51bHRyYWNsb3VkLmZsYXJlZGIudjEuU2NhblJlc3BvbnNlIgOQAgESUQoIU2V0UXVvdGESJi51bHRyYWNsb3VkLmZsYXJlZGIudjEuU2V0UXVvdGFSZXF1ZXN0Gh0udWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJ1Y2tldBJpCgtMaXN0QnVja2V0cxIpLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5MaXN0QnVja2V0c1JlcXVlc3QaKi51bHRyYWNsb3VkLmZsYXJlZGIudjEuTGlzdEJ1Y2tldHNSZXNwb25zZSIDkAIBElkKBVdhdGNoEiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLldhdGNoUmVxdWVzdBokLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5XYXRjaFJlc3BvbnNlIgOQAgEwATKxBwoKU3FsU2VydmljZRJXCgVRdWVyeRIjLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5RdWVyeVJlcXVlc3QaJC51bHRyYWNsb3VkLmZsYXJlZGIudjEuUXVlcnlSZXNwb25zZSIDkAIBElgKB0V4ZWN1dGUSJS51bHRyYWNsb3VkLmZsYXJlZGIudjEuRXhlY3V0ZVJlcXVlc3QaJi51bHRyYWNsb3VkLmZsYXJlZGIudjEuRXhlY3V0ZVJlc3BvbnNlElIKBUJhdGNoEiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhdGNoUmVxdWVzdBokLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5CYXRjaFJlc3BvbnNlElIKBUJlZ2luEiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJlZ2luUmVxdWVzdBokLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5CZWdpblJlc3BvbnNlElQKBkNvbW1pdBIkLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Db21taXRSZXF1ZXN0GiQudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhdGNoUmVzcG9uc2USWwoIUm9sbGJhY2sSJi51bHRyYWNsb3VkLmZsYXJlZGIudjEuUm9sbGJhY2tSZXF1ZXN0GicudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJvbGxiYWNrUmVzcG9uc2USXwoHQ2hhbmdlcxIlLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5DaGFuZ2VzUmVxdWVzdBomLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5DaGFuZ2VzUmVzcG9uc2UiA5ACATABElgKB01pZ3JhdGUSJS51bHRyYWNsb3VkLmZsYXJlZGIudjEuTWlncmF0ZVJlcXVlc3QaJi51bHRyYWNsb3VkLmZsYXJlZGIudjEuTWlncmF0ZVJlc3BvbnNlEnIKDkxpc3RNaWdyYXRpb25zEiwudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkxpc3RNaWdyYXRpb25zUmVxdWVzdBotLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5MaXN0TWlncmF0aW9uc1Jlc3BvbnNlIgOQAgESZgoKTGlzdFRhYmxlcxIoLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5MaXN0VGFibGVzUmVxdWVzdBopLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5MaXN0VGFibGVzUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Read
@@ -67,6 +67,11 @@ export type Database = Message<"ultracloud.flaredb.v1.Database"> & {
    * @generated from field: int64 bytes = 4;
    */
   bytes: bigint;
+
+  /**
+   * @generated from field: ultracloud.flaredb.v1.DatabaseSettings settings = 5;
+   */
+  settings?: DatabaseSettings | undefined;
 };
 
 /**
@@ -75,6 +80,95 @@ export type Database = Message<"ultracloud.flaredb.v1.Database"> & {
  */
 export const DatabaseSchema: GenMessage<Database> = /*@__PURE__*/
   messageDesc(file_ultracloud_flaredb_v1_flaredb, 1);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.DatabaseSettings
+ */
+export type DatabaseSettings = Message<"ultracloud.flaredb.v1.DatabaseSettings"> & {
+  /**
+   * Row changes of SQL tables are kept for Changes.
+   *
+   * @generated from field: bool capture = 1;
+   */
+  capture: boolean;
+
+  /**
+   * Log entries are kept for incremental backups and for restoring to a point in time.
+   *
+   * @generated from field: bool archive = 2;
+   */
+  archive: boolean;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.DatabaseSettings.
+ * Use `create(DatabaseSettingsSchema)` to create a new message.
+ */
+export const DatabaseSettingsSchema: GenMessage<DatabaseSettings> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 2);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.UpdateDatabaseRequest
+ */
+export type UpdateDatabaseRequest = Message<"ultracloud.flaredb.v1.UpdateDatabaseRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: ultracloud.flaredb.v1.DatabaseSettings settings = 2;
+   */
+  settings?: DatabaseSettings | undefined;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.UpdateDatabaseRequest.
+ * Use `create(UpdateDatabaseRequestSchema)` to create a new message.
+ */
+export const UpdateDatabaseRequestSchema: GenMessage<UpdateDatabaseRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 3);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.CheckReplicasRequest
+ */
+export type CheckReplicasRequest = Message<"ultracloud.flaredb.v1.CheckReplicasRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.CheckReplicasRequest.
+ * Use `create(CheckReplicasRequestSchema)` to create a new message.
+ */
+export const CheckReplicasRequestSchema: GenMessage<CheckReplicasRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 4);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.CheckReplicasResponse
+ */
+export type CheckReplicasResponse = Message<"ultracloud.flaredb.v1.CheckReplicasResponse"> & {
+  /**
+   * Every replica that applies this entry compares its content with the leader's.
+   *
+   * @generated from field: uint64 index = 1;
+   */
+  index: bigint;
+
+  /**
+   * @generated from field: string sha256 = 2;
+   */
+  sha256: string;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.CheckReplicasResponse.
+ * Use `create(CheckReplicasResponseSchema)` to create a new message.
+ */
+export const CheckReplicasResponseSchema: GenMessage<CheckReplicasResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 5);
 
 /**
  * @generated from message ultracloud.flaredb.v1.CreateDatabaseRequest
@@ -100,7 +194,7 @@ export type CreateDatabaseRequest = Message<"ultracloud.flaredb.v1.CreateDatabas
  * Use `create(CreateDatabaseRequestSchema)` to create a new message.
  */
 export const CreateDatabaseRequestSchema: GenMessage<CreateDatabaseRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 2);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 6);
 
 /**
  * @generated from message ultracloud.flaredb.v1.GetDatabaseRequest
@@ -117,7 +211,7 @@ export type GetDatabaseRequest = Message<"ultracloud.flaredb.v1.GetDatabaseReque
  * Use `create(GetDatabaseRequestSchema)` to create a new message.
  */
 export const GetDatabaseRequestSchema: GenMessage<GetDatabaseRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 3);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 7);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ListDatabasesRequest
@@ -130,7 +224,7 @@ export type ListDatabasesRequest = Message<"ultracloud.flaredb.v1.ListDatabasesR
  * Use `create(ListDatabasesRequestSchema)` to create a new message.
  */
 export const ListDatabasesRequestSchema: GenMessage<ListDatabasesRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 4);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 8);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ListDatabasesResponse
@@ -147,7 +241,7 @@ export type ListDatabasesResponse = Message<"ultracloud.flaredb.v1.ListDatabases
  * Use `create(ListDatabasesResponseSchema)` to create a new message.
  */
 export const ListDatabasesResponseSchema: GenMessage<ListDatabasesResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 5);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 9);
 
 /**
  * @generated from message ultracloud.flaredb.v1.DeleteDatabaseRequest
@@ -164,7 +258,7 @@ export type DeleteDatabaseRequest = Message<"ultracloud.flaredb.v1.DeleteDatabas
  * Use `create(DeleteDatabaseRequestSchema)` to create a new message.
  */
 export const DeleteDatabaseRequestSchema: GenMessage<DeleteDatabaseRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 6);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 10);
 
 /**
  * @generated from message ultracloud.flaredb.v1.DeleteDatabaseResponse
@@ -177,7 +271,7 @@ export type DeleteDatabaseResponse = Message<"ultracloud.flaredb.v1.DeleteDataba
  * Use `create(DeleteDatabaseResponseSchema)` to create a new message.
  */
 export const DeleteDatabaseResponseSchema: GenMessage<DeleteDatabaseResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 7);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 11);
 
 /**
  * @generated from message ultracloud.flaredb.v1.StatusRequest
@@ -190,7 +284,7 @@ export type StatusRequest = Message<"ultracloud.flaredb.v1.StatusRequest"> & {
  * Use `create(StatusRequestSchema)` to create a new message.
  */
 export const StatusRequestSchema: GenMessage<StatusRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 8);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 12);
 
 /**
  * @generated from message ultracloud.flaredb.v1.StatusResponse
@@ -217,7 +311,7 @@ export type StatusResponse = Message<"ultracloud.flaredb.v1.StatusResponse"> & {
  * Use `create(StatusResponseSchema)` to create a new message.
  */
 export const StatusResponseSchema: GenMessage<StatusResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 9);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 13);
 
 /**
  * @generated from message ultracloud.flaredb.v1.GroupStatus
@@ -257,6 +351,30 @@ export type GroupStatus = Message<"ultracloud.flaredb.v1.GroupStatus"> & {
    * @generated from field: repeated uint64 voters = 7;
    */
   voters: bigint[];
+
+  /**
+   * @generated from field: repeated uint64 learners = 8;
+   */
+  learners: bigint[];
+
+  /**
+   * The last comparison of replicas: its index, and what this replica's content came to.
+   *
+   * @generated from field: uint64 checked_index = 9;
+   */
+  checkedIndex: bigint;
+
+  /**
+   * @generated from field: string checked_sha256 = 10;
+   */
+  checkedSha256: string;
+
+  /**
+   * This replica's content differed: it serves nothing of the database.
+   *
+   * @generated from field: bool diverged = 11;
+   */
+  diverged: boolean;
 };
 
 /**
@@ -264,7 +382,7 @@ export type GroupStatus = Message<"ultracloud.flaredb.v1.GroupStatus"> & {
  * Use `create(GroupStatusSchema)` to create a new message.
  */
 export const GroupStatusSchema: GenMessage<GroupStatus> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 10);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 14);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Item
@@ -298,7 +416,7 @@ export type Item = Message<"ultracloud.flaredb.v1.Item"> & {
  * Use `create(ItemSchema)` to create a new message.
  */
 export const ItemSchema: GenMessage<Item> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 11);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 15);
 
 /**
  * @generated from message ultracloud.flaredb.v1.GetRequest
@@ -330,7 +448,7 @@ export type GetRequest = Message<"ultracloud.flaredb.v1.GetRequest"> & {
  * Use `create(GetRequestSchema)` to create a new message.
  */
 export const GetRequestSchema: GenMessage<GetRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 12);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 16);
 
 /**
  * @generated from message ultracloud.flaredb.v1.GetResponse
@@ -352,7 +470,7 @@ export type GetResponse = Message<"ultracloud.flaredb.v1.GetResponse"> & {
  * Use `create(GetResponseSchema)` to create a new message.
  */
 export const GetResponseSchema: GenMessage<GetResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 13);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 17);
 
 /**
  * @generated from message ultracloud.flaredb.v1.PutRequest
@@ -391,7 +509,7 @@ export type PutRequest = Message<"ultracloud.flaredb.v1.PutRequest"> & {
  * Use `create(PutRequestSchema)` to create a new message.
  */
 export const PutRequestSchema: GenMessage<PutRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 14);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 18);
 
 /**
  * @generated from message ultracloud.flaredb.v1.PutResponse
@@ -408,7 +526,7 @@ export type PutResponse = Message<"ultracloud.flaredb.v1.PutResponse"> & {
  * Use `create(PutResponseSchema)` to create a new message.
  */
 export const PutResponseSchema: GenMessage<PutResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 15);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 19);
 
 /**
  * @generated from message ultracloud.flaredb.v1.DeleteRequest
@@ -435,7 +553,7 @@ export type DeleteRequest = Message<"ultracloud.flaredb.v1.DeleteRequest"> & {
  * Use `create(DeleteRequestSchema)` to create a new message.
  */
 export const DeleteRequestSchema: GenMessage<DeleteRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 16);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 20);
 
 /**
  * @generated from message ultracloud.flaredb.v1.DeleteResponse
@@ -457,7 +575,7 @@ export type DeleteResponse = Message<"ultracloud.flaredb.v1.DeleteResponse"> & {
  * Use `create(DeleteResponseSchema)` to create a new message.
  */
 export const DeleteResponseSchema: GenMessage<DeleteResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 17);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 21);
 
 /**
  * @generated from message ultracloud.flaredb.v1.CompareAndSwapRequest
@@ -501,7 +619,7 @@ export type CompareAndSwapRequest = Message<"ultracloud.flaredb.v1.CompareAndSwa
  * Use `create(CompareAndSwapRequestSchema)` to create a new message.
  */
 export const CompareAndSwapRequestSchema: GenMessage<CompareAndSwapRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 18);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 22);
 
 /**
  * @generated from message ultracloud.flaredb.v1.CompareAndSwapResponse
@@ -525,7 +643,7 @@ export type CompareAndSwapResponse = Message<"ultracloud.flaredb.v1.CompareAndSw
  * Use `create(CompareAndSwapResponseSchema)` to create a new message.
  */
 export const CompareAndSwapResponseSchema: GenMessage<CompareAndSwapResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 19);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 23);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Condition
@@ -554,7 +672,7 @@ export type Condition = Message<"ultracloud.flaredb.v1.Condition"> & {
  * Use `create(ConditionSchema)` to create a new message.
  */
 export const ConditionSchema: GenMessage<Condition> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 20);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 24);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Write
@@ -598,7 +716,7 @@ export type Write = Message<"ultracloud.flaredb.v1.Write"> & {
  * Use `create(WriteSchema)` to create a new message.
  */
 export const WriteSchema: GenMessage<Write> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 21);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 25);
 
 /**
  * Atomic: all writes when every condition holds, otherwise none.
@@ -627,7 +745,7 @@ export type BatchWriteRequest = Message<"ultracloud.flaredb.v1.BatchWriteRequest
  * Use `create(BatchWriteRequestSchema)` to create a new message.
  */
 export const BatchWriteRequestSchema: GenMessage<BatchWriteRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 22);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 26);
 
 /**
  * @generated from message ultracloud.flaredb.v1.BatchWriteResponse
@@ -658,7 +776,7 @@ export type BatchWriteResponse = Message<"ultracloud.flaredb.v1.BatchWriteRespon
  * Use `create(BatchWriteResponseSchema)` to create a new message.
  */
 export const BatchWriteResponseSchema: GenMessage<BatchWriteResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 23);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 27);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ScanRequest
@@ -733,7 +851,7 @@ export type ScanRequest = Message<"ultracloud.flaredb.v1.ScanRequest"> & {
  * Use `create(ScanRequestSchema)` to create a new message.
  */
 export const ScanRequestSchema: GenMessage<ScanRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 24);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 28);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ScanResponse
@@ -760,7 +878,7 @@ export type ScanResponse = Message<"ultracloud.flaredb.v1.ScanResponse"> & {
  * Use `create(ScanResponseSchema)` to create a new message.
  */
 export const ScanResponseSchema: GenMessage<ScanResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 25);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 29);
 
 /**
  * @generated from message ultracloud.flaredb.v1.WatchRequest
@@ -794,7 +912,7 @@ export type WatchRequest = Message<"ultracloud.flaredb.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 26);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 30);
 
 /**
  * @generated from message ultracloud.flaredb.v1.WatchResponse
@@ -818,7 +936,7 @@ export type WatchResponse = Message<"ultracloud.flaredb.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 27);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 31);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Change
@@ -842,7 +960,7 @@ export type Change = Message<"ultracloud.flaredb.v1.Change"> & {
  * Use `create(ChangeSchema)` to create a new message.
  */
 export const ChangeSchema: GenMessage<Change> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 28);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 32);
 
 /**
  * @generated from message ultracloud.flaredb.v1.SetQuotaRequest
@@ -878,7 +996,7 @@ export type SetQuotaRequest = Message<"ultracloud.flaredb.v1.SetQuotaRequest"> &
  * Use `create(SetQuotaRequestSchema)` to create a new message.
  */
 export const SetQuotaRequestSchema: GenMessage<SetQuotaRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 29);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 33);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Bucket
@@ -917,7 +1035,7 @@ export type Bucket = Message<"ultracloud.flaredb.v1.Bucket"> & {
  * Use `create(BucketSchema)` to create a new message.
  */
 export const BucketSchema: GenMessage<Bucket> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 30);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 34);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ListBucketsRequest
@@ -939,7 +1057,7 @@ export type ListBucketsRequest = Message<"ultracloud.flaredb.v1.ListBucketsReque
  * Use `create(ListBucketsRequestSchema)` to create a new message.
  */
 export const ListBucketsRequestSchema: GenMessage<ListBucketsRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 31);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 35);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ListBucketsResponse
@@ -961,7 +1079,7 @@ export type ListBucketsResponse = Message<"ultracloud.flaredb.v1.ListBucketsResp
  * Use `create(ListBucketsResponseSchema)` to create a new message.
  */
 export const ListBucketsResponseSchema: GenMessage<ListBucketsResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 32);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 36);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Null
@@ -974,7 +1092,7 @@ export type Null = Message<"ultracloud.flaredb.v1.Null"> & {
  * Use `create(NullSchema)` to create a new message.
  */
 export const NullSchema: GenMessage<Null> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 33);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 37);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Value
@@ -1021,7 +1139,7 @@ export type Value = Message<"ultracloud.flaredb.v1.Value"> & {
  * Use `create(ValueSchema)` to create a new message.
  */
 export const ValueSchema: GenMessage<Value> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 34);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 38);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Statement
@@ -1048,7 +1166,7 @@ export type Statement = Message<"ultracloud.flaredb.v1.Statement"> & {
  * Use `create(StatementSchema)` to create a new message.
  */
 export const StatementSchema: GenMessage<Statement> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 35);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 39);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Row
@@ -1065,7 +1183,7 @@ export type Row = Message<"ultracloud.flaredb.v1.Row"> & {
  * Use `create(RowSchema)` to create a new message.
  */
 export const RowSchema: GenMessage<Row> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 36);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 40);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ResultSet
@@ -1109,7 +1227,7 @@ export type ResultSet = Message<"ultracloud.flaredb.v1.ResultSet"> & {
  * Use `create(ResultSetSchema)` to create a new message.
  */
 export const ResultSetSchema: GenMessage<ResultSet> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 37);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 41);
 
 /**
  * When a table was last changed: its version.
@@ -1135,7 +1253,7 @@ export type TableVersion = Message<"ultracloud.flaredb.v1.TableVersion"> & {
  * Use `create(TableVersionSchema)` to create a new message.
  */
 export const TableVersionSchema: GenMessage<TableVersion> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 38);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 42);
 
 /**
  * @generated from message ultracloud.flaredb.v1.QueryRequest
@@ -1176,7 +1294,7 @@ export type QueryRequest = Message<"ultracloud.flaredb.v1.QueryRequest"> & {
  * Use `create(QueryRequestSchema)` to create a new message.
  */
 export const QueryRequestSchema: GenMessage<QueryRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 39);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 43);
 
 /**
  * @generated from message ultracloud.flaredb.v1.QueryResponse
@@ -1205,7 +1323,7 @@ export type QueryResponse = Message<"ultracloud.flaredb.v1.QueryResponse"> & {
  * Use `create(QueryResponseSchema)` to create a new message.
  */
 export const QueryResponseSchema: GenMessage<QueryResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 40);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 44);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ExecuteRequest
@@ -1234,7 +1352,7 @@ export type ExecuteRequest = Message<"ultracloud.flaredb.v1.ExecuteRequest"> & {
  * Use `create(ExecuteRequestSchema)` to create a new message.
  */
 export const ExecuteRequestSchema: GenMessage<ExecuteRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 41);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 45);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ExecuteResponse
@@ -1256,7 +1374,7 @@ export type ExecuteResponse = Message<"ultracloud.flaredb.v1.ExecuteResponse"> &
  * Use `create(ExecuteResponseSchema)` to create a new message.
  */
 export const ExecuteResponseSchema: GenMessage<ExecuteResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 42);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 46);
 
 /**
  * All or nothing.
@@ -1287,7 +1405,7 @@ export type BatchRequest = Message<"ultracloud.flaredb.v1.BatchRequest"> & {
  * Use `create(BatchRequestSchema)` to create a new message.
  */
 export const BatchRequestSchema: GenMessage<BatchRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 43);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 47);
 
 /**
  * @generated from message ultracloud.flaredb.v1.BatchResponse
@@ -1309,7 +1427,7 @@ export type BatchResponse = Message<"ultracloud.flaredb.v1.BatchResponse"> & {
  * Use `create(BatchResponseSchema)` to create a new message.
  */
 export const BatchResponseSchema: GenMessage<BatchResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 44);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 48);
 
 /**
  * @generated from message ultracloud.flaredb.v1.BeginRequest
@@ -1333,7 +1451,7 @@ export type BeginRequest = Message<"ultracloud.flaredb.v1.BeginRequest"> & {
  * Use `create(BeginRequestSchema)` to create a new message.
  */
 export const BeginRequestSchema: GenMessage<BeginRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 45);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 49);
 
 /**
  * @generated from message ultracloud.flaredb.v1.BeginResponse
@@ -1355,7 +1473,7 @@ export type BeginResponse = Message<"ultracloud.flaredb.v1.BeginResponse"> & {
  * Use `create(BeginResponseSchema)` to create a new message.
  */
 export const BeginResponseSchema: GenMessage<BeginResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 46);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 50);
 
 /**
  * @generated from message ultracloud.flaredb.v1.CommitRequest
@@ -1377,7 +1495,7 @@ export type CommitRequest = Message<"ultracloud.flaredb.v1.CommitRequest"> & {
  * Use `create(CommitRequestSchema)` to create a new message.
  */
 export const CommitRequestSchema: GenMessage<CommitRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 47);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 51);
 
 /**
  * @generated from message ultracloud.flaredb.v1.RollbackRequest
@@ -1399,7 +1517,7 @@ export type RollbackRequest = Message<"ultracloud.flaredb.v1.RollbackRequest"> &
  * Use `create(RollbackRequestSchema)` to create a new message.
  */
 export const RollbackRequestSchema: GenMessage<RollbackRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 48);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 52);
 
 /**
  * @generated from message ultracloud.flaredb.v1.RollbackResponse
@@ -1412,7 +1530,7 @@ export type RollbackResponse = Message<"ultracloud.flaredb.v1.RollbackResponse">
  * Use `create(RollbackResponseSchema)` to create a new message.
  */
 export const RollbackResponseSchema: GenMessage<RollbackResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 49);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 53);
 
 /**
  * In the log only: the statements of an interactive transaction with the time and chance they were rehearsed with.
@@ -1446,7 +1564,307 @@ export type LoggedTransaction = Message<"ultracloud.flaredb.v1.LoggedTransaction
  * Use `create(LoggedTransactionSchema)` to create a new message.
  */
 export const LoggedTransactionSchema: GenMessage<LoggedTransaction> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 50);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 54);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.ChangesRequest
+ */
+export type ChangesRequest = Message<"ultracloud.flaredb.v1.ChangesRequest"> & {
+  /**
+   * @generated from field: string database = 1;
+   */
+  database: string;
+
+  /**
+   * Empty: all.
+   *
+   * @generated from field: repeated string tables = 2;
+   */
+  tables: string[];
+
+  /**
+   * Changes after this log index; 0: from now on. An index no longer held is OutOfRange.
+   *
+   * @generated from field: uint64 after_index = 3;
+   */
+  afterIndex: bigint;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.ChangesRequest.
+ * Use `create(ChangesRequestSchema)` to create a new message.
+ */
+export const ChangesRequestSchema: GenMessage<ChangesRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 55);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.ChangesResponse
+ */
+export type ChangesResponse = Message<"ultracloud.flaredb.v1.ChangesResponse"> & {
+  /**
+   * Everything up to this log index has been sent: the token to resume with.
+   *
+   * @generated from field: uint64 index = 1;
+   */
+  index: bigint;
+
+  /**
+   * @generated from field: repeated ultracloud.flaredb.v1.RowChange changes = 2;
+   */
+  changes: RowChange[];
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.ChangesResponse.
+ * Use `create(ChangesResponseSchema)` to create a new message.
+ */
+export const ChangesResponseSchema: GenMessage<ChangesResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 56);
+
+/**
+ * The sum of what one log entry did to a row.
+ *
+ * @generated from message ultracloud.flaredb.v1.RowChange
+ */
+export type RowChange = Message<"ultracloud.flaredb.v1.RowChange"> & {
+  /**
+   * @generated from field: uint64 index = 1;
+   */
+  index: bigint;
+
+  /**
+   * @generated from field: ultracloud.flaredb.v1.RowChangeKind kind = 2;
+   */
+  kind: RowChangeKind;
+
+  /**
+   * @generated from field: string table = 3;
+   */
+  table: string;
+
+  /**
+   * In the order of the values.
+   *
+   * @generated from field: repeated string columns = 4;
+   */
+  columns: string[];
+
+  /**
+   * Before, for updates and deletes; of an update only the key and what changed, the rest is absent.
+   *
+   * @generated from field: repeated ultracloud.flaredb.v1.ColumnValue before = 5;
+   */
+  before: ColumnValue[];
+
+  /**
+   * After, for inserts and updates.
+   *
+   * @generated from field: repeated ultracloud.flaredb.v1.ColumnValue after = 6;
+   */
+  after: ColumnValue[];
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.RowChange.
+ * Use `create(RowChangeSchema)` to create a new message.
+ */
+export const RowChangeSchema: GenMessage<RowChange> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 57);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.ColumnValue
+ */
+export type ColumnValue = Message<"ultracloud.flaredb.v1.ColumnValue"> & {
+  /**
+   * @generated from field: string column = 1;
+   */
+  column: string;
+
+  /**
+   * @generated from field: ultracloud.flaredb.v1.Value value = 2;
+   */
+  value?: Value | undefined;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.ColumnValue.
+ * Use `create(ColumnValueSchema)` to create a new message.
+ */
+export const ColumnValueSchema: GenMessage<ColumnValue> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 58);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.Migration
+ */
+export type Migration = Message<"ultracloud.flaredb.v1.Migration"> & {
+  /**
+   * Ordered, without gaps, from 1.
+   *
+   * @generated from field: int64 version = 1;
+   */
+  version: bigint;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * Statements in order.
+   *
+   * @generated from field: repeated string statements = 3;
+   */
+  statements: string[];
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.Migration.
+ * Use `create(MigrationSchema)` to create a new message.
+ */
+export const MigrationSchema: GenMessage<Migration> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 59);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.AppliedMigration
+ */
+export type AppliedMigration = Message<"ultracloud.flaredb.v1.AppliedMigration"> & {
+  /**
+   * @generated from field: int64 version = 1;
+   */
+  version: bigint;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * SHA-256 over name and statements.
+   *
+   * @generated from field: string sha256 = 3;
+   */
+  sha256: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp apply_time = 4;
+   */
+  applyTime?: Timestamp | undefined;
+
+  /**
+   * @generated from field: uint64 index = 5;
+   */
+  index: bigint;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.AppliedMigration.
+ * Use `create(AppliedMigrationSchema)` to create a new message.
+ */
+export const AppliedMigrationSchema: GenMessage<AppliedMigration> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 60);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.MigrateRequest
+ */
+export type MigrateRequest = Message<"ultracloud.flaredb.v1.MigrateRequest"> & {
+  /**
+   * @generated from field: string database = 1;
+   */
+  database: string;
+
+  /**
+   * All that the caller knows; those applied before must be the same as then.
+   *
+   * @generated from field: repeated ultracloud.flaredb.v1.Migration migrations = 2;
+   */
+  migrations: Migration[];
+
+  /**
+   * Rehearses and undoes.
+   *
+   * @generated from field: bool dry_run = 3;
+   */
+  dryRun: boolean;
+
+  /**
+   * Lets statements that lose data or names run, when there is a young backup.
+   *
+   * @generated from field: bool allow_destructive = 4;
+   */
+  allowDestructive: boolean;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.MigrateRequest.
+ * Use `create(MigrateRequestSchema)` to create a new message.
+ */
+export const MigrateRequestSchema: GenMessage<MigrateRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 61);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.MigrateResponse
+ */
+export type MigrateResponse = Message<"ultracloud.flaredb.v1.MigrateResponse"> & {
+  /**
+   * Applied by this call, or what would be.
+   *
+   * @generated from field: repeated ultracloud.flaredb.v1.AppliedMigration applied = 1;
+   */
+  applied: AppliedMigration[];
+
+  /**
+   * @generated from field: int64 version = 2;
+   */
+  version: bigint;
+
+  /**
+   * Statements that lose data or names.
+   *
+   * @generated from field: repeated string destructive = 3;
+   */
+  destructive: string[];
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.MigrateResponse.
+ * Use `create(MigrateResponseSchema)` to create a new message.
+ */
+export const MigrateResponseSchema: GenMessage<MigrateResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 62);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.ListMigrationsRequest
+ */
+export type ListMigrationsRequest = Message<"ultracloud.flaredb.v1.ListMigrationsRequest"> & {
+  /**
+   * @generated from field: string database = 1;
+   */
+  database: string;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.ListMigrationsRequest.
+ * Use `create(ListMigrationsRequestSchema)` to create a new message.
+ */
+export const ListMigrationsRequestSchema: GenMessage<ListMigrationsRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 63);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.ListMigrationsResponse
+ */
+export type ListMigrationsResponse = Message<"ultracloud.flaredb.v1.ListMigrationsResponse"> & {
+  /**
+   * @generated from field: repeated ultracloud.flaredb.v1.AppliedMigration migrations = 1;
+   */
+  migrations: AppliedMigration[];
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.ListMigrationsResponse.
+ * Use `create(ListMigrationsResponseSchema)` to create a new message.
+ */
+export const ListMigrationsResponseSchema: GenMessage<ListMigrationsResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 64);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Index
@@ -1475,7 +1893,7 @@ export type Index = Message<"ultracloud.flaredb.v1.Index"> & {
  * Use `create(IndexSchema)` to create a new message.
  */
 export const IndexSchema: GenMessage<Index> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 51);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 65);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Column
@@ -1507,7 +1925,7 @@ export type Column = Message<"ultracloud.flaredb.v1.Column"> & {
  * Use `create(ColumnSchema)` to create a new message.
  */
 export const ColumnSchema: GenMessage<Column> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 52);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 66);
 
 /**
  * @generated from message ultracloud.flaredb.v1.Table
@@ -1548,7 +1966,7 @@ export type Table = Message<"ultracloud.flaredb.v1.Table"> & {
  * Use `create(TableSchema)` to create a new message.
  */
 export const TableSchema: GenMessage<Table> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 53);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 67);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ListTablesRequest
@@ -1570,7 +1988,7 @@ export type ListTablesRequest = Message<"ultracloud.flaredb.v1.ListTablesRequest
  * Use `create(ListTablesRequestSchema)` to create a new message.
  */
 export const ListTablesRequestSchema: GenMessage<ListTablesRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 54);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 68);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ListTablesResponse
@@ -1592,7 +2010,7 @@ export type ListTablesResponse = Message<"ultracloud.flaredb.v1.ListTablesRespon
  * Use `create(ListTablesResponseSchema)` to create a new message.
  */
 export const ListTablesResponseSchema: GenMessage<ListTablesResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_flaredb, 55);
+  messageDesc(file_ultracloud_flaredb_v1_flaredb, 69);
 
 /**
  * @generated from enum ultracloud.flaredb.v1.Level
@@ -1639,6 +2057,51 @@ export const LevelSchema: GenEnum<Level> = /*@__PURE__*/
   enumDesc(file_ultracloud_flaredb_v1_flaredb, 0);
 
 /**
+ * @generated from enum ultracloud.flaredb.v1.RowChangeKind
+ */
+export enum RowChangeKind {
+  /**
+   * @generated from enum value: ROW_CHANGE_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: ROW_CHANGE_KIND_INSERT = 1;
+   */
+  INSERT = 1,
+
+  /**
+   * @generated from enum value: ROW_CHANGE_KIND_UPDATE = 2;
+   */
+  UPDATE = 2,
+
+  /**
+   * @generated from enum value: ROW_CHANGE_KIND_DELETE = 3;
+   */
+  DELETE = 3,
+
+  /**
+   * Rows of the table changed, which ones cannot be told: it has no primary key.
+   *
+   * @generated from enum value: ROW_CHANGE_KIND_TABLE = 4;
+   */
+  TABLE = 4,
+
+  /**
+   * The schema changed.
+   *
+   * @generated from enum value: ROW_CHANGE_KIND_SCHEMA = 5;
+   */
+  SCHEMA = 5,
+}
+
+/**
+ * Describes the enum ultracloud.flaredb.v1.RowChangeKind.
+ */
+export const RowChangeKindSchema: GenEnum<RowChangeKind> = /*@__PURE__*/
+  enumDesc(file_ultracloud_flaredb_v1_flaredb, 1);
+
+/**
  * @generated from service ultracloud.flaredb.v1.DatabaseService
  */
 export const DatabaseService: GenService<{
@@ -1673,6 +2136,24 @@ export const DatabaseService: GenService<{
     methodKind: "unary";
     input: typeof DeleteDatabaseRequestSchema;
     output: typeof DeleteDatabaseResponseSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.flaredb.v1.DatabaseService.UpdateDatabase
+   */
+  updateDatabase: {
+    methodKind: "unary";
+    input: typeof UpdateDatabaseRequestSchema;
+    output: typeof DatabaseSchema;
+  },
+  /**
+   * Compares the content of all replicas at one index; one that differs stops serving the database.
+   *
+   * @generated from rpc ultracloud.flaredb.v1.DatabaseService.CheckReplicas
+   */
+  checkReplicas: {
+    methodKind: "unary";
+    input: typeof CheckReplicasRequestSchema;
+    output: typeof CheckReplicasResponseSchema;
   },
   /**
    * @generated from rpc ultracloud.flaredb.v1.DatabaseService.Status
@@ -1824,6 +2305,34 @@ export const SqlService: GenService<{
     methodKind: "unary";
     input: typeof RollbackRequestSchema;
     output: typeof RollbackResponseSchema;
+  },
+  /**
+   * Row changes in order, when the database captures them.
+   *
+   * @generated from rpc ultracloud.flaredb.v1.SqlService.Changes
+   */
+  changes: {
+    methodKind: "server_streaming";
+    input: typeof ChangesRequestSchema;
+    output: typeof ChangesResponseSchema;
+  },
+  /**
+   * Applies what is missing, all or nothing, if nobody else did meanwhile.
+   *
+   * @generated from rpc ultracloud.flaredb.v1.SqlService.Migrate
+   */
+  migrate: {
+    methodKind: "unary";
+    input: typeof MigrateRequestSchema;
+    output: typeof MigrateResponseSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.flaredb.v1.SqlService.ListMigrations
+   */
+  listMigrations: {
+    methodKind: "unary";
+    input: typeof ListMigrationsRequestSchema;
+    output: typeof ListMigrationsResponseSchema;
   },
   /**
    * @generated from rpc ultracloud.flaredb.v1.SqlService.ListTables

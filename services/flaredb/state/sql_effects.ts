@@ -1,0 +1,129 @@
+import { Fault, fault } from "@ultracloud/base";
+import type { Statement, TableVersion } from "@ultracloud/proto/flaredb/v1";
+import type { Database } from "@ultracloud/sqlite";
+import { answerBytesMax, entryRowsMax } from "../domain/bounds.ts";
+import type { FrozenInputs } from "./frozen_functions.ts";
+import type { RowChanges } from "./row_changes.ts";
+import type { ResultSet, SqlRunner } from "./sql_runner.ts";
+import type { TableVersionInit, TableVersions } from "./table_versions.ts";
+
+/** Time and chance that a statement sees. */
+export interface Frozen {
+  readonly timeMs: number;
+  readonly seed: Uint8Array;
+}
+
+/** What a statement answered, and the versions of the tables it used. */
+export interface QueryResult {
+  readonly result: ResultSet;
+  readonly reads: TableVersionInit[];
+}
+
+export interface SqlEffectsDeps {
+  readonly db: Database;
+  readonly sql: SqlRunner;
+  readonly inputs: FrozenInputs;
+  readonly versions: TableVersions;
+  readonly rowChanges: RowChanges;
+}
+
+/** Callers' statements on the state: read, rehearsed, or in effect. */
+export class SqlEffects {
+  readonly #deps: SqlEffectsDeps;
+
+  constructor(deps: SqlEffectsDeps) {
+    this.#deps = deps;
+  }
+
+  /** Runs one read-only statement. */
+  query(
+    statement: Statement,
+    frozen: Frozen,
+    limits: { readonly rowsMax: number; readonly costRowsMax: number; readonly tick: () => void },
+  ): QueryResult {
+    const { sql, inputs, versions } = this.#deps;
+    const text = sql.check(statement, "read", "statement");
+    sql.checkCost(text, "read", limits.costRowsMax, "statement");
+    inputs.freeze(frozen.timeMs, frozen.seed);
+    sql.watchTables();
+    const result = sql.run(statement, "read", { ...limits, bytesMax: answerBytesMax }, "statement");
+    return { result, reads: versions.of(sql.touched.reads) };
+  }
+
+  /**
+   * Runs statements and undoes them: what the last one answers, and the tables that all of them read or wrote with
+   * their versions. Nothing is left, not even when one fails.
+   */
+  rehearse(
+    statements: readonly Statement[],
+    frozen: Frozen,
+    tick: () => void,
+    field: (i: number) => string = () => "statement",
+  ): QueryResult {
+    const { db, sql, inputs, versions } = this.#deps;
+    const undo = new Error("undo");
+    let answer: QueryResult | undefined;
+    inputs.freeze(frozen.timeMs, frozen.seed);
+    sql.forgetLastInsert();
+    sql.watchTables();
+    try {
+      db.transaction(() => {
+        const limits = { rowsMax: entryRowsMax, bytesMax: answerBytesMax, tick };
+        const results = statements.map((statement, i) => sql.run(statement, "write", limits, field(i)));
+        const { reads, writes } = sql.touched;
+        answer = { result: results.at(-1) ?? {}, reads: versions.of(new Set([...reads, ...writes])) };
+        throw undo;
+      });
+    } catch (error) {
+      sql.forget();
+      if (error !== undo) throw error;
+    }
+    return answer!;
+  }
+
+  /** All statements of the entry at `index`, or none and the fault of the one that failed. */
+  apply(
+    index: number,
+    frozen: Frozen,
+    statements: readonly Statement[],
+    expected: readonly TableVersion[],
+    field: (i: number) => string,
+  ): ResultSet[] | Fault {
+    const { db, sql, inputs, versions, rowChanges } = this.#deps;
+    const changed = versions.firstChanged(expected);
+    if (changed !== undefined) return changed;
+    inputs.freeze(frozen.timeMs, frozen.seed);
+    sql.forgetLastInsert();
+    sql.watchTables();
+    const session = rowChanges.begin();
+    try {
+      const results = db.transaction(() => {
+        let bytesMax = answerBytesMax;
+        return statements.map((statement, i) => {
+          const result = sql.run(statement, "write", { rowsMax: entryRowsMax, bytesMax }, field(i));
+          bytesMax = Math.max(0, bytesMax - sizeOf(result));
+          return result;
+        });
+      });
+      versions.mark(sql.touched, index);
+      if (session !== undefined) rowChanges.keep(session, sql.touched, index);
+      return results;
+    } catch (error) {
+      sql.forget();
+      if (error instanceof Fault) return error;
+      throw fault("internal", "apply_failed", "Cannot apply a log entry: the database failed", { cause: error });
+    } finally {
+      session?.close();
+    }
+  }
+}
+
+function sizeOf(result: ResultSet): number {
+  let bytes = 0;
+  for (const row of result.rows ?? []) {
+    for (const { kind } of row.values ?? []) {
+      bytes += kind?.case === "text" || kind?.case === "blob" ? kind.value.length + 16 : 16;
+    }
+  }
+  return bytes;
+}
