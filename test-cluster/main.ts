@@ -7,6 +7,8 @@ import { Faults } from "./harness/faults.ts";
 import { type ClusterHome, clusterHome, lockHome } from "./harness/home.ts";
 import { inside, type InsideOrder } from "./harness/inside.ts";
 import { clusterStands, prepareHost, requireHost, runInside } from "./harness/outside.ts";
+import { runSuite, suites } from "./harness/suites.ts";
+import { workRootBudget } from "./harness/work_root_budget.ts";
 import { parseWords, type Words } from "./harness/words.ts";
 import { bold, red, table } from "./harness/terminal.ts";
 import { laneOf, lanes } from "./lanes/mod.ts";
@@ -37,6 +39,8 @@ function help(): string {
     ["stop", "end everything, keep the data"],
     ["clean", "remove everything"],
     ["list", "the lanes"],
+    ["work-root-budget VERB", "status, enforce, cleanup-advice, or prune-proof-logs N [--apply]"],
+    ["publishable-suite", "the lanes of a release; supported-surface-final-proof adds the quickstart"],
     ["[fresh-]LANE", "run a lane: on a new cluster, or on the one that is up"],
   ];
   return [
@@ -59,8 +63,10 @@ async function main(argv: readonly string[]): Promise<number> {
       console.log(help());
       return command === undefined ? 2 : 0;
     case "list":
-      console.log(table(lanes.map((lane) => [bold(lane.name), lane.summary])));
+      console.log(table([...lanes, ...suites].map(({ name, summary }) => [bold(name), summary])));
       return 0;
+    case "work-root-budget":
+      return await workRootBudget(home.workRoot, rest, words.options.apply !== undefined);
     case "logs":
       return await logs(home, rest);
     case "exec":
@@ -89,7 +95,14 @@ async function main(argv: readonly string[]): Promise<number> {
       return await change(home, command, rest);
   }
   if (Object.hasOwn(faultCommands, command)) return await breakSomething(home, command, rest);
-  return await runLaneCommand(home, command, words);
+  const suite = suites.find(({ name }) => name === command);
+  if (suite === undefined) return await runLaneCommand(home, command, words, home.workRoot);
+  return await runSuite(
+    suite,
+    home.workRoot,
+    substrateOf(words),
+    (lane, root) => runLaneCommand(home, lane, words, root),
+  );
 }
 
 async function up(home: ClusterHome, profile: string, words: Words): Promise<number> {
@@ -101,7 +114,7 @@ async function up(home: ClusterHome, profile: string, words: Words): Promise<num
   return code;
 }
 
-async function runLaneCommand(home: ClusterHome, name: string, words: Words): Promise<number> {
+async function runLaneCommand(home: ClusterHome, name: string, words: Words, artifactsRoot: string): Promise<number> {
   const { lane, fresh } = laneOf(name);
   const { keep, substrate: _substrate, ...args } = words.options;
   for (const option of Object.keys(args)) {
@@ -118,7 +131,16 @@ async function runLaneCommand(home: ClusterHome, name: string, words: Words): Pr
   try {
     const substrate = substrateOf(words);
     const image = guestImage ? { guestImage: { path: guestImage.path, sha256: guestImage.sha256 } } : {};
-    return await runOrder(home, { command: "lane", name, clusterFile, running, args, substrate, ...image });
+    return await runOrder(home, {
+      command: "lane",
+      name,
+      clusterFile,
+      running,
+      args,
+      artifactsRoot,
+      substrate,
+      ...image,
+    });
   } finally {
     if (!running && keep === undefined) await cleanHome(home);
   }

@@ -19,6 +19,8 @@ export interface InsideOrder {
   /** The lane runs on the cluster that is up. */
   readonly running: boolean;
   readonly args: LaneArgs;
+  /** Where the lane's artifacts go. */
+  readonly artifactsRoot: string;
   readonly guestImage?: { readonly path: string; readonly sha256: string };
 }
 
@@ -65,7 +67,7 @@ async function runOrder(home: ClusterHome, order: InsideOrder, signal: AbortSign
   const { name, args } = order;
   const result = await runLane(
     { lane, name, args, signal, progress, guestImage: order.guestImage },
-    home.workRoot,
+    order.artifactsRoot,
     order.substrate,
     async () =>
       order.running ? await openCluster(home) : await bringUp(

@@ -11,7 +11,7 @@ export interface Words {
 }
 
 /** Options that take no value. */
-const flags: ReadonlySet<string> = new Set(["keep"]);
+const flags: ReadonlySet<string> = new Set(["keep", "apply"]);
 
 export function parseWords(argv: readonly string[]): Words {
   const end = argv.indexOf("--");

@@ -1,12 +1,14 @@
 import { fault } from "@ultracloud/base";
 import type { Lane } from "../harness/lane.ts";
+import { benchStorage } from "./bench_storage.ts";
 import { durability } from "./durability.ts";
 import { membership } from "./membership.ts";
 import { smoke } from "./smoke.ts";
 import { soak } from "./soak.ts";
+import { webapp } from "./webapp.ts";
 
 /** Every lane, in the order people think of them. */
-export const lanes: readonly Lane[] = [smoke, membership, durability, soak];
+export const lanes: readonly Lane[] = [smoke, webapp, membership, durability, soak, benchStorage];
 
 /** The lane of a command: `fresh-smoke` starts clean, `smoke` uses the cluster that is up. */
 export function laneOf(name: string): { readonly lane: Lane; readonly fresh: boolean } {

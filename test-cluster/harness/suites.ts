@@ -1,0 +1,131 @@
+import { workspaceRoot } from "@ultracloud/testing";
+import { commitOf, environment, makeArtifactsDir, refreshLatest } from "./artifacts.ts";
+import type { LaneResult } from "./run_lane.ts";
+import { bold, clockText, dim, green, red, table, yellow } from "./terminal.ts";
+
+/** Lanes in an order, run into one dated root. */
+export interface Suite {
+  readonly name: string;
+  readonly summary: string;
+  /** Commands of the workspace that come first, by name. */
+  readonly commands: Readonly<Record<string, readonly string[]>>;
+  /** As they are asked for. */
+  readonly lanes: readonly string[];
+  /** Proofs of the same release that are not run here, with the reason. */
+  readonly notRun: readonly string[];
+}
+
+const publishable = [
+  "fresh-smoke",
+  "fresh-demo-vm-webapp",
+  "fresh-chainfire-live-membership-proof",
+  "fresh-durability-proof",
+];
+const notBuilt = [
+  "fresh-matrix: the services it proves are not built yet",
+  "provider-vm-reality-proof: the services it proves are not built yet",
+  "rollout-soak: deployer, fleet-scheduler and node-agent are not built yet",
+  "baremetal-iso: deployer and installer are not built yet",
+];
+
+export const suites: readonly Suite[] = [
+  {
+    name: "publishable-suite",
+    summary: "the lanes a release needs, in order, into one root",
+    commands: {},
+    lanes: publishable,
+    notRun: notBuilt,
+  },
+  {
+    name: "supported-surface-final-proof",
+    summary: "rooms, permissions and quickstart of this checkout, then the lanes of publishable-suite",
+    commands: {
+      rooms: [Deno.execPath(), "task", "rooms"],
+      permissions: [Deno.execPath(), "task", "permissions"],
+      quickstart: [Deno.execPath(), "task", "quickstart"],
+    },
+    lanes: publishable,
+    notRun: [...notBuilt, "single-node-trial-vm: the VM appliance is not built yet"],
+  },
+];
+
+interface Part {
+  readonly name: string;
+  readonly success: boolean;
+  readonly durationMs: number;
+  readonly log?: string;
+  readonly notRun: readonly string[];
+}
+
+/** Runs every part whatever fails before it; answers the exit code. `runLane` gets the root its artifacts belong to. */
+export async function runSuite(
+  suite: Suite,
+  workRoot: string,
+  substrate: string,
+  runLane: (lane: string, root: string) => Promise<number>,
+): Promise<number> {
+  const started = new Date();
+  const begin = performance.now();
+  const root = await makeArtifactsDir(workRoot, suite.name, started);
+  const before = await environment();
+  await Deno.writeTextFile(`${root}/environment.json`, JSON.stringify(before, null, 2) + "\n");
+  const parts: Part[] = [];
+  for (const [name, command] of Object.entries(suite.commands)) parts.push(await runCommand(name, command, root));
+  for (const lane of suite.lanes) {
+    console.log(bold(`\n${lane}`));
+    const at = performance.now();
+    const code = await runLane(lane, root);
+    const result = await readResult(`${root}/${lane}/latest/result.json`);
+    parts.push({
+      name: lane,
+      success: code === 0 && result?.success === true,
+      durationMs: Math.round(performance.now() - at),
+      notRun: result?.notRun ?? [],
+    });
+  }
+  const success = parts.every((part) => part.success);
+  const result = {
+    success,
+    suite: suite.name,
+    substrate,
+    commit: await commitOf(workspaceRoot),
+    started: started.toISOString(),
+    duration: Math.round(performance.now() - begin) / 1000,
+    parts,
+    notRun: [...suite.notRun, ...parts.flatMap((part) => part.notRun.map((text) => `${part.name}: ${text}`))],
+    environment: before,
+  };
+  await Deno.writeTextFile(`${root}/result.json`, JSON.stringify(result, null, 2) + "\n");
+  await refreshLatest(root);
+  const rows = parts.map((part) => [part.success ? "ok" : "FAILED", clockText(part.durationMs), part.name]);
+  console.log(
+    ["", bold(suite.name), table(rows), ...result.notRun.map((text) => `${yellow("not run")} ${text}`)].join("\n"),
+  );
+  console.log(
+    `${success ? green("green") : red("RED")} ${parts.length} parts in ${clockText(performance.now() - begin)}`,
+  );
+  console.log(dim(`${root}/result.json`));
+  return success ? 0 : 1;
+}
+
+async function runCommand(name: string, command: readonly string[], root: string): Promise<Part> {
+  console.log(bold(`\n${name}`));
+  const at = performance.now();
+  const [program, ...args] = command as [string, ...string[]];
+  const log = `${root}/${name}.log`;
+  const { code, stdout, stderr } = await new Deno.Command(program, { args, cwd: workspaceRoot, stdin: "null" })
+    .output();
+  const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
+  await Deno.writeTextFile(log, text);
+  console.log(text.trimEnd().split("\n").slice(-3).join("\n"));
+  return { name, success: code === 0, durationMs: Math.round(performance.now() - at), log, notRun: [] };
+}
+
+async function readResult(path: string): Promise<LaneResult | undefined> {
+  try {
+    return JSON.parse(await Deno.readTextFile(path)) as LaneResult;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
