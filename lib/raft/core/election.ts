@@ -54,7 +54,9 @@ export function answerVote(s: State, m: Message): void {
     s.rules.upToDate(m.logTerm, m.index, s.log.lastTerm, s.log.lastIndex);
   const kind = pre ? "pre_vote_response" : "vote_response";
   const term = grant ? m.term : s.term;
-  const answer = message(kind, s.id, m.from, term, 0, 0, 0, undefined, !grant);
+  // What is committed goes with it: the other may have to learn that one of the two votes no more.
+  const { committed } = s.log;
+  const answer = message(kind, s.id, m.from, term, s.log.term(committed) ?? 0, committed, 0, undefined, !grant);
   if (pre) {
     s.send(answer);
     return;
@@ -68,6 +70,8 @@ export function answerVote(s: State, m: Message): void {
 
 /** Counts an answer while standing. */
 export function countVote(s: State, m: Message): void {
+  if (m.index > 0 && s.log.term(m.index) === m.logTerm) s.commitTo(m.index);
+  if (!s.promotable && s.role !== "follower") s.becomeFollower(s.term, 0);
   const wanted = s.role === "pre_candidate" ? "pre_vote_response" : "vote_response";
   if (m.kind !== wanted || (s.role !== "pre_candidate" && s.role !== "candidate")) return;
   if (!s.votes.has(m.from)) s.votes.set(m.from, !m.reject);

@@ -329,6 +329,21 @@ Deno.test("A proposal after the change that removes its leader is not lost: the 
   assert.equal(cluster.leader!.termOf(index), term);
 });
 
+Deno.test("A voter that was left alone without word learns it from the one that votes no more", () => {
+  const cluster = new TestCluster([1, 2]);
+  const leader = cluster.elect(1), other = cluster.get(2);
+  leader.proposeChange({ steps: [{ type: "add_learner", id: 1 }] });
+  for (const m of settle(leader, cluster.views.get(1)!).messages) other.step(m);
+  for (const m of settle(other, cluster.views.get(2)!).messages) leader.step(m);
+  // The change has committed, and what would tell so is lost; the log of the old leader is the longer one.
+  leader.propose(bytes("late"));
+  settle(leader, cluster.views.get(1)!);
+  assert.deepEqual([leader.configuration.voters, other.configuration.voters], [[2], [1, 2]]);
+  cluster.tick(40);
+  assert.equal(other.role, "leader");
+  assert.deepEqual(other.configuration.learners, [1]);
+});
+
 Deno.test("A transfer to a voter that is removed meanwhile ends", () => {
   const cluster = new TestCluster([1, 2, 3]);
   const leader = cluster.elect(1);
