@@ -28,6 +28,8 @@ export interface ReplicaNodeOptions {
   /** An election starts after one to two times this many ticks without a leader. */
   readonly electionTicks: number;
   readonly heartbeatTicks: number;
+  /** Size of a segment of the log; that of lib/wal when absent. */
+  readonly walSegmentBytes?: number;
   /** What lib/raft sets by itself otherwise, the same for every group. */
   readonly raft?: Omit<RaftOptions, "id" | "electionTicks" | "heartbeatTicks">;
   /** Client address of each replica, for hints at the leader; a function where members come and go. */
@@ -71,7 +73,11 @@ class Node implements ReplicaNode {
   constructor(options: ReplicaNodeOptions, deps: ReplicaNodeDeps) {
     this.#options = options;
     this.#deps = deps;
-    this.#wal = openWal({ dir: `${options.dir}/wal` }, { disk: deps.disk, onFatal: (error) => this.#fatal(error) });
+    const { walSegmentBytes: segmentBytes } = options;
+    this.#wal = openWal(
+      { dir: `${options.dir}/wal`, ...(segmentBytes === undefined ? {} : { segmentBytes }) },
+      { disk: deps.disk, onFatal: (error) => this.#fatal(error) },
+    );
     this.peerService = this.#bindPeers();
     this.#ticker = setInterval(() => this.#tick(), options.tickMs);
     const { registry } = deps;
