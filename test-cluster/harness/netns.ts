@@ -76,15 +76,22 @@ export class NetnsSubstrate implements Substrate {
     await tool(["ip", "-n", name, "link", "set", nic, "up"]);
   }
 
-  /** A real file system of its own: it fills up, and tells so as late as real ones do. */
+  /**
+   * A file system of its own that fills up. A real one tells so as late as disks do; where the kernel has no loop
+   * devices, memory does.
+   */
   async #mountDisk(node: string, bytes: number): Promise<void> {
     const dir = `${this.#dir(node)}/disk`;
     const image = `${this.#dir(node)}/disk.img`;
     await Deno.mkdir(dir, { recursive: true });
     this.#journal.record({ kind: "mount", path: dir });
-    await tool(["truncate", "-s", String(bytes), image]);
-    await tool(["mkfs.ext4", "-q", "-m", "0", image]);
-    await tool(["mount", "-o", "loop", image, dir]);
+    try {
+      await tool(["truncate", "-s", String(bytes), image]);
+      await tool(["mkfs.ext4", "-q", "-m", "0", image]);
+      await tool(["mount", "-o", "loop", image, dir]);
+    } catch {
+      await tool(["mount", "-t", "tmpfs", "-o", `size=${bytes},mode=0700`, "tmpfs", dir]);
+    }
   }
 
   async start(node: string, spec: StartSpec): Promise<void> {

@@ -2,13 +2,14 @@ import { fault } from "@ultracloud/base";
 import type { Lane } from "../harness/lane.ts";
 import { benchStorage } from "./bench_storage.ts";
 import { durability } from "./durability.ts";
+import { harnessCheck } from "./harness_check.ts";
 import { membership } from "./membership.ts";
 import { smoke } from "./smoke.ts";
 import { soak } from "./soak.ts";
 import { webapp } from "./webapp.ts";
 
 /** Every lane, in the order people think of them. */
-export const lanes: readonly Lane[] = [smoke, webapp, membership, durability, soak, benchStorage];
+export const lanes: readonly Lane[] = [smoke, webapp, membership, durability, soak, benchStorage, harnessCheck];
 
 /** The lane of a command: `fresh-smoke` starts clean, `smoke` uses the cluster that is up. */
 export function laneOf(name: string): { readonly lane: Lane; readonly fresh: boolean } {

@@ -1,0 +1,110 @@
+import assert from "node:assert/strict";
+import type { Lane, LaneRun } from "../harness/lane.ts";
+import { chainfireProbe } from "../harness/stores.ts";
+import { waitFor } from "../harness/wait.ts";
+
+const udpPort = 9;
+/** Long beside the way between two nodes, so that what has not come by then was lost. */
+const lossMs = 1_000;
+
+/** Counts datagrams that arrive from each sender until it is told to stop. */
+const listenCode = `
+import { createSocket } from "node:dgram";
+const socket = createSocket("udp4");
+socket.on("message", (data) => { console.log("got " + data); Deno.exit(0); });
+socket.bind(${udpPort}, () => console.error("listening"));
+setTimeout(() => { console.log("nothing"); Deno.exit(0); }, Number(Deno.args[0]));
+`;
+const sendCode = `
+import { createSocket } from "node:dgram";
+const socket = createSocket("udp4");
+const timer = setInterval(() => socket.send("hello", ${udpPort}, Deno.args[0]), 50);
+setTimeout(() => { clearInterval(timer); socket.close(); }, Number(Deno.args[1]));
+`;
+
+/** Whether what `from` sends reaches `to`. */
+async function reaches(run: LaneRun, from: string, to: string): Promise<boolean> {
+  const { substrate, file } = run.cluster;
+  const evaluate = (code: string, ...args: string[]) => [Deno.execPath(), "eval", "--quiet", code, ...args];
+  // The sender begins when the listener may not listen yet and goes on for longer: no race decides.
+  const listening = substrate.exec(to, evaluate(listenCode, String(2 * lossMs)));
+  const sending = substrate.exec(from, evaluate(sendCode, file.nodes[to]!.address, String(2 * lossMs)));
+  const [heard] = await Promise.all([listening, sending]);
+  assert.equal(heard.code, 0, heard.stderr);
+  return heard.stdout.trim() === "got hello";
+}
+
+/** The harness itself: each fault does what it says, and nothing more. */
+export const harnessCheck: Lane = {
+  name: "harness-check",
+  summary: "the faults of the harness do what they say: cuts, pauses, power, full disks",
+  profile: "harness",
+  async run(run) {
+    const { cluster, faults } = run;
+    const [a, b, c] = cluster.nodes as [string, string, string];
+    const probe = chainfireProbe(cluster);
+    const write = (value: string) =>
+      waitFor({ timeoutMs: 60_000, what: "a write", signal: run.signal }, async () => {
+        await probe.put("/lane/harness", value);
+        return true;
+      });
+    await run.check("a one-way cut loses one direction and keeps the other", async () => {
+      assert.ok(await reaches(run, a, b), "before the cut");
+      await faults.cutOneWay(a, b);
+      const [there, back] = await Promise.all([reaches(run, a, b), reaches(run, b, a)]);
+      assert.deepEqual({ there, back }, { there: false, back: true });
+      await faults.heal();
+      assert.ok(await reaches(run, a, b), "after the cut");
+      return `${a} to ${b}`;
+    });
+    await run.check("a partition cuts both ways, and the majority goes on", async () => {
+      await faults.partition([c]);
+      const [out, back] = await Promise.all([reaches(run, c, a), reaches(run, a, c)]);
+      assert.deepEqual({ out, back }, { out: false, back: false });
+      await write("partitioned");
+      assert.notEqual(await probe.leader([a, b], 60_000), c);
+      await faults.heal();
+      await waitFor(
+        { timeoutMs: 60_000, what: `${c} to catch up`, signal: run.signal },
+        async () => (await probe.getLocal("/lane/harness", c)) === "partitioned" || undefined,
+      );
+      return `${c} was alone`;
+    });
+    await run.check("a paused node answers nothing and goes on afterwards", async () => {
+      await cluster.substrate.pause(b);
+      assert.equal(await cluster.isReady(b, "chainfire"), false);
+      await cluster.substrate.resume(b);
+      await cluster.waitReady(b, "chainfire", run.signal);
+      return b;
+    });
+    await run.check("a node without power has no process, and returns with its data", async () => {
+      await write("before the power cut");
+      await cluster.substrate.powerOff(a);
+      assert.deepEqual(await cluster.substrate.processes(a), []);
+      await cluster.substrate.powerOn(a);
+      await cluster.startAll({ nodes: [a], signal: run.signal });
+      await waitFor(
+        { timeoutMs: 60_000, what: `${a} to catch up`, signal: run.signal },
+        async () => (await probe.getLocal("/lane/harness", a)) === "before the power cut" || undefined,
+      );
+      return a;
+    });
+    await run.check("a full disk takes no byte more, and the cluster works on", async () => {
+      await faults.fillDisk(c);
+      const path = `${cluster.substrate.dirs(c).state}/one-more`;
+      const more = await cluster.substrate.exec(c, ["dd", "if=/dev/zero", `of=${path}`, "bs=4096", "count=1"]);
+      assert.notEqual(more.code, 0);
+      await write("with a full disk");
+      await faults.freeDisk(c);
+      await cluster.substrate.exec(c, ["rm", "-f", path]);
+      // A store ends when its disk is full: it is started again, as a supervisor would.
+      await cluster.start(c, "chainfire");
+      await cluster.waitReady(c, "chainfire", run.signal);
+      await waitFor(
+        { timeoutMs: 60_000, what: `${c} to catch up`, signal: run.signal },
+        async () => (await probe.getLocal("/lane/harness", c)) === "with a full disk" || undefined,
+      );
+      return c;
+    });
+  },
+};
