@@ -5,6 +5,7 @@ import type {
   MessageInitShape,
   MessageShape,
 } from "@bufbuild/protobuf";
+import { fault } from "@ultracloud/base";
 import { readBody } from "./body.ts";
 import type { Call } from "./call.ts";
 import type { Chain } from "./chain.ts";
@@ -55,7 +56,7 @@ export function createCalls(chain: Chain, routes: Routes): Calls {
     if (route === undefined) {
       const path = `/${method.parent.typeName}/${method.name}`;
       route = routes.byPath.get(path);
-      if (route === undefined) throw new Error(`Cannot call ${path}: it is not served here`);
+      if (route === undefined) throw fault("unimplemented", "not_served", `Cannot call ${path}: it is not served here`);
       found.set(method, route);
     }
     return route;
@@ -71,7 +72,15 @@ export function createCalls(chain: Chain, routes: Routes): Calls {
   };
 
   const calls: Calls = {
-    serve: (method, wire, request, peer) => serveUnary(chain, routeOf(method), request, peer, wire),
+    serve(method, wire, request, peer) {
+      let route: Route;
+      try {
+        route = routeOf(method);
+      } catch (error) {
+        return Promise.resolve(wire.failure(shownFault(error), { requestId: "", touchedResponseHeader: undefined }));
+      }
+      return serveUnary(chain, route, request, peer, wire);
+    },
     async unary(method, caller, read) {
       const route = routeOf(method);
       const call = chain.open(route, caller.headers, () => caller.signal);

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { utf8 } from "@ultracloud/base";
 import { EventService, OperationService } from "@ultracloud/proto/common/v1";
+import { TokenService } from "@ultracloud/proto/iam/v1";
 import { asyncAuth, type Fixture, post, startFixture, until } from "./_fixture.ts";
 import { type Caller, type HttpHandler, type RpcServerDeps, streamedResponse, type UnaryWire } from "./mod.ts";
 
@@ -19,6 +20,8 @@ const http: HttpHandler = (request, peer, calls) => {
   switch (new URL(request.url).pathname) {
     case "/word":
       return calls.serve(OperationService.method.getOperation, wordWire, request, peer);
+    case "/unserved":
+      return calls.serve(TokenService.method.whoAmI, wordWire, request, peer);
     case "/twice":
       return (async () => {
         const words = async () => utf8.decode(await calls.body(request));
@@ -71,6 +74,7 @@ Deno.test("failures of another wire say what the caller may see, and hide the re
   assert.deepEqual([failed.status, failed.text], [418, "operation_not_found of r1"]);
   assert.equal((await post(fixture.url, "/word", "crash", { "x-request-id": "r2" })).text, "internal of r2");
   assert.equal((await post(fixture.url, "/twice", "crash")).text, "internal");
+  assert.match((await post(fixture.url, "/unserved", "x")).text, /^not_served/);
   assert.equal((await post(fixture.url, "/stream", "crash")).text, "0\n1\n2\ninternal");
   assert.equal(
     (await post(fixture.url, "/word", "x", { "connect-timeout-ms": "soon" })).text.slice(0, 11),
