@@ -1,11 +1,32 @@
 import { fault } from "@ultracloud/base";
 
 /**
+ * What the worker runs, as a text: a component may not read its own source, which a worker's file would be. Backup of
+ * node:sqlite blocks its event loop from begin to end, so it has one of its own.
+ */
+const workerSource = `
+  import { backup, DatabaseSync } from "node:sqlite";
+  self.onmessage = async ({ data: { from, to } }) => {
+    try {
+      const source = new DatabaseSync(from, { readOnly: true });
+      try {
+        self.postMessage({ pages: await backup(source, to) });
+      } finally {
+        source.close();
+      }
+    } catch (error) {
+      self.postMessage({ error: error instanceof Error ? error.message : String(error) });
+    }
+  };
+`;
+
+/**
  * Copies the database file at `from` to `to` while others read and write it: the copy is one consistent moment. Runs in
  * a worker, so the event loop goes on. `to` appears whole or not at all. Answers the number of pages.
  */
 export async function backupDatabase(from: string, to: string): Promise<number> {
-  const worker = new Worker(new URL("./backup_worker.ts", import.meta.url), { type: "module" });
+  const url = URL.createObjectURL(new Blob([workerSource], { type: "text/javascript" }));
+  const worker = new Worker(url, { type: "module" });
   const next = `${to}.new`;
   try {
     const answer = await new Promise<{ pages?: number; error?: string }>((resolve, reject) => {
@@ -29,5 +50,6 @@ export async function backupDatabase(from: string, to: string): Promise<number> 
     );
   } finally {
     worker.terminate();
+    URL.revokeObjectURL(url);
   }
 }
