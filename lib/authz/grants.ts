@@ -33,3 +33,6 @@ const byPrincipal: Readonly<Record<string, readonly Grant[]>> = {
 export function standardGrants(name: string): Grant[] {
   return [...byPrincipal[name] ?? []];
 }
+
+/** Every name the table has. */
+export const grantedPrincipals: readonly string[] = Object.keys(byPrincipal);

@@ -27,6 +27,9 @@ export class Call implements CallContext, Expiring {
   admitted = false;
   /** Holds a place among its caller's. */
   counted = false;
+  /** What it was allowed by; asked again while a stream is open. */
+  permission: string | undefined;
+  mutating = false;
   /** A stream; it ends when the server stops, however long it could go on. */
   streaming = false;
 

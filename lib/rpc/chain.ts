@@ -19,6 +19,9 @@ const grpcUnitMs: Readonly<Record<string, number>> = {
   n: 0.000_001,
 };
 
+/** Ticks of the lag sampler between two looks at open streams: half a second of the promised two. */
+const recheckTicks = 2;
+
 export interface ChainDeps {
   readonly authenticator: Authenticator;
   readonly authorizer: Authorizer;
@@ -56,10 +59,12 @@ export class Chain {
     });
     let last = deps.clock.monotonicMs();
     const everyMs = 250;
+    let ticks = 0;
     this.#lagTimer = setInterval(() => {
       const now = deps.clock.monotonicMs();
       this.#lagMs = now - last - everyMs;
       last = now;
+      if (this.#open.stream > 0 && ++ticks % recheckTicks === 0) void this.#recheck();
     }, everyMs);
     // The sampler alone must not keep a process alive.
     Deno.unrefTimer(this.#lagTimer as unknown as number);
@@ -142,6 +147,8 @@ export class Chain {
     if (route.permission === undefined) return;
     const { row, permission } = route;
     // A row with a permission has a scope; `permission` was derived from it.
+    call.permission = permission;
+    call.mutating = route.mutating;
     const scope = call.scope = (row as { scope: (message: unknown) => string }).scope(message);
     const decision = this.#deps.authorizer.authorize(call.principal, permission, scope, route.mutating);
     if (decision instanceof Promise) return decision.then((d) => this.#obey(call, permission, d));
@@ -159,6 +166,25 @@ export class Chain {
       );
     }
     throw fault("not_found", "not_found", `Cannot find ${call.scope === "" ? "it" : call.scope}`);
+  }
+
+  /** Ends streams of people who have lost their token or their rights since they opened them. */
+  async #recheck(): Promise<void> {
+    const { authenticator, authorizer } = this.#deps;
+    for (const call of [...this.#calls.entries]) {
+      const { principal, permission } = call;
+      if (!call.streaming || (principal.kind !== "user" && principal.kind !== "service_account")) continue;
+      const revoked = authenticator.revoked?.(call.requestHeader);
+      if (revoked) call.abort(revoked);
+      else if (permission !== undefined) {
+        try {
+          this.#obey(call, permission, await authorizer.authorize(principal, permission, call.scope, call.mutating));
+        } catch (error) {
+          // Not knowing is no reason to end what was allowed.
+          if (error instanceof Fault && error.kind !== "unavailable") call.abort(error);
+        }
+      }
+    }
   }
 
   /** Notes how the call ended for its caller; later outcomes do not count. */

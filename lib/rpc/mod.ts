@@ -17,4 +17,5 @@ export {
   type RpcServerOptions,
   startRpcServer,
 } from "./server.ts";
+export type { AuthorisationRow } from "./operator.ts";
 export * from "./types.ts";

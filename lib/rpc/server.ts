@@ -113,7 +113,7 @@ function createServe(options: RpcServerOptions, deps: RpcServerDeps, chain: Chai
   ], latency);
   const generic = createGeneric(chain, routes);
   const calls = createCalls(chain, routes);
-  const pages = operatorRoutes({ ...options, ...deps });
+  const pages = operatorRoutes({ ...options, ...deps, routes });
   const nextId = requestIds(deps.clock, deps.rng);
 
   const other = (request: Request, path: string, peer: Peer): Response | Promise<Response> => {

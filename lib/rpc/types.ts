@@ -1,3 +1,4 @@
+import type { Fault } from "@ultracloud/base";
 import type {
   DescMethod,
   DescMethodStreaming,
@@ -96,6 +97,11 @@ export interface Peer {
 /** Turns a call's credentials into a principal; throws `unauthenticated`. Synchronous where the token is cached. */
 export interface Authenticator {
   authenticate(header: Headers, peer: Peer): Principal | Promise<Principal>;
+  /**
+   * Why the credentials of a call that was let in are no longer good; undefined while they are. Asked again and again
+   * of open streams: expiry does not count, as a stream outlives the token it was opened with.
+   */
+  revoked?(header: Headers): Fault | undefined;
 }
 
 export type Decision =

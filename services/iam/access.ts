@@ -1,5 +1,5 @@
 import { type Authorizer, type Principal } from "@ultracloud/rpc";
-import type { TrustStore } from "@ultracloud/authz";
+import { permissionMatches, type TrustStore } from "@ultracloud/authz";
 import { fault } from "@ultracloud/base";
 import { holds } from "./holding.ts";
 import type { PolicyStore } from "./policy_store.ts";
@@ -30,13 +30,15 @@ export class Access {
 
   /** Refuses to let a caller give away, or take a share in, what it does not hold itself (permission_denied). */
   async requireHeld(principal: Principal, permissions: readonly string[], scope: string): Promise<void> {
-    const grants = (await this.grantsOf(principal.id)).map(({ binding, permissions }) => ({
-      scope: binding.scope,
-      deny: binding.deny,
-      permissions,
-    }));
+    // What depends on a condition may be gone in a moment: it can be used, not given away.
+    const grants = (await this.grantsOf(principal.id)).filter(({ binding }) =>
+      binding.deny || !binding.conditions?.length
+    )
+      .map(({ binding, permissions }) => ({ scope: binding.scope, deny: binding.deny, permissions }));
+    const boundary = this.#policy.present().boundaryOf(principal.id);
     for (const pattern of permissions) {
-      if (holds(grants, pattern, scope)) continue;
+      const bounded = boundary !== undefined && !boundary.some((most) => permissionMatches(most, pattern));
+      if (!bounded && holds(grants, pattern, scope)) continue;
       if (principal.kind === "workload" && this.#trust.granted(principal.id, pattern, scope)) continue;
       throw fault(
         "permission_denied",
@@ -47,14 +49,15 @@ export class Access {
     }
   }
 
-  /** As `requireHeld` for all that another principal is allowed, where `near` says so. */
+  /** As `requireHeld` for all that another principal is allowed, and with `denies` denied, where `near` says so. */
   async requireAllOf(
     caller: Principal,
     other: string,
-    near: (scope: string) => boolean = () => true,
+    o: { readonly near?: (scope: string) => boolean; readonly denies?: boolean } = {},
   ): Promise<void> {
     for (const { binding, permissions } of await this.grantsOf(other)) {
-      if (!binding.deny && near(binding.scope)) await this.requireHeld(caller, permissions, binding.scope);
+      if (binding.deny && !o.denies) continue;
+      if (o.near?.(binding.scope) ?? true) await this.requireHeld(caller, permissions, binding.scope);
     }
   }
 }

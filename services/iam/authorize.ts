@@ -2,6 +2,7 @@ import { checkPermission } from "@ultracloud/authz";
 import { fault, invalidField } from "@ultracloud/base";
 import { AuthorizeService, PolicyService } from "@ultracloud/proto/iam/v1";
 import { bind, type BoundService, type Principal } from "@ultracloud/rpc";
+import { checkAttributes } from "./conditions.ts";
 import type { Core } from "./core.ts";
 import { parseScope } from "./domain/scope.ts";
 
@@ -14,9 +15,10 @@ interface Question {
   readonly principal: string;
   readonly action: string;
   readonly scope: string;
+  readonly context: Readonly<Record<string, string>>;
 }
 
-export function authorizeService({ policy, access }: Core): BoundService {
+export function authorizeService({ policy, access, clock }: Core): BoundService {
   const answer = async (caller: Principal, question: Question, field = "") => {
     const { principal, action } = question;
     checkPermission(action, `${field}action`);
@@ -33,7 +35,8 @@ export function authorizeService({ policy, access }: Core): BoundService {
       );
     }
     const index = policy.present();
-    const decision = index.evaluate(principal, action, scope);
+    const attributes = checkAttributes(question.context, `${field}context`);
+    const decision = index.evaluate(principal, action, scope, { nowMs: clock.nowMs(), attributes });
     return {
       allowed: decision.allow,
       bindingId: decision.bindingId ?? "",

@@ -1,4 +1,4 @@
-import { builtinRoles, isBuiltinRole, scopeCovers } from "@ultracloud/authz";
+import { builtinRoles, type Condition, isBuiltinRole, scopeCovers } from "@ultracloud/authz";
 import { fault, invalidField, isId } from "@ultracloud/base";
 import { notFound, type StoredRecord, type Tx } from "@ultracloud/platform";
 import type { Principal } from "@ultracloud/rpc";
@@ -9,6 +9,7 @@ import {
   type Binding,
   bindingKind,
   bindingName,
+  groupKind,
   orgKind,
   projectKind,
   roleKind,
@@ -16,7 +17,7 @@ import {
   userKind,
 } from "./kinds.ts";
 
-type Row = Pick<Binding, "principal" | "role" | "scope" | "deny"> & { readonly id: string };
+type Row = Pick<Binding, "principal" | "role" | "scope" | "deny" | "conditions"> & { readonly id: string };
 
 const spiffePattern = /^spiffe:\/\/[a-z0-9-]{1,63}(\/[A-Za-z0-9._-]{1,63}){1,6}$/;
 
@@ -24,10 +25,16 @@ const spiffePattern = /^spiffe:\/\/[a-z0-9-]{1,63}(\/[A-Za-z0-9._-]{1,63}){1,6}$
 export async function createBinding(
   core: Core,
   caller: Principal,
-  o: { readonly principal: string; readonly role: string; readonly scope: Scope; readonly deny: boolean },
+  o: {
+    readonly principal: string;
+    readonly role: string;
+    readonly scope: Scope;
+    readonly deny: boolean;
+    readonly conditions: readonly Condition[];
+  },
 ): Promise<(tx: Tx) => Promise<Row>> {
   const { access, platform } = core;
-  const { scope, principal, role, deny } = o;
+  const { scope, principal, role, deny, conditions } = o;
   // A resource is called by name or by id, and a call is judged as it is written: a deny of one would miss the other.
   if (deny && scope.text !== ownerOf(scope)) {
     throw invalidField(
@@ -41,7 +48,9 @@ export async function createBinding(
   await access.requireHeld(caller, permissions, scope.text);
   // Nobody takes from a principal what was given to it above one's own reach.
   if (deny) {
-    await access.requireAllOf(caller, principal, (at) => at !== scope.text && scopeCovers(at, scope.text));
+    await access.requireAllOf(caller, principal, {
+      near: (at) => at !== scope.text && scopeCovers(at, scope.text),
+    });
   }
   return async (tx) => {
     if (scope.org !== "") tx.touch((await tx.get(orgKind, "", scope.org)).id);
@@ -56,8 +65,9 @@ export async function createBinding(
       tx.touch(roleId);
     }
     await requirePrincipal(tx, principal);
-    const name = bindingName(scope.text, principal, role, deny);
-    const value: Binding = { principal, role, roleId, scope: scope.text, deny };
+    const name = bindingName(scope.text, principal, role, deny, conditions);
+    const some = conditions.length > 0 ? { conditions } : {};
+    const value: Binding = { principal, role, roleId, scope: scope.text, deny, ...some };
     const binding = await tx.create(bindingKind, { project: ownerOf(scope), name, value });
     tx.putRow(rowKeys.bound(principal, binding.id), {});
     if (roleId !== "") tx.putRow(rowKeys.roleUse(roleId, binding.id), {});
@@ -109,10 +119,13 @@ async function requirePrincipal(tx: Tx, principal: string): Promise<void> {
   let found: { readonly id: string } | undefined;
   if (kind === "user" && isId("usr", id)) found = await tx.findById(userKind, id);
   else if (kind === "service_account" && isId("sa", id)) found = await tx.findById(accountKind, id);
+  else if (kind === "group" && isId("grp", id)) found = await tx.findById(groupKind, id);
   else {
     throw invalidField(
       "principal",
-      `Cannot bind ${JSON.stringify(principal.slice(0, 80))}: wanted user:ID, service_account:ID or a SPIFFE id`,
+      `Cannot bind ${
+        JSON.stringify(principal.slice(0, 80))
+      }: wanted user:ID, service_account:ID, group:ID or a SPIFFE id`,
       "invalid_principal",
     );
   }

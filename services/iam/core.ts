@@ -1,8 +1,8 @@
-import type { Clock, Rng } from "@ultracloud/base";
+import { type Clock, isId, type Rng } from "@ultracloud/base";
 import type { Logger } from "@ultracloud/observe";
 import type { Platform, TransactOptions, Tx } from "@ultracloud/platform";
 import type { Access } from "./access.ts";
-import { bindingKind, rowKeys } from "./kinds.ts";
+import { accountKind, bindingKind, rowKeys, userKind } from "./kinds.ts";
 import type { PolicyStore } from "./policy_store.ts";
 import type { Sealer } from "./seal.ts";
 import type { TokenMaker } from "./tokens.ts";
@@ -33,6 +33,16 @@ export async function changePolicy<T>(
   // It is committed: failing now would be a lie, and the store is asked again within a second.
   await core.policy.refresh().catch((error) => core.log.warn("cannot read policy after a change", { error }));
   return answer;
+}
+
+/** The user or service account behind a principal when it belongs to the organisation ("" is the root alone). */
+export async function memberOf(tx: Tx, org: string, principal: string): Promise<{ readonly id: string } | undefined> {
+  const colon = principal.indexOf(":");
+  const [kind, id] = [principal.slice(0, colon), principal.slice(colon + 1)];
+  let found: { readonly id: string; readonly project: string } | undefined;
+  if (kind === "user" && isId("usr", id)) found = await tx.findById(userKind, id);
+  if (kind === "service_account" && isId("sa", id)) found = await tx.findById(accountKind, id);
+  return found && (found.project === org || (org !== "" && found.project.startsWith(`${org}/`))) ? found : undefined;
 }
 
 /** Removes every binding of a principal. */

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import type { Condition } from "@ultracloud/authz";
 import { defineKind } from "@ultracloud/platform";
 
 export interface Org {
@@ -32,6 +33,11 @@ export interface Binding {
   readonly roleId: string;
   readonly scope: string;
   readonly deny: boolean;
+  readonly conditions?: readonly Condition[];
+}
+export interface Group {
+  /** "user:<id>" and "service_account:<id>". */
+  readonly members: readonly string[];
 }
 /** A program people log in to through iam's pages. */
 export interface OAuthClient {
@@ -59,6 +65,7 @@ export const keyKind = defineKind<ApiKey>({ name: "api_key", prefix: "key", titl
 export const roleKind = defineKind<Role>({ name: "role", prefix: "role" });
 /** In the project or organisation of its scope; its name is a digest of what it says. */
 export const bindingKind = defineKind<Binding>({ name: "binding", prefix: "bind" });
+export const groupKind = defineKind<Group>({ name: "group", prefix: "grp" });
 export const clientKind = defineKind<OAuthClient>({ name: "oauth_client", prefix: "ocl", title: "OAuth client" });
 /** In the project of its service account. */
 export const federationKind = defineKind<Federation>({ name: "federation", prefix: "fed" });
@@ -73,6 +80,10 @@ export const rowKeys = {
   revoked: (principal: string) => `revoked|${principal}`,
   /** Single tokens, logins and keys of the principal that are refused. */
   revokedIds: (principal: string, id = "") => `revid|${principal}|${id}`,
+  /** Groups of a principal. */
+  member: (principal: string, groupId = "") => `member|${principal}|${groupId}`,
+  /** The permission boundary of a principal of the organisation. */
+  boundary: (org: string, principal = "") => `boundary|${org}|${principal}`,
   /** Bindings of a principal. */
   bound: (principal: string, bindingId = "") => `bound|${principal}|${bindingId}`,
   /** Bindings that use an organisation's own role. */
@@ -94,9 +105,17 @@ export const rowKeys = {
 export const principalOf = {
   user: (id: string) => `user:${id}`,
   serviceAccount: (id: string) => `service_account:${id}`,
+  group: (id: string) => `group:${id}`,
 } as const;
 
 /** One binding says one thing once. */
-export function bindingName(scope: string, principal: string, role: string, deny: boolean): string {
-  return createHash("sha256").update(JSON.stringify([scope, principal, role, deny])).digest("hex").slice(0, 40);
+export function bindingName(
+  scope: string,
+  principal: string,
+  role: string,
+  deny: boolean,
+  conditions: readonly Condition[] = [],
+): string {
+  const said = [scope, principal, role, deny, ...(conditions.length > 0 ? [conditions] : [])];
+  return createHash("sha256").update(JSON.stringify(said)).digest("hex").slice(0, 40);
 }

@@ -187,6 +187,11 @@ async function ensureAdmin(core: Core): Promise<{ id: string; fresh: boolean }> 
       tx.putRow(rowKeys.bound(principal, binding.id), {});
       fresh = true;
     }
+    // Whoever has the admin token gets all of the administrator's rights back.
+    if (await tx.row(rowKeys.boundary("", principal))) {
+      tx.deleteRow(rowKeys.boundary("", principal));
+      fresh = true;
+    }
     if (fresh) tx.putRow(rowKeys.policy, { changedMs: tx.nowMs });
     return { id: user.id, fresh };
   });

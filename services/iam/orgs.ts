@@ -8,9 +8,9 @@ import {
   OrgService,
 } from "@ultracloud/proto/iam/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
-import { changePolicy, type Core, dropBindingsAt } from "./core.ts";
+import { changePolicy, type Core, dropBindingsAt, dropBindingsOf } from "./core.ts";
 import { orgScope } from "./domain/scope.ts";
-import { type Org, orgKind, projectKind, roleKind, userKind } from "./kinds.ts";
+import { clientKind, groupKind, type Org, orgKind, principalOf, projectKind, roleKind, userKind } from "./kinds.ts";
 import { toOrg, views } from "./wire.ts";
 
 const displayNameCharsMax = 128;
@@ -72,6 +72,11 @@ export function orgService(core: Core): BoundService {
           );
         }
         for (const role of await tx.list(roleKind, org.name)) tx.remove(roleKind, role);
+        for (const client of await tx.list(clientKind, org.name)) tx.remove(clientKind, client);
+        for (const group of await tx.list(groupKind, org.name)) {
+          await dropBindingsOf(tx, principalOf.group(group.id));
+          tx.remove(groupKind, group);
+        }
         await dropBindingsAt(tx, org.name);
         tx.remove(orgKind, org, { etag: request.etag });
         return {};

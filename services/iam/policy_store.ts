@@ -12,7 +12,7 @@ import { type Clock, fault, utf8 } from "@ultracloud/base";
 import type { Health, Logger } from "@ultracloud/observe";
 import { buckets, keyAfter, type Kind, type Platform, type StoredRecord } from "@ultracloud/platform";
 import type { Keyring } from "./keyring.ts";
-import { bindingKind, roleKind, rowKeys } from "./kinds.ts";
+import { bindingKind, groupKind, principalOf, roleKind, rowKeys } from "./kinds.ts";
 
 /** The store is asked this often whether policy has changed, in case its watch fell silent: half the promised 2 s. */
 const probeMs = 1_000;
@@ -120,12 +120,14 @@ export class PolicyStore implements PolicyView {
   }
 
   async #snapshot(version: number): Promise<PolicySnapshot> {
-    const [keys, roles, bindings, revokedBefore, revokedIds] = await Promise.all([
+    const [keys, roles, bindings, groups, boundaries, revokedBefore, revokedIds] = await Promise.all([
       this.#keyring.load(),
       this.#all(roleKind),
       this.#all(bindingKind),
+      this.#all(groupKind),
+      this.#rows<{ permissions: string[] }>("boundary|"),
       this.#rows<{ beforeMs: number }>(rowKeys.revoked("")),
-      this.#rows<{ untilMs: number }>(rowKeys.revokedIds("").slice(0, -1)),
+      this.#rows<{ untilMs: number }>("revid|"),
     ]);
     return {
       version,
@@ -133,13 +135,18 @@ export class PolicyStore implements PolicyView {
       issuer: this.#issuer,
       keys,
       roles: roles.map((r) => ({ name: r.name, org: r.project, permissions: [...r.value.permissions] })),
-      bindings: bindings.map(({ id, value: { principal, role, scope, deny } }) => ({
+      bindings: bindings.map(({ id, value: { principal, role, scope, deny, conditions } }) => ({
         id,
         principal,
         role,
         scope,
         deny,
+        ...(conditions ? { conditions: [...conditions] } : {}),
       })),
+      groups: Object.fromEntries(groups.map(({ id, value }) => [principalOf.group(id), [...value.members]])),
+      boundaries: Object.fromEntries(
+        boundaries.map(({ key, value }) => [key.slice(key.indexOf("|") + 1), value.permissions]),
+      ),
       revokedBefore: Object.fromEntries(revokedBefore.map(({ key, value }) => [key, value.beforeMs])),
       revokedIds: Object.fromEntries(
         revokedIds.map(({ key, value }) => [key.slice(key.lastIndexOf("|") + 1), value.untilMs]),

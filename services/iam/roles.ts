@@ -14,6 +14,7 @@ import {
 } from "@ultracloud/proto/iam/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { createBinding, deleteBinding, listBindings } from "./bindings.ts";
+import { checkConditions } from "./conditions.ts";
 import { changePolicy, type Core } from "./core.ts";
 import { orgOrRootScope, orgScope, parseScope } from "./domain/scope.ts";
 import { roleKind, rowKeys } from "./kinds.ts";
@@ -67,7 +68,8 @@ export function roleService(core: Core): BoundService {
       const { principal, role, deny } = request;
       const scope = parseScope(request.scope);
       const idempotency = idempotencyOf(context, CreateBindingRequestSchema, request, BindingSchema);
-      const create = await createBinding(core, context.principal, { principal, role, scope, deny });
+      const conditions = checkConditions(request.conditions);
+      const create = await createBinding(core, context.principal, { principal, role, scope, deny, conditions });
       return await changePolicy(core, async (tx) => toBinding(await create(tx)), { idempotency });
     },
     async listBindings(request) {
@@ -93,7 +95,7 @@ export function roleService(core: Core): BoundService {
   });
 }
 
-function checkPermissions(permissions: readonly string[]): string[] {
+export function checkPermissions(permissions: readonly string[]): string[] {
   if (permissions.length === 0 || permissions.length > permissionsPerRoleMax) {
     throw invalidField(
       "permissions",

@@ -11,6 +11,8 @@ import { Keyring } from "./keyring.ts";
 import { logins } from "./logins.ts";
 import { oauthClients } from "./oauth/clients.ts";
 import { oauthRoutes } from "./oauth/routes.ts";
+import { boundaryService } from "./boundaries.ts";
+import { groupService } from "./groups.ts";
 import { federationService } from "./federations.ts";
 import { oauthClientService } from "./oauth_clients.ts";
 import { orgService } from "./orgs.ts";
@@ -74,6 +76,8 @@ export function createIam(options: IamOptions, deps: IamDeps): Iam {
       userService(core),
       serviceAccountService(core),
       roleService(core),
+      groupService(core),
+      boundaryService(core),
       oauthClientService(core),
       federationService(core),
       tokenService(core, by),

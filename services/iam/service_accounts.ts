@@ -14,7 +14,8 @@ import {
 } from "@ultracloud/proto/iam/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { changePolicy, type Core, dropBindingsOf } from "./core.ts";
-import { accountKind, federationKind, keyKind, principalOf, projectKind } from "./kinds.ts";
+import { leaveGroups } from "./groups.ts";
+import { accountKind, federationKind, keyKind, principalOf, projectKind, rowKeys } from "./kinds.ts";
 import { hashSecret, newSecret, sealedAnswer } from "./seal.ts";
 import { toAccount, toKey, views } from "./wire.ts";
 
@@ -63,6 +64,8 @@ export function serviceAccountService(core: Core): BoundService {
         }
         tokens.revoke(tx, principal);
         await dropBindingsOf(tx, principal);
+        await leaveGroups(tx, principal);
+        tx.deleteRow(rowKeys.boundary(request.project.split("/")[0]!, principal));
         tx.remove(accountKind, account);
         return {};
       }, {

@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { permissionsAsked } from "@ultracloud/rpc";
 import { codeOf, password, world } from "./test_world.ts";
 
 Deno.test("the administrator makes organisations and projects; a name is free only once", async () => {
@@ -108,45 +107,4 @@ Deno.test("CreateUser() answers again for the same key, and refuses another pass
     await codeOf(root.users.createUser({ ...ask, name: "short", password: "short" })),
     "invalid_argument/invalid_password",
   );
-});
-
-Deno.test("every call asks for a permission that fits its resource", async () => {
-  await using w = await world();
-  assert.deepEqual(permissionsAsked("iam", w.first.iam.services), [
-    "iam.api_key.create",
-    "iam.api_key.delete",
-    "iam.api_key.list",
-    "iam.binding.create",
-    "iam.binding.delete",
-    "iam.binding.list",
-    "iam.event.watch",
-    "iam.federation.create",
-    "iam.federation.delete",
-    "iam.federation.list",
-    "iam.oauth_client.create",
-    "iam.oauth_client.delete",
-    "iam.oauth_client.list",
-    "iam.org.create",
-    "iam.org.delete",
-    "iam.org.get",
-    "iam.policy.get",
-    "iam.project.create",
-    "iam.project.delete",
-    "iam.project.get",
-    "iam.project.update",
-    "iam.role.create",
-    "iam.role.delete",
-    "iam.role.get",
-    "iam.role.list",
-    "iam.service_account.create",
-    "iam.service_account.delete",
-    "iam.service_account.get",
-    "iam.service_account.list",
-    "iam.token.revoke",
-    "iam.user.create",
-    "iam.user.delete",
-    "iam.user.get",
-    "iam.user.list",
-    "iam.user.update",
-  ]);
 });

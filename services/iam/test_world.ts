@@ -14,7 +14,9 @@ import { Health, type Logger, Registry } from "@ultracloud/observe";
 import { type KvBackend, memoryBackend, openPlatform } from "@ultracloud/platform";
 import {
   AuthorizeService,
+  BoundaryService,
   FederationService,
+  GroupService,
   OAuthClientService,
   OrgService,
   PolicyService,
@@ -42,6 +44,8 @@ export interface As {
   readonly accounts: RpcClient<typeof ServiceAccountService>;
   readonly roles: RpcClient<typeof RoleService>;
   readonly tokens: RpcClient<typeof TokenService>;
+  readonly groups: RpcClient<typeof GroupService>;
+  readonly boundaries: RpcClient<typeof BoundaryService>;
   readonly clients: RpcClient<typeof OAuthClientService>;
   readonly federations: RpcClient<typeof FederationService>;
   readonly decide: RpcClient<typeof AuthorizeService>;
@@ -175,6 +179,8 @@ export async function world(
         accounts: client(ServiceAccountService),
         roles: client(RoleService),
         tokens: client(TokenService),
+        groups: client(GroupService),
+        boundaries: client(BoundaryService),
         clients: client(OAuthClientService),
         federations: client(FederationService),
         decide: client(AuthorizeService),

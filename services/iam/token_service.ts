@@ -49,7 +49,9 @@ export function tokenService(core: Core, by: Logins): BoundService {
           : record.project === ""
           ? record.name
           : `${record.project}/${record.name}`,
-        bindings: policy.present().bindingsOf(principal.id).map(toBinding),
+        bindings: policy.present().bindingsOf(principal.id).map((b) =>
+          toBinding({ ...b, conditions: b.conditions ?? [] })
+        ),
       };
     },
   }, {

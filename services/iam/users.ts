@@ -13,6 +13,7 @@ import {
 } from "@ultracloud/proto/iam/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { changePolicy, type Core, dropBindingsOf } from "./core.ts";
+import { leaveGroups } from "./groups.ts";
 import { orgOrRootScope } from "./domain/scope.ts";
 import { orgKind, principalOf, rowKeys, userKind } from "./kinds.ts";
 import { orgForChild } from "./orgs.ts";
@@ -66,6 +67,8 @@ export function userService(core: Core): BoundService {
         await tx.guard(user.id);
         tokens.revoke(tx, principal);
         await dropBindingsOf(tx, principal);
+        await leaveGroups(tx, principal);
+        tx.deleteRow(rowKeys.boundary(user.project, principal));
         for (const { key } of await tx.rows(rowKeys.devices(user.id))) tx.deleteRow(key);
         tx.remove(userKind, user);
         return {};

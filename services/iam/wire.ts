@@ -5,6 +5,7 @@ import {
   ApiKeySchema,
   BindingSchema,
   type FederationSchema,
+  GroupSchema,
   type OAuthClientSchema,
   OrgSchema,
   ProjectSchema,
@@ -12,7 +13,18 @@ import {
   ServiceAccountSchema,
   UserSchema,
 } from "@ultracloud/proto/iam/v1";
-import type { ApiKey, Binding, Federation, OAuthClient, Org, Project, Role, ServiceAccount, User } from "./kinds.ts";
+import type {
+  ApiKey,
+  Binding,
+  Federation,
+  Group,
+  OAuthClient,
+  Org,
+  Project,
+  Role,
+  ServiceAccount,
+  User,
+} from "./kinds.ts";
 
 /** Between records and messages: no hash of a secret passes here. */
 
@@ -49,14 +61,19 @@ export function toFederation(r: StoredRecord<Federation>): MessageInitShape<type
   return { meta: toMeta(r), ...r.value };
 }
 
+export function toGroup(r: StoredRecord<Group>): MessageInitShape<typeof GroupSchema> {
+  return { meta: toMeta(r), members: [...r.value.members] };
+}
+
 export function toRole(r: StoredRecord<Role>): MessageInitShape<typeof RoleSchema> {
   return { name: r.name, org: r.project, permissions: [...r.value.permissions], builtIn: false, etag: r.etag };
 }
 
 export function toBinding(
-  b: { readonly id: string } & Pick<Binding, "principal" | "role" | "scope" | "deny">,
+  b: { readonly id: string } & Pick<Binding, "principal" | "role" | "scope" | "deny" | "conditions">,
 ): MessageInitShape<typeof BindingSchema> {
-  return { id: b.id, principal: b.principal, role: b.role, scope: b.scope, deny: b.deny };
+  const conditions = (b.conditions ?? []).map((c) => ({ ...c, values: [...c.values] }));
+  return { id: b.id, principal: b.principal, role: b.role, scope: b.scope, deny: b.deny, conditions };
 }
 
 /** Public JSON per kind, for events and field filters. */
@@ -66,6 +83,7 @@ export const views = {
   user: (r: StoredRecord) => toJson(UserSchema, create(UserSchema, toUser(r as StoredRecord<User>))),
   service_account: (r: StoredRecord) =>
     toJson(ServiceAccountSchema, create(ServiceAccountSchema, toAccount(r as StoredRecord<ServiceAccount>))),
+  group: (r: StoredRecord) => toJson(GroupSchema, create(GroupSchema, toGroup(r as StoredRecord<Group>))),
   binding: (r: StoredRecord) =>
     toJson(BindingSchema, create(BindingSchema, toBinding({ id: r.id, ...(r as StoredRecord<Binding>).value }))),
 };

@@ -1,0 +1,108 @@
+import assert from "node:assert/strict";
+import { EventService } from "@ultracloud/proto/common/v1";
+import { OrgService, ProjectService, RoleService, TokenService, UserService } from "@ultracloud/proto/iam/v1";
+import { VmService } from "@ultracloud/proto/plasmavmc/v1";
+import { VpcService } from "@ultracloud/proto/prismnet/v1";
+import { createRpcClient } from "@ultracloud/rpc";
+import { Fault } from "@ultracloud/base";
+import { startTestCloud } from "../cloud.ts";
+
+/** What DESIGN.md of iam promises while iam is heard. */
+const promisedMs = 2_000;
+/** A machine under test may be slower at everything; beyond this the promise is broken there too. */
+const hangMsMax = 30_000;
+const password = "correct horse battery staple 9";
+const project = "acme/prod";
+
+/** "kind/code" of a failed call, or "ok". */
+async function codeOf(work: Promise<unknown>): Promise<string> {
+  try {
+    await work;
+    return "ok";
+  } catch (error) {
+    if (error instanceof Fault) return `${error.kind}/${error.code}`;
+    throw error;
+  }
+}
+
+Deno.test("a revoked token and a removed grant stop calls and open streams of every service within two seconds", async () => {
+  await using cloud = await startTestCloud();
+  const { session, stack } = cloud;
+  await session.client(OrgService, "iam").createOrg({ name: "acme" });
+  await session.client(ProjectService, "iam").createProject({ org: "acme", name: "prod" });
+  const roles = session.client(RoleService, "iam");
+
+  const person = async (name: string) => {
+    const user = await session.client(UserService, "iam").createUser({ org: "acme", name, password });
+    const principal = `user:${user.meta!.id}`;
+    const binding = await roles.createBinding({ scope: "acme", role: "viewer", principal });
+    const { accessToken } = await session.anonymousClient(TokenService, "iam").login({
+      org: "acme",
+      user: name,
+      password,
+    });
+    return { principal, binding, accessToken };
+  };
+
+  /** Calls and streams of one person at every service that lets people in; how long each went on after `end`. */
+  const measure = async (who: Awaited<ReturnType<typeof person>>, end: () => Promise<unknown>, refusal: RegExp) => {
+    await using closing = new AsyncDisposableStack();
+    const authorization = () => `Bearer ${who.accessToken}`;
+    const at = (component: string) => ({ endpoints: [stack.endpoint(component)], authorization, retries: 0 });
+    const calls = {
+      iam: () => closing.use(createRpcClient(ProjectService, at("iam"))).getProject({ project }),
+      prismnet: () => closing.use(createRpcClient(VpcService, at("prismnet"))).listVpcs({ project }),
+      plasmavmc: () => closing.use(createRpcClient(VmService, at("plasmavmc"))).listVms({ project }),
+    };
+    let endedMs = Infinity;
+    const streams = Object.keys(calls).map(async (component) => {
+      const events = closing.use(createRpcClient(EventService, at(component)));
+      const code = await codeOf((async () => {
+        for await (const _ of events.watchEvents({ project })) {
+          // Whatever happens, it is the end that counts.
+        }
+      })());
+      return { what: `${component} stream`, code, ms: performance.now() - endedMs };
+    });
+    for (const [component, call] of Object.entries(calls)) {
+      for (const giveUp = performance.now() + hangMsMax;;) {
+        const code = await codeOf(call());
+        if (code === "ok") break;
+        // The grant may still be on its way to the service.
+        assert.ok(performance.now() < giveUp, `${component} does not let the person in: ${code}`);
+      }
+    }
+    await end();
+    endedMs = performance.now();
+    const unary = Object.entries(calls).map(async ([component, call]) => {
+      for (;;) {
+        const code = await codeOf(call());
+        const ms = performance.now() - endedMs;
+        if (code !== "ok" || ms > hangMsMax) return { what: `${component} calls`, code, ms };
+      }
+    });
+    const late = new Promise<never>((_, reject) => {
+      const timer = setTimeout(() => reject(new Error("a stream goes on after the revocation")), hangMsMax);
+      closing.defer(() => clearTimeout(timer));
+    });
+    const seen = await Promise.race([Promise.all([...unary, ...streams]), late]);
+    for (const { what, code, ms } of seen) {
+      console.log(`${what} ended ${ms.toFixed(0)} ms after the answer: ${code}`);
+      assert.match(code, refusal, what);
+      assert.ok(ms < promisedMs, `${what} went on for ${ms.toFixed(0)} ms, promised ${promisedMs}`);
+    }
+  };
+
+  const alice = await person("alice");
+  await measure(
+    alice,
+    () => session.client(TokenService, "iam").revokeTokens({ org: "acme", principal: alice.principal }),
+    /^unauthenticated\/token_revoked$/,
+  );
+  const bob = await person("bob");
+  await measure(
+    bob,
+    () => roles.deleteBinding({ scope: "acme", id: bob.binding.id }),
+    /^(not_found\/not_found|permission_denied\/permission_denied)$/,
+  );
+});
