@@ -111,15 +111,18 @@ export async function startFixture(
     },
   }, { watchEvents: { resource: "event", action: "watch", scope } });
   const peers = bind(RaftPeerService, {
-    send: () => ({}),
-    async installSnapshot(requests) {
-      let chunks = 0;
-      for await (const request of requests) if (request.part.case === "chunk") chunks++;
-      return { installed: chunks === 3 };
+    async send(requests) {
+      let sent = 0;
+      for await (const { messages } of requests) sent += messages.length;
+      if (sent !== 3) throw fault("aborted", "wrong_count", `Cannot take ${sent} messages: wanted 3`);
+      return {};
     },
+    installSnapshot: () => ({}),
+    propose: () => ({}),
   }, {
     send: { resource: "raft", action: "send", scope: () => "" },
     installSnapshot: { resource: "raft", action: "install", scope: () => "" },
+    propose: { resource: "raft", action: "propose", scope: () => "" },
   });
   const server = await startRpcServer({ name: "test-svc", version: "1.2.3", listen: "127.0.0.1:0", ...options }, {
     services: [operations, events, peers],

@@ -103,18 +103,17 @@ Deno.test("streams above the bound are refused", async () => {
 
 Deno.test("a client stream delivers every message and is authorised by its first", async () => {
   await using fixture = await startFixture();
-  async function* parts(chunks: number) {
-    yield { part: { case: "header" as const, value: {} } };
-    for (let i = 0; i < chunks; i++) {
-      yield await Promise.resolve({ part: { case: "chunk" as const, value: new Uint8Array(70_000) } });
+  async function* parts(count: number) {
+    for (let i = 0; i < count; i++) {
+      yield await Promise.resolve({ messages: [{ entries: [{ data: new Uint8Array(70_000) }] }] });
     }
   }
   const client = (name: string) =>
     createRpcClient(RaftPeerService, { endpoints: [fixture.url], authorization: as(name), retries: 0 });
-  assert.equal((await client("alice").installSnapshot(parts(3))).installed, true);
-  assert.equal((await client("alice").installSnapshot(parts(2))).installed, false);
-  assert.equal((await failureOf(client("bob").installSnapshot(parts(3)))).kind, "permission_denied");
-  assert.equal((await failureOf(client("alice").installSnapshot((async function* () {})()))).code, "empty_stream");
+  await client("alice").send(parts(3));
+  assert.equal((await failureOf(client("alice").send(parts(2)))).code, "wrong_count");
+  assert.equal((await failureOf(client("bob").send(parts(3)))).kind, "permission_denied");
+  assert.equal((await failureOf(client("alice").send(parts(0)))).code, "empty_stream");
   assert.equal(fixture.audit.length, 4);
 });
 
