@@ -2,13 +2,17 @@ import { plantedBugs } from "./sim_raft_bugs.ts";
 import { simulateRaft } from "./sim_raft.ts";
 import { runSeeds } from "./seeds.ts";
 
+/** A bug that more seeds do not show is one that the simulation does not look for. */
+export const BUG_SEEDS_MAX = 200;
+
 const HELP = `deno task test:sim -- [--seeds N] [--seed N] [--from N] [--bug NAME]
 
 Runs a simulated Raft cluster under network, process and disk faults, every seed twice.
   --seeds N   how many seeds (200)
   --from N    the first one (0)
   --seed N    this one only: repeats a failure
-  --bug NAME  with a planted bug, which is to be found; --bug list names them`;
+  --bug NAME  with a planted bug, which is to be found; --bug list names them
+  --bug all   plants each bug in turn: every one must be found within ${BUG_SEEDS_MAX} seeds`;
 
 /** Runs seeds as asked; answers the exit code. */
 export function simMain(args: readonly string[], print: (line: string) => void): number {
@@ -23,6 +27,7 @@ export function simMain(args: readonly string[], print: (line: string) => void):
     return 0;
   }
   const name = value("--bug");
+  if (name === "all") return plantAll(print);
   const bug = name === undefined ? {} : plantedBugs[name];
   if (!bug) {
     print(`Planted bugs:\n  ${Object.keys(plantedBugs).join("\n  ")}`);
@@ -48,6 +53,23 @@ export function simMain(args: readonly string[], print: (line: string) => void):
   if (error.cause instanceof Error) print(error.cause.stack ?? "");
   print(`Repeat with: deno task test:sim -- --seed ${seed}${name ? ` --bug "${name}"` : ""}`);
   return 1;
+}
+
+/** Plants each bug in turn; answers 1 when one of them stays hidden. */
+function plantAll(print: (line: string) => void): number {
+  let hidden = 0;
+  for (const [name, bug] of Object.entries(plantedBugs)) {
+    const { failure, seeds } = runSeeds(
+      { from: 0, count: BUG_SEEDS_MAX, twice: false },
+      (seed) => simulateRaft(seed, bug),
+    );
+    if (!failure) hidden++;
+    print(
+      failure ? `found by seed ${seeds + 1}: ${name}: ${failure.error.message}` : `HIDDEN for ${seeds} seeds: ${name}`,
+    );
+  }
+  print(`${Object.keys(plantedBugs).length} bugs planted, ${hidden} not found within ${BUG_SEEDS_MAX} seeds`);
+  return hidden === 0 ? 0 : 1;
 }
 
 if (import.meta.main) Deno.exit(simMain(Deno.args, (line) => console.log(line)));

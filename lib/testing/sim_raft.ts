@@ -1,16 +1,19 @@
 import { type Rng, uniform } from "@ultracloud/base";
-import type { NodeId, RaftOptions } from "@ultracloud/raft";
+import { isJoint, type NodeId, type RaftOptions } from "@ultracloud/raft";
 import { checkLinearizable } from "./history.ts";
 import { type SeedOutcome, splitRng } from "./seeds.ts";
 import { SimClock } from "./sim_clock.ts";
 import { SimNet } from "./sim_net.ts";
 import { RaftChecks, Violation } from "./sim_raft_checks.ts";
 import { SimClients } from "./sim_raft_clients.ts";
+import { SimMembers } from "./sim_raft_members.ts";
 import { type Packet, type PlantedBug, SimNode } from "./sim_raft_node.ts";
 
 /** How long faults are injected, and how long a healed cluster may take to come back. */
 const FAULTS_MS = 6_000;
 const RECOVERY_MS = 4_000;
+/** A small, quiet cluster runs on until this much has happened to it. */
+const EVENTS_MIN = 2_000;
 
 /**
  * A whole cluster in one thread: real core and driver over a simulated clock, network and disks, with clients, under
@@ -27,11 +30,16 @@ class RaftWorld {
   readonly #net: SimNet<Packet>;
   readonly #checks: RaftChecks;
   readonly #clients: SimClients;
+  readonly #members: SimMembers;
   readonly #rng: Rng;
+  readonly #addNode: () => SimNode;
   /** Share of new leaders that are struck down before they get anything done. */
   readonly #struckLeaders: number;
   readonly #troubleMsMax: number;
   readonly #downMsMax: number;
+  /** Packets from long ago come back, so that elections may happen for no reason. */
+  readonly #replays: boolean;
+  #disksLost = 0;
   #violation: Error | undefined;
   #hash = 0x811c9dc5;
   #hash2 = 0;
@@ -44,12 +52,15 @@ class RaftWorld {
     this.#struckLeaders = pick(knobs, [0, 40, 80, 95]);
     this.#troubleMsMax = pick(knobs, [40, 150, 400]);
     this.#downMsMax = pick(knobs, [60, 250, 800]);
-    const voters = Array.from({ length: pick(knobs, [1, 3, 3, 3, 5, 5]) }, (_, i) => i + 1);
-    this.#checks = new RaftChecks(() => this.#nodes);
+    const founders = Array.from({ length: pick(knobs, [1, 3, 3, 3, 5, 5]) }, (_, i) => i + 1);
+    const nodes = () => this.#nodes;
+    this.#checks = new RaftChecks(founders, nodes);
+    const replay = pick(knobs, [0, 0.005, 0.02]);
+    this.#replays = replay > 0;
     this.#net = new SimNet<Packet>({
       drop: pick(knobs, [0, 0.02, 0.25]),
       duplicate: pick(knobs, [0, 0.02, 0.1]),
-      replay: pick(knobs, [0, 0.005, 0.02]),
+      replay,
       delayMsMin: 1,
       delayMsMax: pick(knobs, [3, 20, 80]),
     }, {
@@ -58,27 +69,48 @@ class RaftWorld {
       deliver: (to, packet) => this.#nodes[to - 1]!.deliver(packet),
       count: (fault) => this.#count(fault),
     });
+    const clock = this.#clock;
     const trace = (what: string, a: number, b: number) => this.#trace(what, a, b);
+    const count = (fault: string) => this.#count(fault);
     const raft = raftKnobs(knobs);
-    for (const id of voters) {
-      this.#nodes.push(
-        new SimNode({ id, seed, voters, raft, bug }, {
-          clock: this.#clock,
-          checks: this.#checks,
-          send: (from, to, packet) => this.#send(from, to, packet),
-          trace,
-          performed: (value, result) => this.#clients.performed(value, result),
-          elected: (node) => this.#elected(node),
-          fatal: (node, error) => this.#fatal(node, error),
-        }),
-      );
-    }
-    this.#clients = new SimClients(this.#nodes, {
-      clock: this.#clock,
+    this.#addNode = () => {
+      const node = new SimNode({ id: this.#nodes.length + 1, seed, founders, raft, bug }, {
+        clock,
+        checks: this.#checks,
+        send: (from, to, packet) => this.#send(from, to, packet),
+        trace,
+        performed: (performed) => this.#clients.performed(performed),
+        elected: (elected) => this.#elected(elected),
+        fatal: (failed, error) => this.#fatal(failed, error),
+      });
+      this.#nodes.push(node);
+      return node;
+    };
+    for (const _ of founders) this.#addNode();
+    this.#clients = new SimClients({ lateRepeats: pick(knobs, [0, 0.05, 0.2]) }, {
+      clock,
       rng: splitRng(seed, 4),
       checks: this.#checks,
+      nodes,
       delayMs: () => this.#net.delayMs(),
+      count,
       trace,
+    });
+    const create = () => {
+      const node = this.#addNode();
+      node.boot();
+      return node;
+    };
+    this.#members = new SimMembers({ clock, rng: splitRng(seed, 5), nodes, create, count, trace });
+    const everyMs = pick(knobs, [0, 120, 400, 1200]);
+    if (everyMs > 0) this.#changeMembers(everyMs);
+  }
+
+  #changeMembers(everyMs: number): void {
+    this.#clock.after(everyMs / 2 + uniform(this.#rng, everyMs), () => {
+      if (this.#calm) return;
+      this.#members.change();
+      this.#changeMembers(everyMs);
     });
   }
 
@@ -87,13 +119,19 @@ class RaftWorld {
     this.#clients.start(6);
     this.#clock.after(300, () => this.#trouble());
     this.#runUntil(this.#clock.monotonicMs() + FAULTS_MS);
+    while (this.#events < EVENTS_MIN) this.#runUntil(this.#clock.monotonicMs() + 500);
     this.#recover();
     const broken = checkLinearizable(this.#clients.settledHistory());
     if (broken.length > 0) throw new Violation(`History of register ${broken.join(", ")} is not linearizable`);
     return {
       traceHash: `${this.#hash.toString(16)}-${this.#hash2.toString(16)}`,
       events: this.#events,
-      faults: { ...this.#faults, "(writes)": this.#clients.acknowledgedWrites, "(reads)": this.#clients.servedReads },
+      faults: {
+        ...this.#faults,
+        "(writes)": this.#clients.acknowledgedWrites,
+        "(reads)": this.#clients.servedReads,
+        "(changes of members)": this.#members.changes,
+      },
     };
   }
 
@@ -114,6 +152,7 @@ class RaftWorld {
       node.pausedUntilMs = 0;
       node.syncMsMax = 2;
       node.disk.failSyncs(0);
+      node.disk.capacityBytes = Infinity;
       if (!node.started) node.boot();
     }
     const deadline = this.#clock.monotonicMs() + RECOVERY_MS;
@@ -121,19 +160,41 @@ class RaftWorld {
     while (this.#clients.acknowledgedWrites < before + 3) {
       const now = this.#clock.monotonicMs();
       if (now >= deadline) throw new Violation(`No write was served within ${RECOVERY_MS} ms after everything healed`);
+      this.#members.leave();
       this.#runUntil(now + 50);
     }
     // Every operation comes to its end, or what it wrote would be missing in the history.
     this.#clients.stopped = true;
     this.#runUntil(this.#clock.monotonicMs() + 500);
-    for (;;) {
+    for (let apart = this.#apart(); apart !== undefined; apart = this.#apart()) {
       const now = this.#clock.monotonicMs();
+      if (now >= deadline) throw new Violation(`Replicas have not come together after everything healed: ${apart}`);
+      this.#members.leave();
       this.#runUntil(now + 50);
-      const states = this.#nodes.map(({ core, machine }) => `${core?.appliedIndex}/${machine?.hash}`);
-      const applied = this.#nodes[0]!.core?.appliedIndex ?? 0;
-      if (states.every((state) => state === states[0]) && applied >= this.#checks.decidedLast) return;
-      if (now >= deadline) throw new Violation(`Replicas have not come together after everything healed: ${states}`);
     }
+    if (!this.#replays) this.#rest();
+  }
+
+  /** How the members differ, in state or in the way to their last configuration; undefined when they are one. */
+  #apart(): string | undefined {
+    const configuration = this.#members.configuration;
+    if (!configuration) return "no leader";
+    if (isJoint(configuration)) return "a joint configuration";
+    const members = this.#nodes.filter(({ id, lost }) =>
+      !lost && (configuration.voters.includes(id) || configuration.learners.includes(id))
+    );
+    const states = members.map(({ core, machine }) => `${core?.appliedIndex}/${machine?.hash}`);
+    const applied = members[0]!.core?.appliedIndex ?? 0;
+    const same = states.every((state) => state === states[0]) && applied >= this.#checks.decidedLast;
+    return same ? undefined : states.join(" ");
+  }
+
+  /** Nothing happens any more: nobody may disturb the leader, members that were removed and do not know it least of all. */
+  #rest(): void {
+    const terms = () => this.#nodes.map(({ core }) => core?.role === "leader" ? core.term : 0).join();
+    const before = terms();
+    this.#runUntil(this.#clock.monotonicMs() + 400);
+    if (terms() !== before) throw new Violation(`Leadership changed in a healthy cluster: ${before} became ${terms()}`);
   }
 
   /** One fault, and the next one later. */
@@ -186,6 +247,17 @@ class RaftWorld {
       case "failed sync":
         node.disk.failSyncs(1);
         break;
+      case "full disk":
+        // Room comes back, as when somebody has cleaned up.
+        node.disk.capacityBytes = 0;
+        this.#clock.after(50 + uniform(rng, 600), () => node.disk.capacityBytes = Infinity);
+        break;
+      case "loss of a disk":
+        this.#loseDisk();
+        break;
+      case "clock drift":
+        node.tickMs = pick(rng, [7, 10, 14, 20]);
+        break;
       case "transfer":
         if (leader && others.length > 0) leader.driver!.transferLeader(pick(rng, ids));
         break;
@@ -194,6 +266,16 @@ class RaftWorld {
         break;
     }
     this.#clock.after(5 + uniform(rng, this.#troubleMsMax), () => this.#trouble());
+  }
+
+  /** One disk breaks down for good, of a group that goes on without it and replaces the member. */
+  #loseDisk(): void {
+    const configuration = this.#members.configuration;
+    if (this.#disksLost > 0 || !configuration || isJoint(configuration) || configuration.voters.length < 4) return;
+    const id = pick(this.#rng, configuration.voters);
+    this.#disksLost++;
+    this.#count("(disks lost)");
+    this.#nodes[id - 1]!.lose();
   }
 
   /** Leaders that fall right after their election leave logs that differ: the paper's figure 8. */
@@ -221,14 +303,15 @@ class RaftWorld {
   }
 
   #fatal(node: SimNode, error: Error): void {
-    if ((error as { code?: string }).code !== "EIO") {
+    const code = (error as { code?: string }).code;
+    if (code !== "EIO" && code !== "ENOSPC") {
       this.#violation ??= error instanceof Violation
         ? error
         : new Violation(`Replica ${node.id} stopped itself: ${error.message}`, { cause: error });
       return;
     }
     // A disk that failed a sync cannot be trusted; the process ends, and its successor reads what is really there.
-    this.#clock.after(0, () => this.#crash(node, true));
+    this.#clock.after(0, () => this.#crash(node, code === "EIO"));
   }
 
   #send(from: NodeId, to: NodeId, packet: Packet): void {
@@ -270,6 +353,9 @@ const ACTIONS = [
   "pause",
   "slow disk",
   "failed sync",
+  "full disk",
+  "loss of a disk",
+  "clock drift",
   "transfer",
   "checkpoint",
   "checkpoint",

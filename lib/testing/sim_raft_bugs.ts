@@ -11,5 +11,9 @@ export const plantedBugs: Readonly<Record<string, PlantedBug>> = {
   "serves reads without asking a quorum": { rules: { readConfirmed: () => true } },
   "serves reads before a commit in its own term": { rules: { mayRead: () => true } },
   "applies entries that its own log may lose": { rules: { mayApply: (committed) => committed } },
+  "changes the members while a change is open": { rules: { mayChange: () => true } },
+  "takes a repeated request for a new one": { machine: { forgetSessions: "at once" } },
+  "leaves the clients' sessions out of its snapshots": { machine: { forgetSessions: "in snapshots" } },
+  "comes back with an empty disk under its old id": { emptyDisk: true },
   "cuts the log behind state that is not durable": { compactApplied: true },
 };

@@ -1,5 +1,17 @@
-import type { Entry, Message, NodeId, RaftCore } from "@ultracloud/raft";
+import {
+  bootstrapBatch,
+  type Configuration,
+  configurationOf,
+  decodeConfiguration,
+  type Entry,
+  isJoint,
+  leaveJoint,
+  type Message,
+  type NodeId,
+  type RaftCore,
+} from "@ultracloud/raft";
 import { type SimLogStore, sum } from "./sim_raft_log.ts";
+import type { Performed } from "./sim_raft_machine.ts";
 
 /** A rule of Raft was broken; the message names it. */
 export class Violation extends Error {
@@ -19,6 +31,14 @@ interface Decided {
   readonly knownInTerm: number;
 }
 
+/** What was seen of one replica in its present life. */
+interface Seen {
+  commit: number | undefined;
+  /** Term it leads, and where its log ended then. */
+  leads: number;
+  last: number;
+}
+
 /**
  * The safety rules, held against every step of every replica. What was once seen (a leader, a vote, a decided entry)
  * is kept for the whole run, across crashes.
@@ -26,15 +46,24 @@ interface Decided {
 export class RaftChecks {
   readonly #leaders = new Map<number, NodeId>();
   readonly #votes = new Map<string, NodeId>();
-  readonly #terms = new Map<NodeId, number>();
+  /** The highest term in which a replica has said something that it must remember. */
+  readonly #toldTerms = new Map<NodeId, number>();
   readonly #decided: (Decided | undefined)[] = [];
+  /** Hash over the log up to an entry, by the entry's index and term. */
+  readonly #chains = new Map<string, number>();
   /** Content that was applied at an index, and the state after it. */
   readonly #applied = new Map<number, { term: number; content: number; state: number }>();
-  readonly #seenCommit = new Map<NodeId, number>();
+  /** Where each write of a client took effect. */
+  readonly #performed = new Map<string, number>();
+  /** Every configuration that was applied, oldest first. */
+  readonly #configurations: { readonly index: number; readonly configuration: Configuration }[];
+  readonly #seen = new Map<NodeId, Seen>();
   readonly #nodes: () => readonly CheckedNode[];
 
-  constructor(nodes: () => readonly CheckedNode[]) {
+  constructor(founders: readonly NodeId[], nodes: () => readonly CheckedNode[]) {
     this.#nodes = nodes;
+    this.#configurations = [{ index: 0, configuration: configurationOf(founders) }];
+    this.logged(founders[0]!, bootstrapBatch(founders).entries, 0);
   }
 
   get decidedLast(): number {
@@ -45,16 +74,26 @@ export class RaftChecks {
   stepped(node: CheckedNode): void {
     const { core } = node;
     if (!core) return;
-    const known = this.#terms.get(node.id) ?? 0;
+    let seen = this.#seen.get(node.id);
+    if (!seen) this.#seen.set(node.id, seen = { commit: undefined, leads: 0, last: 0 });
+    const told = this.#toldTerms.get(node.id) ?? 0;
+    require(core.term >= told, `Replica ${node.id} is in term ${core.term} after it spoke in term ${told}`);
     if (core.role === "leader" && this.#leaders.get(core.term) !== node.id) this.#elected(node, core);
-    if (core.term > known) this.#terms.set(node.id, core.term);
-    this.#commits(node, core);
-    if (core.role === "leader") this.#progress(core);
+    this.#commits(node, core, seen);
+    if (core.role === "leader") {
+      this.#progress(core);
+      require(
+        seen.leads !== core.term || core.lastIndex >= seen.last,
+        `Leader ${node.id} of term ${core.term} took back entries behind ${core.lastIndex}`,
+      );
+      seen.leads = core.term;
+      seen.last = core.lastIndex;
+    }
   }
 
   /** A replica starts again. What it sent in its earlier life binds it. */
   restarted(node: CheckedNode): void {
-    this.#seenCommit.delete(node.id);
+    this.#seen.delete(node.id);
   }
 
   /** A replica is about to send. */
@@ -65,17 +104,42 @@ export class RaftChecks {
     if (m.kind === "vote") {
       this.#remember(this.#votes, `${m.term}/${node.id}`, node.id, `Replica ${node.id} votes twice in term ${m.term}`);
     }
+    if (m.kind === "vote" || m.kind === "vote_response" || m.kind === "append_response" || m.kind === "append") {
+      this.#toldTerms.set(node.id, Math.max(this.#toldTerms.get(node.id) ?? 0, m.term));
+    }
     if (m.kind === "append_response" && !m.reject && m.index > 0 && m.term === node.core!.term) {
       const durable = node.log!.durableLast();
       require(durable >= m.index, `Replica ${node.id} acknowledges ${m.index} while only ${durable} is durable`);
     }
   }
 
-  applied(id: NodeId, index: number, state: number, entry: Entry): void {
+  /** A replica puts consecutive entries into its log, behind one of term `termBefore`; undefined when that is unknown. */
+  logged(id: NodeId, entries: readonly Entry[], termBefore: number | undefined): void {
+    const [first] = entries;
+    if (!first || termBefore === undefined) return;
+    let chain = this.#chains.get(`${first.index - 1}/${termBefore}`);
+    for (const { index, term, data } of entries) {
+      chain = Math.imul((chain ?? 0) ^ sum(data), 0x01000193) ^ term;
+      this.#remember(
+        this.#chains,
+        `${index}/${term}`,
+        chain,
+        `Log matching: replica ${id} logs another ${index}/${term}`,
+      );
+    }
+  }
+
+  applied(id: NodeId, index: number, state: number, entry: Entry, performed: Performed | undefined): void {
+    if (performed && !performed.repeated) {
+      const { client, sequence } = performed.command;
+      const once = `Write ${sequence} of client ${client} takes effect again at ${index}`;
+      this.#remember(this.#performed, `${client}/${sequence}`, index, once);
+    }
     const content = sum(entry.data);
     const before = this.#applied.get(index);
     if (!before) {
       this.#applied.set(index, { term: entry.term, content, state });
+      if (entry.kind === "config" && index > 1) this.#changed(index, decodeConfiguration(entry.data));
       return;
     }
     require(
@@ -85,14 +149,17 @@ export class RaftChecks {
     require(before.state === state, `Replica ${id} has another state at ${index}`);
   }
 
+  /** A replica's state was replaced by a snapshot. */
+  restored(id: NodeId, index: number, state: number): void {
+    const known = this.#applied.get(index);
+    require(known?.state === state, `Replica ${id} restored another state at ${index}`);
+  }
+
   /** A client was told that its write took effect at `index`. */
-  acknowledged(index: number): void {
+  acknowledged(by: CheckedNode, index: number): void {
     const term = this.#decided[index]?.term;
     require(term !== undefined, `Write at ${index} was acknowledged before it was decided`);
-    // Replicas that are down keep their disk.
-    const holders = this.#nodes().filter(({ log }) => log?.holdsDurably(index, term)).length;
-    const quorum = Math.floor(this.#nodes().length / 2) + 1;
-    require(holders >= quorum, `Write at ${index} was acknowledged while durable on ${holders} replicas`);
+    require(this.#safe(by.core!.configuration, index, term), `Write at ${index} was acknowledged and could get lost`);
   }
 
   #elected(node: CheckedNode, core: RaftCore): void {
@@ -110,12 +177,17 @@ export class RaftChecks {
     }
   }
 
-  #commits(node: CheckedNode, core: RaftCore): void {
-    const seen = this.#seenCommit.get(node.id);
-    const from = (seen ?? core.firstIndex - 1) + 1;
-    if (core.role === "leader" && seen !== undefined && core.commitIndex > seen) {
+  #commits(node: CheckedNode, core: RaftCore, seen: Seen): void {
+    const from = (seen.commit ?? core.firstIndex - 1) + 1;
+    require(core.commitIndex >= from - 1, `Replica ${node.id} takes back its commit index to ${core.commitIndex}`);
+    // What another replica had decided, a leader may also have heard of.
+    if (core.role === "leader" && seen.commit !== undefined && !this.#decided[core.commitIndex]) {
       const term = core.termOf(core.commitIndex);
       require(term === core.term, `Leader ${node.id} of term ${core.term} commits by counting in term ${term}`);
+      require(
+        this.#safe(core.configuration, core.commitIndex, term),
+        `Leader ${node.id} commits ${core.commitIndex}, which could get lost`,
+      );
     }
     for (let index = Math.max(from, core.firstIndex); index <= core.commitIndex; index++) {
       const term = core.termOf(index);
@@ -124,7 +196,30 @@ export class RaftChecks {
       if (!decided) this.#decided[index] = { term, knownInTerm: core.term };
       else require(decided.term === term, `Log matching: replica ${node.id} decides another entry at ${index}`);
     }
-    this.#seenCommit.set(node.id, core.commitIndex);
+    seen.commit = core.commitIndex;
+  }
+
+  /** Whether nobody can be elected, or decide anything, without a replica that holds the entry durably. */
+  #safe({ voters, votersOutgoing }: Configuration, index: number, term: number): boolean {
+    // A replica that is down keeps its disk.
+    const lacking = (id: NodeId) => !this.#nodes().find((node) => node.id === id)?.log?.holdsDurably(index, term);
+    const protects = (half: readonly NodeId[]) =>
+      half.length > 0 && half.filter(lacking).length < Math.floor(half.length / 2) + 1;
+    return protects(voters) || protects(votersOutgoing);
+  }
+
+  /** The next configuration came into force: it must be one step from the last. */
+  #changed(index: number, next: Configuration): void {
+    const { configuration: last } = this.#configurations.at(-1)!;
+    const moved = last.voters.filter((id) => !next.voters.includes(id)).length +
+      next.voters.filter((id) => !last.voters.includes(id)).length;
+    const fits = isJoint(last)
+      ? JSON.stringify(leaveJoint(last)) === JSON.stringify(next)
+      : isJoint(next)
+      ? next.votersOutgoing.join() === last.voters.join()
+      : moved <= 1;
+    require(fits, `Configuration ${JSON.stringify(next)} at ${index} is no step from ${JSON.stringify(last)}`);
+    this.#configurations.push({ index, configuration: next });
   }
 
   #progress(core: RaftCore): void {

@@ -3,58 +3,74 @@ import type { ProposalOutcome } from "@ultracloud/raft";
 import type { RegisterAction, RegisterOperation } from "./history.ts";
 import type { SimClock } from "./sim_clock.ts";
 import type { RaftChecks } from "./sim_raft_checks.ts";
-import { encodeCommand } from "./sim_raft_machine.ts";
+import { encodeCommand, type Performed } from "./sim_raft_machine.ts";
 import type { SimNode } from "./sim_raft_node.ts";
 
 const KEYS = 2;
 const TIMEOUT_MS = 400;
+/** A write is asked for again this often before its outcome counts as unknown. */
+const ATTEMPTS_MAX = 4;
 
-/** Clients that write, swap and read registers, one operation at a time each, and note what they were told. */
+export interface SimClientsDeps {
+  readonly clock: SimClock;
+  readonly rng: Rng;
+  readonly checks: RaftChecks;
+  /** Every replica that a client may know of. */
+  readonly nodes: () => readonly SimNode[];
+  readonly delayMs: () => number;
+  readonly count: (fault: string) => void;
+  readonly trace: (what: string, a: number, b: number) => void;
+}
+
+/** A write on its way: the same bytes, however often it is asked for. */
+interface Write {
+  readonly key: number;
+  readonly action: (swapped: boolean) => RegisterAction;
+  readonly data: Uint8Array;
+  readonly invokedAt: number;
+  attempts: number;
+}
+
+/**
+ * Clients that write, swap and read registers, one operation at a time each, and note what they were told. A write
+ * belongs to a session: without an answer it is asked for again, elsewhere, and takes effect once.
+ */
 export class SimClients {
   readonly #history: RegisterOperation[] = [];
   acknowledgedWrites = 0;
   servedReads = 0;
   /** No new operations. */
   stopped = false;
+  /** Share of writes that the network delivers once more, long after. */
+  readonly #lateRepeats: number;
   #value = 0;
   /** Position in the order of everything that clients saw: finer than time, so that nothing ties. */
   #instant = 0;
+  readonly #sequences = new Map<number, number>();
   /** When and how each command first took effect anywhere. */
   readonly #performed = new Map<number, { readonly at: number; readonly result: boolean }>();
   readonly #lastSeen = new Map<number, number>();
-  readonly #nodes: readonly SimNode[];
-  readonly #clock: SimClock;
-  readonly #rng: Rng;
-  readonly #checks: RaftChecks;
-  readonly #delayMs: () => number;
-  readonly #trace: (what: string, a: number, b: number) => void;
+  readonly #deps: SimClientsDeps;
 
-  constructor(nodes: readonly SimNode[], deps: {
-    readonly clock: SimClock;
-    readonly rng: Rng;
-    readonly checks: RaftChecks;
-    readonly delayMs: () => number;
-    readonly trace: (what: string, a: number, b: number) => void;
-  }) {
-    this.#nodes = nodes;
-    this.#clock = deps.clock;
-    this.#rng = deps.rng;
-    this.#checks = deps.checks;
-    this.#delayMs = deps.delayMs;
-    this.#trace = deps.trace;
+  constructor(options: { readonly lateRepeats: number }, deps: SimClientsDeps) {
+    this.#lateRepeats = options.lateRepeats;
+    this.#deps = deps;
   }
 
   start(count: number): void {
-    for (let i = 0; i < count; i++) this.#clock.after(uniform(this.#rng, 200), () => this.#next());
+    const { clock, rng } = this.#deps;
+    for (let client = 1; client <= count; client++) clock.after(uniform(rng, 200), () => this.#next(client));
   }
 
-  performed(value: number, result: boolean): void {
-    if (!this.#performed.has(value)) this.#performed.set(value, { at: this.#instant++, result });
+  performed({ command, result, repeated }: Performed): void {
+    if (!repeated && !this.#performed.has(command.value)) {
+      this.#performed.set(command.value, { at: this.#instant++, result });
+    }
   }
 
   /**
    * What clients saw, with unknown outcomes settled by what the log decided: an operation that was never applied did
-   * not happen, one that was has taken effect by then. Without this the checker would try every subset of them.
+   * not happen, one that was has taken effect by then. Stricter than leaving them open.
    */
   settledHistory(): RegisterOperation[] {
     return this.#history.flatMap((operation) => {
@@ -67,54 +83,89 @@ export class SimClients {
     });
   }
 
-  #next(): void {
+  #next(client: number): void {
     if (this.stopped) return;
-    const key = uniform(this.#rng, KEYS);
-    const leaders = this.#nodes.filter(({ core }) => core?.role === "leader");
-    leaders.sort((a, b) => b.core!.term - a.core!.term);
-    const read = uniform(this.#rng, 100) < 55;
-    // While two believe that they lead, writes go to the later one and reads to the earlier: what must not be seen.
-    const leader = read ? leaders.at(-1) : leaders[0];
-    const anyone = this.#nodes[uniform(this.#rng, this.#nodes.length)]!;
-    const node = leader && uniform(this.#rng, 10) < 7 ? leader : anyone;
-    if (read) this.#read(node, key);
-    else this.#write(node, key);
+    const { rng } = this.#deps;
+    const key = uniform(rng, KEYS);
+    if (uniform(rng, 100) < 55) this.#read(client, key);
+    else this.#write(client, key);
   }
 
-  #write(node: SimNode, key: number): void {
+  /** While two believe that they lead, writes go to the later one and reads to the earlier: what must not be seen. */
+  #node(read: boolean): SimNode {
+    const { rng } = this.#deps;
+    const nodes = this.#deps.nodes();
+    const leaders = nodes.filter(({ core }) => core?.role === "leader");
+    leaders.sort((a, b) => b.core!.term - a.core!.term);
+    const leader = read ? leaders.at(-1) : leaders[0];
+    const anyone = nodes[uniform(rng, nodes.length)]!;
+    return leader && uniform(rng, 10) < 7 ? leader : anyone;
+  }
+
+  #write(client: number, key: number): void {
+    const { rng } = this.#deps;
     const value = ++this.#value;
-    const swap = uniform(this.#rng, 4) === 0;
+    const sequence = (this.#sequences.get(client) ?? 0) + 1;
+    this.#sequences.set(client, sequence);
+    const swap = uniform(rng, 4) === 0;
     const expected = this.#lastSeen.get(key) ?? 0;
-    const data = encodeCommand({ key, kind: swap ? "cas" : "write", value, expected }, uniform(this.#rng, 24));
+    const kind = swap ? "cas" : "write";
+    const data = encodeCommand({ client, sequence, key, kind, value, expected }, uniform(rng, 24));
     const action = (swapped: boolean): RegisterAction =>
       swap ? { kind: "cas", expected, value, swapped } : { kind: "write", value };
-    const invokedAt = this.#instant++;
-    this.#call<ProposalOutcome>(node, (done) => node.propose(data, done), (outcome) => {
-      if (!outcome) this.#note(key, action(true), invokedAt, Infinity);
-      else if (!("refused" in outcome)) {
+    this.#attempt(client, { key, action, data, invokedAt: this.#instant++, attempts: 0 });
+  }
+
+  #attempt(client: number, write: Write): void {
+    const { clock, rng, count } = this.#deps;
+    const { key, action, data, invokedAt } = write;
+    const node = this.#node(false);
+    write.attempts++;
+    this.#call<ProposalOutcome>(node, (done) => this.#propose(node, data, done), (outcome) => {
+      if (outcome && !("refused" in outcome)) {
         this.acknowledgedWrites++;
-        this.#lastSeen.set(key, value);
+        this.#lastSeen.set(key, (action(true) as { value: number }).value);
         this.#note(key, action(outcome.result === true), invokedAt, this.#instant++);
-      } else if (outcome.refused === "leadership_lost" || outcome.refused === "stopped") {
-        this.#note(key, action(true), invokedAt, Infinity);
-      }
-    }, (outcome) => {
-      if ("refused" in outcome) return;
-      this.#checks.stepped(node);
-      this.#checks.acknowledged(outcome.index);
+      } else if (write.attempts < ATTEMPTS_MAX && !this.stopped) {
+        clock.after(uniform(rng, 80), () => this.#attempt(client, write));
+        return;
+      } else this.#note(key, action(true), invokedAt, Infinity);
+      this.#later(client);
+    });
+    if (this.#lateRepeats === 0 || uniform(rng, 1000) >= this.#lateRepeats * 1000) return;
+    count("repeated request");
+    clock.after(uniform(rng, 2500), () => {
+      if (node.up) node.deliver({ kind: "call", run: () => this.#propose(node, data, () => {}) });
     });
   }
 
-  #read(node: SimNode, key: number): void {
+  #propose(node: SimNode, data: Uint8Array, done: (outcome: ProposalOutcome) => void): void {
+    node.propose(data, (outcome) => {
+      if (!("refused" in outcome)) {
+        this.#deps.checks.stepped(node);
+        this.#deps.checks.acknowledged(node, outcome.index);
+      }
+      done(outcome);
+    });
+  }
+
+  #read(client: number, key: number): void {
     const invokedAt = this.#instant++;
+    const node = this.#node(true);
     this.#call<number | undefined>(node, (done) => {
       node.read(key, (outcome, value) => done("refused" in outcome ? undefined : value));
     }, (value) => {
-      if (value === undefined) return;
-      this.servedReads++;
-      this.#lastSeen.set(key, value);
-      this.#note(key, { kind: "read", value }, invokedAt, this.#instant++);
+      if (value !== undefined) {
+        this.servedReads++;
+        this.#lastSeen.set(key, value);
+        this.#note(key, { kind: "read", value }, invokedAt, this.#instant++);
+      }
+      this.#later(client);
     });
+  }
+
+  #later(client: number): void {
+    this.#deps.clock.after(uniform(this.#deps.rng, 60), () => this.#next(client));
   }
 
   /** A call over the network: `answered` gets undefined when nothing came back in time. */
@@ -122,24 +173,22 @@ export class SimClients {
     node: SimNode,
     run: (done: (outcome: T) => void) => void,
     answered: (outcome: T | undefined) => void,
-    decided?: (outcome: T) => void,
   ): void {
+    const { clock, delayMs } = this.#deps;
     let over = false;
     const finish = (outcome: T | undefined) => {
       if (over) return;
       over = true;
       answered(outcome);
-      this.#clock.after(uniform(this.#rng, 60), () => this.#next());
     };
-    const cancel = this.#clock.after(TIMEOUT_MS, () => finish(undefined));
-    this.#clock.after(this.#delayMs(), () => {
+    const cancel = clock.after(TIMEOUT_MS, () => finish(undefined));
+    clock.after(delayMs(), () => {
       if (!node.up) return;
       node.deliver({
         kind: "call",
         run: () =>
           run((outcome) => {
-            decided?.(outcome);
-            this.#clock.after(this.#delayMs(), () => {
+            clock.after(delayMs(), () => {
               cancel();
               finish(outcome);
             });
@@ -149,7 +198,7 @@ export class SimClients {
   }
 
   #note(key: number, action: RegisterAction, invokedAt: number, returnedAt: number): void {
-    this.#trace(action.kind, key, action.value);
+    this.#deps.trace(action.kind, key, action.value);
     this.#history.push({ key: String(key), action, invokedAt, returnedAt });
   }
 }

@@ -84,6 +84,8 @@ export class SimLogStore implements LogStore {
   #broken: Error | undefined;
 
   readonly #soon: (run: () => void) => void;
+  /** Told of entries before they are in the log, with the term of the one before them. */
+  onAppend: (entries: readonly Entry[], termBefore: number | undefined) => void = () => {};
 
   /** `soon` runs something later at the same instant: completions never come from within the call they end. */
   constructor(disk: SimDisk, soon: (run: () => void) => void, bugs: SimLogBugs = {}) {
@@ -124,6 +126,7 @@ export class SimLogStore implements LogStore {
   }
 
   append(batch: LogBatch, done: Done): void {
+    if (batch.entries.length > 0) this.onAppend(batch.entries, this.#live.term(batch.entries[0]!.index - 1));
     this.#live.append(batch.entries);
     if (batch.hardState) this.#live.hardState = batch.hardState;
     this.#enqueue({ kind: "append", batch, done });
@@ -181,19 +184,21 @@ export class SimLogStore implements LogStore {
     if (this.#syncing || this.#queue.length === 0) return;
     this.#syncing = true;
     const first = this.#queue[0]!;
-    try {
-      if (first.kind === "install") {
-        this.#queue.shift();
-        this.#installNow(first);
-        return;
-      }
-      let count = 0;
+    let count = 1;
+    if (first.kind !== "install") {
       while (count < this.#queue.length && this.#queue[count]!.kind !== "install") count++;
-      const batch = this.#queue.splice(0, count);
-      for (const operation of batch) this.#write(operation);
-      this.#sync(batch);
+    }
+    const batch = this.#queue.splice(0, count);
+    try {
+      if (first.kind === "install") this.#installNow(first);
+      else {
+        for (const operation of batch) this.#write(operation);
+        this.#sync(batch);
+      }
     } catch (error) {
-      if (first.kind !== "compact") this.#soon(() => first.done(error as Error));
+      // No room: what was asked for together may lie there in part.
+      this.#queue.unshift(...batch);
+      this.#soon(() => this.#break(error as Error));
     }
   }
 
@@ -206,7 +211,12 @@ export class SimLogStore implements LogStore {
     file.syncThen((error) => {
       if (error) return operation.done(error);
       this.#disk.syncDir("/raft");
-      this.#write(operation);
+      try {
+        this.#write(operation);
+      } catch (full) {
+        operation.done(full as Error);
+        return this.#break(full as Error);
+      }
       this.#sync([operation]);
     });
   }

@@ -1,4 +1,4 @@
-import { seededRng } from "@ultracloud/base";
+import { type Rng, seededRng } from "@ultracloud/base";
 import {
   bootstrapBatch,
   type Message,
@@ -15,12 +15,15 @@ import type { SimClock } from "./sim_clock.ts";
 import { SimDisk } from "./sim_disk.ts";
 import type { RaftChecks } from "./sim_raft_checks.ts";
 import { type SimLogBugs, SimLogStore } from "./sim_raft_log.ts";
-import { SimMachine, valueOf } from "./sim_raft_machine.ts";
+import { type Performed, SimMachine, type SimMachineBugs } from "./sim_raft_machine.ts";
 
 /** One broken rule at a time, to prove that the simulation notices. */
 export interface PlantedBug {
   readonly rules?: Partial<Rules>;
   readonly log?: SimLogBugs;
+  readonly machine?: SimMachineBugs;
+  /** Comes back from a crash with an empty disk, under the id it had. */
+  readonly emptyDisk?: boolean;
   /** Cuts the log behind what is applied, not behind what is durable. */
   readonly compactApplied?: boolean;
 }
@@ -40,8 +43,8 @@ export interface SimNodeDeps {
   readonly checks: RaftChecks;
   readonly send: (from: NodeId, to: NodeId, packet: Packet) => void;
   readonly trace: (what: string, a: number, b: number) => void;
-  /** A command took effect on some replica. */
-  readonly performed: (value: number, result: boolean) => void;
+  /** A replica came to a command. */
+  readonly performed: (performed: Performed) => void;
   readonly elected: (node: SimNode) => void;
   /** The replica ended itself; expected only after a disk fault. */
   readonly fatal: (node: SimNode, error: Error) => void;
@@ -54,7 +57,7 @@ const SNAPSHOT_TIMEOUT_MS = 400;
 /** One machine of the cluster: a disk that outlives crashes, and a replica that does not. */
 export class SimNode {
   readonly id: NodeId;
-  readonly disk: SimDisk;
+  disk: SimDisk;
   log: SimLogStore | undefined;
   machine: SimMachine | undefined;
   driver: RaftDriver | undefined;
@@ -65,17 +68,20 @@ export class SimNode {
   #started = false;
   #survivors: ReturnType<SimMachine["survivors"]> | undefined;
   readonly #seed: number;
-  readonly #voters: readonly NodeId[];
+  readonly #founders: readonly NodeId[];
   readonly #options: Omit<RaftOptions, "id">;
   readonly #bug: PlantedBug;
   readonly #deps: SimNodeDeps;
-  readonly #tickMs: number;
+  readonly #rng: Rng;
+  /** How long its clock takes for what it holds to be TICK_MS. */
+  tickMs: number;
 
   constructor(
     options: {
       readonly id: NodeId;
       readonly seed: number;
-      readonly voters: readonly NodeId[];
+      /** Those that found the group; a replica that is none of them waits for a leader. */
+      readonly founders: readonly NodeId[];
       readonly raft: Omit<RaftOptions, "id">;
       readonly bug: PlantedBug;
     },
@@ -83,24 +89,31 @@ export class SimNode {
   ) {
     this.id = options.id;
     this.#seed = options.seed;
-    this.#voters = options.voters;
+    this.#founders = options.founders;
     this.#options = options.raft;
     this.#bug = options.bug;
     this.#deps = deps;
-    const rng = seededRng(Math.imul(options.seed + 1, 7919) + options.id);
+    this.#rng = seededRng(Math.imul(options.seed + 1, 7919) + options.id);
     // Clocks that run at other speeds: safety must not rest on them.
-    this.#tickMs = TICK_MS * [1, 1, 0.7, 2][rng.uint32() % 4]!;
-    this.disk = new SimDisk({
-      rng,
-      after: (ms, run) => deps.clock.after(ms, run),
-      syncMs: () => this.syncMsMax * (rng.uint32() / 2 ** 32),
-    });
+    this.tickMs = TICK_MS * [1, 1, 0.7, 2][this.#rng.uint32() % 4]!;
+    this.disk = this.#newDisk();
     this.log = new SimLogStore(this.disk, () => {});
-    this.log.writeAtOnce(bootstrapBatch(this.#voters));
+    if (!this.#founders.includes(this.id)) return;
+    this.log.writeAtOnce(bootstrapBatch(this.#founders));
     deps.clock.run(this.syncMsMax + 1);
     this.disk.kill();
-    this.log = undefined;
   }
+
+  #newDisk(): SimDisk {
+    return new SimDisk({
+      rng: this.#rng,
+      after: (ms, run) => this.#deps.clock.after(ms, run),
+      syncMs: () => this.syncMsMax * (this.#rng.uint32() / 2 ** 32),
+    });
+  }
+
+  /** Its disk is gone for good, and the replica with it. */
+  lost = false;
 
   /** The replica runs or is about to. */
   get started(): boolean {
@@ -114,9 +127,12 @@ export class SimNode {
   }
 
   boot(): void {
+    if (this.lost) return;
     const life = ++this.#life;
     this.#started = true;
-    this.log = new SimLogStore(this.disk, (run) => void this.#deps.clock.after(0, this.#alive(run)), this.#bug.log);
+    const { clock, checks } = this.#deps;
+    this.log = new SimLogStore(this.disk, (run) => void clock.after(0, this.#alive(run)), this.#bug.log);
+    this.log.onAppend = (entries, termBefore) => checks.logged(this.id, entries, termBefore);
     this.log.settle(this.#alive((error) => error ? this.#deps.fatal(this, error) : this.#begin(this.log!, life)));
   }
 
@@ -130,10 +146,16 @@ export class SimNode {
 
   #begin(log: SimLogStore, life: number): void {
     const { clock, checks, trace } = this.#deps;
-    this.machine = new SimMachine(this.#survivors, (index, hash, entry, result) => {
-      trace("apply", this.id, index);
-      checks.applied(this.id, index, hash, entry);
-      if (result !== undefined) this.#deps.performed(valueOf(entry.data), result);
+    this.machine = new SimMachine(this.#survivors, this.#bug.machine ?? {}, {
+      applied: (index, hash, entry, performed) => {
+        trace("apply", this.id, index);
+        if (performed) this.#deps.performed(performed);
+        checks.applied(this.id, index, hash, entry, performed);
+      },
+      restored: (index, hash) => {
+        trace("restore", this.id, index);
+        checks.restored(this.id, index, hash);
+      },
     });
     const driver = new RaftDriver({ ...this.#options, id: this.id }, {
       log,
@@ -159,9 +181,9 @@ export class SimNode {
     this.#turn(() => driver.start());
     const tick = this.#alive(() => {
       if (clock.monotonicMs() >= this.pausedUntilMs) this.#turn(() => driver.tick());
-      clock.after(this.#tickMs, tick);
+      clock.after(this.tickMs, tick);
     });
-    clock.after(this.#tickMs, tick);
+    clock.after(this.tickMs, tick);
   }
 
   /** Ends the replica: `power` takes unsynced writes with it. */
@@ -176,8 +198,23 @@ export class SimNode {
     this.machine = undefined;
     if (power) this.disk.crash();
     else this.disk.kill();
+    if (this.#bug.emptyDisk && power) {
+      this.disk = this.#newDisk();
+      this.#survivors = undefined;
+    }
     // What a crash left is what the next life will read.
     this.log = new SimLogStore(this.disk, () => {});
+  }
+
+  /** The disk breaks down: the replica never comes back. What it had said rests on a disk that was good till now. */
+  lose(): void {
+    this.#deps.trace("lose", this.id, 0);
+    this.#life++;
+    this.#started = false;
+    this.lost = true;
+    this.driver = undefined;
+    this.machine = undefined;
+    this.disk.kill();
   }
 
   deliver(packet: Packet): void {
