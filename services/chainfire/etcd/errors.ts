@@ -72,6 +72,9 @@ const sentences: Readonly<Record<string, string>> = {
   member_not_found: "etcdserver: member not found",
   not_leader: "etcdserver: not leader",
   no_leader: "etcdserver: no leader",
+  election_lost: "election: not leader",
+  too_many_waiters: "etcdserver: too many requests",
+  rate_exceeded: "etcdserver: too many requests",
   permission_denied: "etcdserver: permission denied",
 };
 

@@ -1,7 +1,10 @@
 import type { Calls, HttpHandler } from "@ultracloud/rpc";
+import { clusterPaths } from "./cluster.ts";
 import type { HeaderInit } from "./encode.ts";
 import { kvPaths } from "./kv.ts";
 import { leasePaths, leaseUnaryPaths } from "./leases.ts";
+import { lockPaths, lockUnaryPaths } from "./locks.ts";
+import { maintenancePaths, maintenanceUnaryPaths } from "./maintenance.ts";
 import type { Path } from "./paths.ts";
 import { watchPath } from "./watch.ts";
 import type { UnaryPath } from "./wire.ts";
@@ -15,8 +18,19 @@ const prefix = "/v3/";
  */
 export function etcdGateway(deps: { readonly present: () => HeaderInit }): HttpHandler {
   const { present } = deps;
-  const unary = new Map<string, UnaryPath>(Object.entries({ ...kvPaths, ...leaseUnaryPaths }));
-  const others = new Map<string, Path>(Object.entries({ ...leasePaths(present), "/v3/watch": watchPath(present) }));
+  const unary = new Map<string, UnaryPath>(Object.entries({
+    ...kvPaths,
+    ...leaseUnaryPaths,
+    ...lockUnaryPaths,
+    ...clusterPaths,
+    ...maintenanceUnaryPaths,
+  }));
+  const others = new Map<string, Path>(Object.entries({
+    ...leasePaths(present),
+    "/v3/watch": watchPath(present),
+    ...lockPaths,
+    ...maintenancePaths,
+  }));
   for (const paths of [unary, others] as Map<string, unknown>[]) {
     // Some of the leases' paths have an older name too.
     for (const name of ["revoke", "timetolive", "leases"]) {

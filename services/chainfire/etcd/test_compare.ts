@@ -1,5 +1,6 @@
 import { seededRng, systemClock, toHex } from "@ultracloud/base";
 import { type EtcdRequest, type Known, RequestSource } from "./test_requests.ts";
+import { scripted } from "./test_script.ts";
 import { type Answer, canonical, type Exchange, explain, type Json } from "./test_rules.ts";
 import type { Side, SideWatch } from "./test_side.ts";
 
@@ -210,6 +211,7 @@ export class Comparer {
     await this.#exchange({ path: "/v3/kv/txn", body: { compare: [never], success: [inner(put), inner(one)] } });
     const before = { request_range: { key: btoa("a"), revision: -2 } };
     await this.#exchange({ path: "/v3/kv/txn", body: { success: [before] } });
+    for (const request of scripted) await this.#exchange(request);
     for (const path of ["/v3/kv/none", "/v3/kv/put/", "/v3/none"]) await this.#exchange({ path, body: {} });
     const [etcd, chainfire] = await Promise.all([this.#etcd, this.#chainfire].map(async (side) => {
       const { status, body } = await side.send({ path: "/v3/lease/grant", body: { TTL: 3_600 } });
