@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { ClusterService, type Member } from "@ultracloud/proto/chainfire/v1";
+import { ClusterService, KvService, type Member } from "@ultracloud/proto/chainfire/v1";
 import type { Lane, LaneRun } from "../harness/lane.ts";
 import { chainfireProbe } from "../harness/stores.ts";
 import { waitFor } from "../harness/wait.ts";
@@ -84,7 +84,6 @@ class Membership {
   }
 
   async #put(value: string): Promise<void> {
-    const { KvService } = await import("@ultracloud/proto/chainfire/v1");
     const leader = await this.#leader();
     const kv = this.#run.cluster.clients.of(KvService, "chainfire", { node: leader, retries: 0, timeoutMs: 3_000 });
     const bytes = (text: string) => new TextEncoder().encode(text);
