@@ -1,4 +1,4 @@
-import { assert, type Disk, type Fault, fault } from "@ultracloud/base";
+import { assert, type Clock, type Disk, type Fault, fault } from "@ultracloud/base";
 import type { Logger } from "@ultracloud/observe";
 import {
   bootstrapBatch,
@@ -40,6 +40,7 @@ export interface GroupDeps {
   readonly transport: Transport<SnapshotFile>;
   /** Asks another replica to log data; answers where. A `connect_failed` or a refusal promises that nothing was done. */
   readonly forward: (to: number, data: Uint8Array) => Promise<{ readonly index: number; readonly term: number }>;
+  readonly clock: Clock;
   readonly rng: Rng;
   readonly log: Logger;
   readonly onFatal: (error: Error) => void;
@@ -86,6 +87,7 @@ export class GroupReplica implements Group {
         },
       },
       rng: deps.rng,
+      nowMs: () => deps.clock.monotonicMs(),
       events: {
         wake: () => queueMicrotask(() => this.driver.run()),
         roleChanged: (status) => {

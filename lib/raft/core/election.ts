@@ -43,6 +43,7 @@ function stand(s: State, force: boolean): void {
 
 /** A leader is alive as far as this replica can tell: it stands by it. */
 export function inLease(s: State): boolean {
+  if (s.silentTicks > 0) return true;
   return s.leader !== 0 && s.electionElapsed < s.options.electionTicks;
 }
 

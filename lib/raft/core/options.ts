@@ -13,6 +13,8 @@ export interface CoreOptions {
   readonly uncommittedBytesMax: number;
   readonly applyBytesMax: number;
   readonly cacheBytesMax: number;
+  /** A replica that starts votes for nobody within an election timeout: it may have forgotten a leader's lease. */
+  readonly waitBeforeVoting: boolean;
 }
 
 const MIB = 1024 * 1024;
@@ -31,6 +33,7 @@ export const coreDefaults: Omit<CoreOptions, "id" | "electionTicks" | "heartbeat
   applyBytesMax: 4 * MIB,
   /** Peers that lag less are served from memory. */
   cacheBytesMax: 16 * MIB,
+  waitBeforeVoting: false,
 };
 
 /** The core's dependencies: randomness spreads elections, rules are replaced by the simulation only. */

@@ -1,5 +1,5 @@
 import { assert } from "@ultracloud/base";
-import { answerVote, campaign, countVote, inLease } from "./election.ts";
+import { answerVote, campaign, countVote } from "./election.ts";
 import { message } from "./message.ts";
 import {
   type Change,
@@ -26,6 +26,7 @@ import {
   takeSnapshotStatus,
 } from "./replication.ts";
 import { type CoreStart, State } from "./state.ts";
+import { answerStale, enterTerm, follow } from "./terms.ts";
 import type { Configuration, Entry, Message, NodeId, PeerProgress, Role, SnapshotMeta } from "./types.ts";
 
 const none: readonly never[] = [];
@@ -81,6 +82,10 @@ export class RaftCore {
   get configuration(): Configuration {
     return this.#s.configuration;
   }
+  /** True once leadership was offered to another in this term. */
+  get transferOffered(): boolean {
+    return this.#s.transferOffered;
+  }
   /** Ticks since a leader was heard from; on a leader, since a quorum was last checked. */
   get contactTicks(): number {
     return this.#s.electionElapsed;
@@ -121,6 +126,7 @@ export class RaftCore {
   tick(): void {
     const s = this.#s;
     s.electionElapsed++;
+    if (s.silentTicks > 0) s.silentTicks--;
     if (s.role !== "leader") {
       // Who may not stand goes on counting: it has to know that the leader is gone when it is asked for its vote.
       if (s.promotable && s.electionElapsed >= s.electionTimeout) {
@@ -199,7 +205,7 @@ export class RaftCore {
   offerSnapshot(from: NodeId, term: number, meta: SnapshotMeta): SnapshotAnswer {
     const s = this.#s;
     if (term < s.term) return "refused";
-    if (term > s.term || s.role !== "leader") this.#follow(term, from);
+    if (term > s.term || s.role !== "leader") follow(s, term, from);
     assert(s.role !== "leader", `Two leaders in term ${term}: ${s.id} and ${from}`);
     return takeSnapshot(s, from, meta);
   }
@@ -207,18 +213,18 @@ export class RaftCore {
   step(m: Message): void {
     const s = this.#s;
     assert(Number.isSafeInteger(m.term) && Number.isSafeInteger(m.index), "Terms and indexes stay below 2^53");
-    if (m.term > s.term && !this.#enterTerm(m)) return;
+    if (m.term > s.term && !enterTerm(s, m)) return;
     if (m.term < s.term) {
-      this.#answerStale(m);
+      answerStale(s, m);
       return;
     }
     switch (m.kind) {
       case "append":
-        this.#follow(m.term, m.from);
+        follow(s, m.term, m.from);
         takeAppend(s, m);
         return;
       case "heartbeat":
-        this.#follow(m.term, m.from);
+        follow(s, m.term, m.from);
         s.commitTo(m.commit);
         s.send(message("heartbeat_response", s.id, m.from, s.term, 0, 0, 0, undefined, false, 0, 0, m.context));
         return;
@@ -303,35 +309,6 @@ export class RaftCore {
   /** The state machine has reached `index`. */
   advanceApply(index: number): void {
     this.#s.log.appliedTo(index);
-  }
-
-  #follow(term: number, leader: NodeId): void {
-    const s = this.#s;
-    assert(s.role !== "leader" || term > s.term, `Two leaders in term ${term}: ${s.id} and ${leader}`);
-    if (s.role !== "follower" || s.leader !== leader || term > s.term) s.becomeFollower(term, leader);
-    else s.electionElapsed = 0;
-  }
-
-  /** A message of a later term. False when it is to be ignored. */
-  #enterTerm(m: Message): boolean {
-    const s = this.#s;
-    const asks = m.kind === "vote" || m.kind === "pre_vote";
-    if (asks && !m.force && inLease(s)) return false;
-    // A pre-vote speaks of a term that nobody has entered yet.
-    if (m.kind === "pre_vote" || (m.kind === "pre_vote_response" && !m.reject)) return true;
-    const leads = m.kind === "append" || m.kind === "heartbeat";
-    s.becomeFollower(m.term, leads ? m.from : 0);
-    return true;
-  }
-
-  #answerStale(m: Message): void {
-    const s = this.#s;
-    if (m.kind === "append" || m.kind === "heartbeat") {
-      // Deposes a leader that does not know the term; without it a replica that was cut off could never come back.
-      s.sendAfterAppend(message("append_response", s.id, m.from, s.term));
-    } else if (m.kind === "pre_vote") {
-      s.send(message("pre_vote_response", s.id, m.from, s.term, 0, 0, 0, undefined, true));
-    }
   }
 
   #install(): Ready["install"] {

@@ -228,3 +228,29 @@ Deno.test("Proposals are refused while too much waits for commit, and taken agai
   settle(core, view);
   assert.equal(typeof core.propose(bytes("x")), "object");
 });
+
+Deno.test("A replica that starts with leases on votes for nobody within an election timeout, but for a transfer", () => {
+  const ask = (ticks: number, force: boolean) => {
+    const { core, view } = founded(2, [1, 2, 3], { waitBeforeVoting: true });
+    for (let i = 0; i < ticks; i++) core.tick();
+    core.step(message("vote", 1, 2, 2, 1, 1, 0, [], false, 0, 0, 0, force));
+    return settle(core, view).messages.some(({ kind, reject }) => kind === "vote_response" && !reject);
+  };
+  assert.deepEqual([ask(9, false), ask(9, true), ask(10, false)], [false, true, true]);
+});
+
+Deno.test("A learner or follower asks the leader for a read point, which a quorum of voters confirms", () => {
+  const { core, view } = leaderOfThree();
+  settle(core, view);
+  core.step(message("append_response", 2, 1, core.term, 0, core.lastIndex));
+  settle(core, view);
+  const beat = () => settle(core, view).messages.filter(({ kind }) => kind === "heartbeat").map((m) => m.context);
+  core.step(message("read_index", 9, 1, core.term, 0, 0, 0, [], false, 0, 0, 77));
+  const [context] = beat();
+  // The learner's own answer is no voter's.
+  core.step(message("heartbeat_response", 9, 1, core.term, 0, 0, 0, [], false, 0, 0, context));
+  assert.deepEqual(settle(core, view).messages.filter(({ kind }) => kind === "read_index_response"), []);
+  core.step(message("heartbeat_response", 2, 1, core.term, 0, 0, 0, [], false, 0, 0, context));
+  const [answer] = settle(core, view).messages.filter(({ kind }) => kind === "read_index_response");
+  assert.deepEqual([answer!.to, answer!.context, answer!.index], [9, 77, core.commitIndex]);
+});

@@ -170,6 +170,7 @@ export function takeSnapshot(s: State, from: NodeId, meta: SnapshotMeta): Snapsh
 
 /** Asks a peer that holds the whole log to stand at once. */
 export function sendTimeoutNow(s: State, to: NodeId): void {
+  s.transferOffered = true;
   s.send(message("timeout_now", s.id, to, s.term));
 }
 

@@ -56,6 +56,10 @@ export class State {
   heartbeatElapsed = 0;
   electionTimeout = 0;
   transferee: NodeId = 0;
+  /** Leadership was offered to another in this term: its votes stand against leases. */
+  transferOffered = false;
+  /** Ticks until a replica that started may vote. */
+  silentTicks: number;
   /** The own removal has committed: the others are told, then leadership ends. */
   stepDownDue = false;
   /** Proposed data that has not been handed to the state machine, while leading. */
@@ -82,6 +86,7 @@ export class State {
   constructor(options: CoreOptions, start: CoreStart, deps: CoreDeps) {
     this.options = options;
     this.rules = rulesOf(deps);
+    this.silentTicks = options.waitBeforeVoting ? options.electionTicks : 0;
     this.#rng = deps.rng;
     this.id = options.id;
     // The machine only ever holds what was committed, though the commit index on disk may lag behind it.
@@ -125,6 +130,7 @@ export class State {
     if (term !== this.term) {
       this.term = term;
       this.vote = 0;
+      this.transferOffered = false;
     }
     this.leader = 0;
     this.electionElapsed = 0;

@@ -1,47 +1,22 @@
-import { assert, type Rng } from "@ultracloud/base";
+import { assert } from "@ultracloud/base";
 import { isJoint } from "../core/change.ts";
-import { emptyConfiguration } from "../core/configuration.ts";
 import type { Change } from "../core/membership.ts";
 import { coreOptions } from "../core/options.ts";
 import { RaftCore } from "../core/raft.ts";
 import type { Ready } from "../core/ready.ts";
-import { message } from "../core/message.ts";
-import type { Rules } from "../core/rules.ts";
 import type { Entry, Message, NodeId, SnapshotMeta } from "../core/types.ts";
 import { type ChangeDone, PendingChanges } from "./changes.ts";
 import { type Forward, ForwardedProposals } from "./forwards.ts";
+import { ReadLease } from "./lease.ts";
+import { MachineQueue } from "./machine_queue.ts";
+import { OutgoingSnapshots } from "./outgoing.ts";
 import { PendingProposals, type ProposalDone } from "./proposals.ts";
 import { PendingReads, type ReadDone } from "./reads.ts";
-import type {
-  DriverEvents,
-  DriverStatus,
-  LogStore,
-  RaftOptions,
-  Refusal,
-  Snapshot,
-  SnapshotHeader,
-  StateMachine,
-  Transport,
-} from "./types.ts";
-
-export interface DriverDeps<Data = Uint8Array> {
-  readonly log: LogStore<Data>;
-  readonly machine: StateMachine<Data>;
-  readonly transport: Transport<Data>;
-  readonly events: DriverEvents;
-  readonly rng: Rng;
-  /** Replaced by the simulation, to prove that it notices a broken rule. */
-  readonly rules?: Rules;
-}
+import { statusOf } from "./status.ts";
+import type { DriverDeps, DriverStatus, RaftOptions, Refusal, Snapshot, SnapshotHeader } from "./types.ts";
 
 /** Keeps a peer that was away for a moment off the snapshot path. */
 const RETAINED_ENTRIES = 4096;
-/**
- * How far the log grows, at most, for snapshots on their way: the peer goes on from there when one has arrived. A peer
- * that takes longer gets another snapshot.
- */
-const PINNED_ENTRIES_MAX = 1_000_000;
-
 /**
  * One replica: the core with a log, a state machine and a transport around it. It starts nothing by itself: the host
  * calls `tick` at a fixed pace, hands over what arrives, and calls `run` soon after `DriverEvents.wake`. Everything that
@@ -54,10 +29,9 @@ export class RaftDriver<Data = Uint8Array> {
   readonly #forwarded = new ForwardedProposals();
   readonly #reads: PendingReads;
   readonly #changes = new PendingChanges();
-  /** What waits for the state machine, which does one thing at a time. */
-  readonly #machineQueue: ((release: () => void) => void)[] = [];
+  readonly #machine = new MachineQueue();
+  readonly #lease: ReadLease | undefined;
   #core: RaftCore | undefined;
-  #machineBusy = false;
   /** A received snapshot between the core's consent and the log's turn. */
   #arrived: Snapshot<Data> | undefined;
   /** Writes that wait while a snapshot replaces the log under them. */
@@ -70,13 +44,22 @@ export class RaftDriver<Data = Uint8Array> {
   #stopped = false;
   #seen = { role: "follower", term: 0, leader: 0 };
   #seenConfiguration = -1;
-  /** Snapshots on their way, and from where on their peers will need the log. */
-  readonly #sending = new Map<NodeId, { from: number }>();
+  readonly #outgoing: OutgoingSnapshots<Data>;
 
   constructor(options: RaftOptions, deps: DriverDeps<Data>) {
     this.#options = options;
     this.#deps = deps;
     this.#reads = new PendingReads(deps.rng);
+    this.#outgoing = new OutgoingSnapshots({
+      ...deps,
+      queue: this.#machine,
+      step: (term, m) => this.#input((core) => void (core.term === term && core.step(m))),
+      stopped: () => this.#stopped,
+    });
+    const { leaseReads, electionTicks } = options;
+    if (!leaseReads) return;
+    assert(deps.nowMs, "Lease reads need a clock");
+    this.#lease = new ReadLease(leaseReads, electionTicks, deps.nowMs);
   }
 
   /**
@@ -107,7 +90,7 @@ export class RaftDriver<Data = Uint8Array> {
     const { log, rng, rules } = this.#deps;
     const { hardState, base } = log.initialState();
     this.#core = new RaftCore(
-      coreOptions(this.#options),
+      coreOptions({ ...this.#options, waitBeforeVoting: this.#lease !== undefined }),
       { view: log, hardState, base, appliedIndex },
       rules ? { rng, rules } : { rng },
     );
@@ -186,7 +169,8 @@ export class RaftDriver<Data = Uint8Array> {
    */
   read(done: ReadDone): void {
     if (this.#stopped || !this.#core) return done({ refused: this.#stopped ? "stopped" : "not_leader", leader: 0 });
-    this.#reads.add(done);
+    if (this.#lease?.holds(this.#core)) this.#reads.at(this.#core.commitIndex, this.#core.appliedIndex, done);
+    else this.#reads.add(done);
     this.#wake();
   }
 
@@ -228,10 +212,7 @@ export class RaftDriver<Data = Uint8Array> {
       this.#heldSnapshot = 0;
     }
     const durable = Math.min(durableIndex, core.appliedIndex, core.durableIndex);
-    let cut = durable - (this.#options.retainedEntries ?? RETAINED_ENTRIES);
-    for (const { from } of this.#sending.values()) {
-      if (durable - from <= PINNED_ENTRIES_MAX) cut = Math.min(cut, from);
-    }
+    const cut = this.#outgoing.cutAt(durable - (this.#options.retainedEntries ?? RETAINED_ENTRIES));
     if (cut < core.firstIndex) return 0;
     const base = core.metaAt(cut);
     log.compact(base);
@@ -240,22 +221,7 @@ export class RaftDriver<Data = Uint8Array> {
   }
 
   status(): DriverStatus {
-    const core = this.#core;
-    return {
-      id: this.#options.id,
-      role: core?.role ?? "follower",
-      term: core?.term ?? 0,
-      leader: core?.leader ?? 0,
-      commitIndex: core?.commitIndex ?? 0,
-      appliedIndex: core?.appliedIndex ?? 0,
-      firstIndex: core?.firstIndex ?? 0,
-      lastIndex: core?.lastIndex ?? 0,
-      voters: core?.configuration.voters ?? [],
-      learners: core?.configuration.learners ?? [],
-      configuration: core?.configuration ?? emptyConfiguration,
-      ...(core?.role === "leader" ? { progress: new Map(core.peers().map((peer) => [peer.id, peer])) } : {}),
-      contactTicks: core?.contactTicks ?? this.#ticks,
-    };
+    return statusOf(this.#core, this.#options.id, this.#ticks);
   }
 
   /** The core, for checks and status pages; its inputs belong to the driver. */
@@ -267,6 +233,7 @@ export class RaftDriver<Data = Uint8Array> {
   stop(): void {
     if (this.#stopped) return;
     this.#stopped = true;
+    this.#machine.stop();
     this.#proposals.refuse("stopped", 0, 0);
     this.#forwarded.refuse("stopped", 0, 0);
     this.#reads.refuse("stopped", 0, true);
@@ -282,7 +249,10 @@ export class RaftDriver<Data = Uint8Array> {
     this.#running = true;
     this.#guard(() => {
       if (this.#reads.queued) {
-        const context = this.#reads.nextRound(this.#ticks + 2 * this.#options.electionTicks);
+        const context = this.#reads.nextRound(
+          this.#ticks + 2 * this.#options.electionTicks,
+          this.#lease?.begin(core),
+        );
         if (!core.readIndex(context)) this.#reads.refuse("not_leader", 0);
       }
       for (let ready = core.ready(); ready && !this.#stopped; ready = core.ready()) this.#perform(core, ready);
@@ -297,8 +267,11 @@ export class RaftDriver<Data = Uint8Array> {
     if (ready.append) this.#append(core, ready.append);
     if (ready.messages.length > 0) this.#deps.transport.send(ready.messages);
     if (ready.committed.length > 0) this.#apply(core, ready.committed);
-    for (const to of ready.snapshotsDue) this.#sendSnapshot(core, to);
-    for (const { context, index } of ready.reads) this.#reads.confirm(context, index, core.appliedIndex);
+    for (const to of ready.snapshotsDue) this.#outgoing.send(core, to);
+    for (const { context, index } of ready.reads) {
+      const start = this.#reads.confirm(context, index, core.appliedIndex);
+      if (start) this.#lease!.extend(start, core);
+    }
   }
 
   #append(core: RaftCore, write: NonNullable<Ready["append"]>): void {
@@ -310,7 +283,7 @@ export class RaftDriver<Data = Uint8Array> {
   }
 
   #apply(core: RaftCore, entries: readonly Entry[]): void {
-    this.#withMachine((release) => {
+    this.#machine.add((release) => {
       this.#deps.machine.apply(entries, (results) => {
         release();
         this.#completed(undefined, () => {
@@ -337,7 +310,7 @@ export class RaftDriver<Data = Uint8Array> {
         this.#behindInstall = undefined;
         for (const write of waiting) this.#append(core, write);
         this.#finishInstall(true);
-        this.#withMachine((release) => {
+        this.#machine.add((release) => {
           const held = this.#deps.log.loadSnapshot();
           assert(held && held.meta.index >= meta.index, `The log does not hold the snapshot at ${meta.index}`);
           // Another one has arrived meanwhile, and its turn comes.
@@ -361,45 +334,6 @@ export class RaftDriver<Data = Uint8Array> {
     const done = this.#installDone;
     this.#installDone = undefined;
     done?.(installed);
-  }
-
-  #sendSnapshot(core: RaftCore, to: NodeId): void {
-    const { term } = core;
-    const pin = { from: core.firstIndex - 1 };
-    const report = (index: number, sent: boolean) => {
-      if (this.#sending.get(to) === pin) this.#sending.delete(to);
-      this.#input((c) => {
-        if (c.term === term) c.step(message("snapshot_status", to, c.id, term, 0, index, 0, undefined, !sent));
-      });
-    };
-    this.#sending.set(to, pin);
-    this.#withMachine((release) => {
-      this.#deps.machine.snapshot((taken) => {
-        if (this.#stopped) return;
-        if (taken instanceof Error || taken.index < core.firstIndex - 1) return report(0, false);
-        pin.from = taken.index;
-        const header = { from: core.id, to, term, meta: core.metaAt(taken.index) };
-        this.#deps.transport.sendSnapshot(header, taken.data, (installed) => report(taken.index, installed));
-      });
-      // The machine fixes the moment; writing it down may take long, and applying goes on.
-      release();
-    });
-  }
-
-  #withMachine(task: (release: () => void) => void): void {
-    this.#machineQueue.push(task);
-    this.#nextMachineTask();
-  }
-
-  #nextMachineTask(): void {
-    if (this.#machineBusy || this.#stopped) return;
-    const task = this.#machineQueue.shift();
-    if (!task) return;
-    this.#machineBusy = true;
-    task(() => {
-      this.#machineBusy = false;
-      this.#nextMachineTask();
-    });
   }
 
   #notice(core: RaftCore): void {

@@ -2,9 +2,19 @@ import assert from "node:assert/strict";
 import { seededRng } from "@ultracloud/base";
 import { MemoryView } from "../core/_test_support.ts";
 import { bootstrapBatch } from "../core/configuration.ts";
+import { message } from "../core/message.ts";
 import type { Entry, HardState } from "../core/types.ts";
 import { RaftDriver } from "./driver.ts";
-import type { Done, LogBatch, LogStore, ProposalOutcome, ReadOutcome, Snapshot, StateMachine } from "./types.ts";
+import type {
+  Done,
+  LogBatch,
+  LogStore,
+  ProposalOutcome,
+  ReadOutcome,
+  Snapshot,
+  SnapshotHeader,
+  StateMachine,
+} from "./types.ts";
 
 /** A log whose writes become durable when the test says so. */
 class HeldLog extends MemoryView implements LogStore {
@@ -66,13 +76,17 @@ class Texts implements StateMachine {
 const bytes = (s: string) => new TextEncoder().encode(s);
 const text = (b: Uint8Array) => new TextDecoder().decode(b);
 
-function single(log = new HeldLog(), machine = new Texts()) {
+function single(log = new HeldLog(), machine = new Texts(), more: { nowMs?: () => number } = {}) {
   if (log.hardState.term === 0) log.write(bootstrapBatch([1]));
   const events = { wakes: 0, fatal: undefined as Error | undefined };
-  const driver = new RaftDriver({ id: 1, electionTicks: 10, heartbeatTicks: 2, retainedEntries: 0 }, {
+  const leaseReads = more.nowMs ? { leaseReads: { tickMs: 10, driftMax: 0.1 } } : {};
+  const options = { id: 1, electionTicks: 10, heartbeatTicks: 2, retainedEntries: 0, ...leaseReads };
+  const sent: { header: SnapshotHeader; done: (installed: boolean) => void }[] = [];
+  const driver = new RaftDriver(options, {
+    ...more,
     log,
     machine,
-    transport: { send: () => {}, sendSnapshot: () => {} },
+    transport: { send: () => {}, sendSnapshot: (header, _, done) => void sent.push({ header, done }) },
     events: { wake: () => void events.wakes++, fatal: (error) => (events.fatal = error) },
     rng: seededRng(1),
   });
@@ -83,7 +97,7 @@ function single(log = new HeldLog(), machine = new Texts()) {
       driver.run();
     } while (log.waiting.length > 0);
   };
-  return { driver, log, machine, events, settle };
+  return { driver, log, machine, events, settle, sent };
 }
 
 Deno.test("RaftDriver answers a proposal after its write is durable and applied, with the machine's result", () => {
@@ -156,4 +170,66 @@ Deno.test("RaftDriver refuses to start on a log whose front is gone without a sn
   log.base = { index: 7, term: 2, configuration };
   log.hardState = { term: 2, vote: 0, commit: 7 };
   assert.throws(() => single(log).driver.start(), /without a snapshot/);
+});
+
+Deno.test("RaftDriver answers a change of the members when it is in force and applied", () => {
+  const { driver, settle } = single();
+  driver.start();
+  settle();
+  const outcomes: unknown[] = [];
+  driver.changeConfiguration({ steps: [{ type: "add_learner", id: 2 }] }, (outcome) => outcomes.push(outcome));
+  driver.changeConfiguration({ steps: [{ type: "add_learner", id: 3 }] }, (outcome) => outcomes.push(outcome));
+  assert.deepEqual(outcomes, [{ refused: "change_pending", leader: 1 }]);
+  settle();
+  const { configuration, progress } = driver.status();
+  assert.deepEqual(outcomes[1], { index: 3, configuration });
+  assert.deepEqual(configuration.learners, [2]);
+  assert.deepEqual([...progress!.keys()], [2]);
+  assert.throws(() => driver.changeConfiguration({ leave: true }, () => {}), { code: "not_joint" });
+});
+
+Deno.test("RaftDriver keeps the log behind a snapshot that is on its way, and cuts it afterwards", () => {
+  const { driver, machine, settle, sent, log } = single();
+  driver.start();
+  settle();
+  for (let i = 0; i < 10; i++) driver.propose(bytes("x"), () => {});
+  settle();
+  log.cut(5);
+  driver.core!.compacted(5);
+  driver.changeConfiguration({ steps: [{ type: "add_learner", id: 2 }] }, () => {});
+  settle();
+  // The newcomer refuses everything: it has nothing, and what it needs is cut off.
+  const { term, progress } = driver.status();
+  const refused = progress!.get(2)!.next - 1;
+  driver.receive([message("append_response", 2, 1, term, 0, refused, 0, [], true, 0, 0)]);
+  driver.run();
+  assert.equal(sent.length, 1);
+  const at = sent[0]!.header.meta.index;
+  for (let i = 0; i < 10; i++) driver.propose(bytes("y"), () => {});
+  settle();
+  assert.equal(driver.compact(machine.index), at);
+  log.cut(at);
+  sent[0]!.done(true);
+  driver.run();
+  assert.equal(driver.compact(machine.index), machine.index);
+});
+
+Deno.test("RaftDriver within its lease answers reads at once, and asks again when it is over", () => {
+  let nowMs = 0;
+  const { driver, settle } = single(undefined, undefined, { nowMs: () => nowMs });
+  driver.start();
+  settle();
+  const reads: ReadOutcome[] = [];
+  const read = () => driver.read((outcome) => reads.push(outcome));
+  read();
+  assert.equal(reads.length, 0);
+  settle();
+  assert.equal(reads.length, 1);
+  read();
+  assert.equal(reads.length, 2, "nobody was asked");
+  nowMs += 10_000;
+  read();
+  assert.equal(reads.length, 2);
+  settle();
+  assert.equal(reads.length, 3);
 });

@@ -1,5 +1,6 @@
 import { type Rng, uniform } from "@ultracloud/base";
 import type { NodeId } from "../core/types.ts";
+import type { RoundStart } from "./lease.ts";
 import type { ReadOutcome, RefusalCode } from "./types.ts";
 
 export type ReadDone = (outcome: ReadOutcome) => void;
@@ -7,6 +8,7 @@ export type ReadDone = (outcome: ReadOutcome) => void;
 interface Round {
   readonly waiting: ReadDone[];
   readonly expiresTick: number;
+  readonly start: RoundStart | undefined;
 }
 
 /** Reads on their way: queued for the next round, asked for under a context, and confirmed but ahead of local state. */
@@ -30,20 +32,27 @@ export class PendingReads {
   }
 
   /** Puts everything queued under one new context. */
-  nextRound(expiresTick: number): number {
+  nextRound(expiresTick: number, start?: RoundStart): number {
     const context = ++this.#context;
-    this.#asked.set(context, { waiting: this.#queued, expiresTick });
+    this.#asked.set(context, { waiting: this.#queued, expiresTick, start });
     this.#queued = [];
     return context;
   }
 
-  /** The leader has named the index for a context; unknown contexts are late answers. */
-  confirm(context: number, index: number, applied: number): void {
+  /** The leader has named the index for a context; unknown contexts are late answers. Answers how the round began. */
+  confirm(context: number, index: number, applied: number): RoundStart | undefined {
     const round = this.#asked.get(context);
-    if (!round) return;
+    if (!round) return undefined;
     this.#asked.delete(context);
     if (applied >= index) { for (const done of round.waiting) done({ index }); }
     else this.#confirmed.push({ index, waiting: round.waiting });
+    return round.start;
+  }
+
+  /** A read whose index is known without asking. */
+  at(index: number, applied: number, done: ReadDone): void {
+    if (applied >= index) done({ index });
+    else this.#confirmed.push({ index, waiting: [done] });
   }
 
   applied(applied: number): void {

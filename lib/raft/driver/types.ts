@@ -1,3 +1,6 @@
+import type { Rng } from "@ultracloud/base";
+import type { Rules } from "../core/rules.ts";
+import type { LeaseOptions } from "./lease.ts";
 import type {
   Configuration,
   Entry,
@@ -119,6 +122,18 @@ export interface DriverEvents {
   fatal(error: Error): void;
 }
 
+export interface DriverDeps<Data = Uint8Array> {
+  readonly log: LogStore<Data>;
+  readonly machine: StateMachine<Data>;
+  readonly transport: Transport<Data>;
+  readonly events: DriverEvents;
+  readonly rng: Rng;
+  /** A clock that never goes back, for lease reads alone: it must go on while the process is stopped. */
+  readonly nowMs?: () => number;
+  /** Replaced by the simulation, to prove that it notices a broken rule. */
+  readonly rules?: Rules;
+}
+
 export interface DriverStatus {
   readonly id: NodeId;
   readonly role: Role;
@@ -199,6 +214,11 @@ export interface RaftOptions {
   readonly cacheBytesMax?: number;
   /** Entries kept behind a compaction, so that a peer which was away for a moment needs no snapshot. */
   readonly retainedEntries?: number;
+  /**
+   * A leader that a quorum confirmed a moment ago answers reads without asking again. Absent, the default: clocks decide
+   * nothing. Either every replica of the group has it or none, since a replica that starts then waits with its vote.
+   */
+  readonly leaseReads?: LeaseOptions;
   /** A leader makes voters of learners that lag by at most this many entries. Absent: somebody asks for each. */
   readonly promotionLagMax?: number;
 }
