@@ -13,6 +13,7 @@ import {
 import { createRpcClient } from "@ultracloud/rpc";
 import { workspaceRoot } from "@ultracloud/testing";
 import { stringify } from "smol-toml";
+import { FaultProxy } from "./test_fault_proxy.ts";
 
 const clusterId = "test";
 
@@ -29,8 +30,16 @@ export class TestCluster implements AsyncDisposable {
   readonly #places: readonly Place[];
   readonly #authorization: () => Promise<string>;
   readonly #clients = new DisposableStack();
+  /** By member; the others reach it through its proxy. */
+  readonly proxies: ReadonlyMap<number, FaultProxy>;
 
-  constructor(dir: string, places: readonly Place[], authorization: () => Promise<string>) {
+  constructor(
+    dir: string,
+    places: readonly Place[],
+    authorization: () => Promise<string>,
+    proxies: ReadonlyMap<number, FaultProxy>,
+  ) {
+    this.proxies = proxies;
     this.#dir = dir;
     this.#places = places;
     this.#authorization = authorization;
@@ -60,6 +69,15 @@ export class TestCluster implements AsyncDisposable {
     const place = this.#place(id);
     await place.process!.kill();
     place.process = undefined;
+  }
+
+  /** SIGSTOP and SIGCONT: a process that stands still. */
+  signal(id: number, signal: "SIGSTOP" | "SIGCONT"): void {
+    this.#place(id).process?.signal(signal);
+  }
+
+  isRunning(id: number): boolean {
+    return this.#place(id).process !== undefined;
   }
 
   async stop(id: number): Promise<void> {
@@ -115,6 +133,7 @@ export class TestCluster implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#clients.dispose();
     await Promise.all(this.#places.map((place) => place.process?.kill()));
+    await Promise.all(this.proxies.values().map((proxy) => proxy[Symbol.asyncDispose]()));
     await Deno.remove(this.#dir, { recursive: true });
   }
 }
@@ -123,6 +142,7 @@ export class TestCluster implements AsyncDisposable {
 export async function prepareCluster(
   size: number,
   overrides: Readonly<Record<string, unknown>> = {},
+  options: { readonly proxied?: boolean } = {},
 ): Promise<TestCluster> {
   const dir = await Deno.makeTempDir({ prefix: "chainfire-" });
   const identities = { chainfire: await generateIdentity(), operator: await generateIdentity() };
@@ -135,10 +155,12 @@ export async function prepareCluster(
   const trustFile = `${dir}/trust.json`;
   await Deno.writeTextFile(trustFile, JSON.stringify({ clusterId, principals }));
   const ports = Array.from({ length: size }, () => ({ rpc: freePort(), peer: freePort() }));
-  const members = ports.map(({ rpc, peer }, i) => ({
+  const proxies = new Map(options.proxied ? ports.map(({ peer }, i) => [i + 1, new FaultProxy(peer)]) : []);
+  const reachedAt = ports.map(({ peer }, i) => `127.0.0.1:${proxies.get(i + 1)?.port ?? peer}`);
+  const members = ports.map(({ rpc }, i) => ({
     id: i + 1,
     name: `m${i + 1}`,
-    peerUrl: `http://127.0.0.1:${peer}`,
+    peerUrl: `http://${reachedAt[i]}`,
     clientUrl: `http://127.0.0.1:${rpc}`,
   }));
   const places = await Promise.all(ports.map(async ({ rpc, peer }, i): Promise<Place> => {
@@ -149,7 +171,7 @@ export async function prepareCluster(
       runDir: `${dir}/${id}/run`,
       trustFile,
       listen: { rpc: `127.0.0.1:${rpc}`, peer: `127.0.0.1:${peer}` },
-      callees: { "chainfire.peer": ports.map((other) => `127.0.0.1:${other.peer}`) },
+      callees: { "chainfire.peer": reachedAt },
     };
     const { configDir, stateDir, runDir } = placement;
     for (const made of [configDir, stateDir, runDir]) await Deno.mkdir(made, { recursive: true });
@@ -173,5 +195,5 @@ export async function prepareCluster(
   const keyFile = `${dir}/operator.key`;
   await Deno.writeTextFile(keyFile, JSON.stringify(identities.operator.privateKey), { mode: 0o600 });
   const signer = await createWorkloadSigner({ clusterId, name: "operator", keyFile }, { clock: systemClock });
-  return new TestCluster(dir, places, signer.authorization("chainfire"));
+  return new TestCluster(dir, places, signer.authorization("chainfire"), proxies);
 }
