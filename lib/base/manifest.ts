@@ -31,7 +31,7 @@ export const componentSchema = z.strictObject({
   run: z.array(z.string().regex(/^[A-Za-z0-9._+-]+$/)).default([]).describe(
     "Programs it may start; never a shell or deno",
   ),
-  sys: z.array(z.enum(["hostname", "cpus", "osRelease", "systemMemoryInfo", "uid", "networkInterfaces", "loadavg"]))
+  sys: z.array(z.enum(["hostname", "cpus", "osRelease", "systemMemoryInfo", "uid", "networkInterfaces", "loadavg", "statfs"]))
     .default([]),
   v8: z.array(z.string()).default([]).describe("V8 flags, for example --max-old-space-size=512"),
 });

@@ -12,6 +12,11 @@ export interface OpenOptions {
    */
   readonly synchronous?: "NORMAL" | "FULL";
   readonly readOnly?: boolean;
+  /**
+   * Free pages can be given back to the file system step by step (`PRAGMA incremental_vacuum`). It counts for a database
+   * that is made now; one that exists stays as it is.
+   */
+  readonly incrementalVacuum?: boolean;
   /** Prepared statements kept, least recently used dropped first. */
   readonly statementsMax?: number;
 }
@@ -238,6 +243,8 @@ export function openDatabase(path: string, options: OpenOptions = {}): Database 
   try {
     // The constructor's `timeout` is ignored by this runtime, so it is set by hand.
     db.exec(`PRAGMA busy_timeout=${busyTimeoutMs}`);
+    // Before the first page is written, or never.
+    if (options.incrementalVacuum) db.exec("PRAGMA auto_vacuum=INCREMENTAL");
     if (path !== ":memory:" && !options.readOnly) {
       db.exec(`PRAGMA journal_mode=WAL; PRAGMA synchronous=${options.synchronous ?? "NORMAL"}`);
     }

@@ -15,7 +15,15 @@ import { KeyWaits } from "./contest/key_waits.ts";
 import type { MemberInfo } from "./domain/types.ts";
 import { electionService } from "./election_service.ts";
 import { lockService } from "./lock_service.ts";
+import { guarded } from "./guard.ts";
+import { Membership } from "./membership.ts";
 import { Member } from "./member.ts";
+import { HashWatch } from "./hash_watch.ts";
+import { maintenanceService } from "./maintenance_service.ts";
+import { quotaService } from "./quota_service.ts";
+import { restoreIfAsked } from "./restore.ts";
+import { SpaceWatch } from "./space_watch.ts";
+import { openSchema } from "./state/schema.ts";
 import { sessionService } from "./session_service.ts";
 import { ChainfireState } from "./state/machine.ts";
 import { WatchHub } from "./watch/hub.ts";
@@ -33,7 +41,14 @@ export type ChainfireOptions =
     | "heartbeatTicks"
     | "stateBytesMax"
     | "historyRevisionsMax"
+    | "historyAgeMsMax"
+    | "diskBytesFreeMin"
+    | "diskReserveBytes"
+    | "hashCheckMs"
+    | "restoreRevisionBump"
     | "stateDir"
+    | "join"
+    | "peer"
     | "rpc"
   >
   & { readonly version: string };
@@ -77,8 +92,11 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
   deps.health.set("raft", "starting", "no leader is known");
   await using opened = new AsyncDisposableStack();
   await Deno.mkdir(stateDir, { recursive: true });
-  const db = opened.use(openDatabase(`${stateDir}/state.db`));
+  const db = opened.use(openDatabase(`${stateDir}/state.db`, { incrementalVacuum: true }));
   db.exec(`PRAGMA wal_autocheckpoint=${autoCheckpointPages}`);
+  openSchema(db);
+  const voters = members.map(({ id }) => id);
+  await restoreIfAsked({ stateDir, group, voters, revisionBump: options.restoreRevisionBump }, { ...deps, db });
   const state = new ChainfireState(db);
   const hub = new WatchHub({ source: state, clock: deps.clock });
   const leaseHub = new LeaseHub({ present: () => state.leases() });
@@ -92,10 +110,10 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
       tickMs,
       electionTicks,
       heartbeatTicks,
-      clientUrls: Object.fromEntries(members.map((info) => [info.id, info.clientUrl])),
+      clientUrls: (id) => (state.members.get(id) ?? members.find((info) => info.id === id))?.clientUrl,
     }, deps),
   );
-  const raft = await node.openGroup({ group, voters: members.map(({ id }) => id) }, state);
+  const raft = await node.openGroup({ group, voters, join: options.join }, state);
   const leaseClock = new LeaseClock({ clock: deps.clock, replicatedMs: () => state.clockMs });
   if (raft.status().role === "leader") leaseClock.restart();
   const member = new Member({
@@ -106,21 +124,30 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
     stateBytesMax: options.stateBytesMax,
     electionTimeoutMs: tickMs * electionTicks,
   }, { ...deps, state, group: raft, leaseClock });
+  const membership = new Membership(options.join ? [] : members, { ...deps, transport: deps.transport, member });
+  state.listen(membership);
   const contests = new Contests(member, { ...deps, waits });
-  opened.use(startHousekeeping(options, { ...deps, member, hub }));
+  const hashWatch = new HashWatch(options, { ...deps, member });
+  state.listen(hashWatch);
+  const watches = [hashWatch, new SpaceWatch(options, { ...deps, member })];
+  opened.use(startHousekeeping(options, { ...deps, member, hub, membership, watches }));
   opened.defer(() => {
     for (const each of [hub, leaseHub]) each.close("the member is stopping");
   });
   const whole = opened.move();
   return {
     services: [
-      kvService(member),
-      watchService(member, { ...deps, hub }),
-      leaseService(member, { ...deps, leaseHub }),
-      lockService(member, contests),
-      electionService(member, contests, waits),
-      sessionService(member),
-      clusterService(member, deps),
+      ...[
+        kvService(member, deps),
+        watchService(member, { ...deps, hub }),
+        leaseService(member, { ...deps, leaseHub }),
+        lockService(member, contests),
+        electionService(member, contests, waits),
+        sessionService(member),
+        quotaService(member, { hub }),
+      ].map((service) => guarded(service, member)),
+      clusterService(member, { ...deps, membership }),
+      maintenanceService(member, deps),
     ],
     http: etcdGateway({ present: () => member.header(state.revision) }),
     peerService: node.peerService,
@@ -129,8 +156,9 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
 }
 
 /** The founding members; a member on its own is its only one. */
-function membersOf({ members, memberId, rpc }: ChainfireOptions): readonly MemberInfo[] {
+function membersOf({ members, memberId, rpc, peer }: ChainfireOptions): readonly MemberInfo[] {
   if (members.length > 0) return members;
-  const clientUrl = rpc.listen.startsWith("unix:") ? rpc.listen : `http${rpc.tls ? "s" : ""}://${rpc.listen}`;
-  return [{ id: memberId, name: String(memberId), peerUrl: "", clientUrl }];
+  const urlOf = ({ listen, tls }: { readonly listen: string; readonly tls?: unknown }) =>
+    listen.startsWith("unix:") ? listen : `http${tls ? "s" : ""}://${listen}`;
+  return [{ id: memberId, name: String(memberId), peerUrl: peer ? urlOf(peer) : "", clientUrl: urlOf(rpc) }];
 }

@@ -1,31 +1,56 @@
 import { type Clock, fault, invalidField } from "@ultracloud/base";
-import { ClusterService } from "@ultracloud/proto/chainfire/v1";
-import type { BoundService } from "@ultracloud/rpc";
-import { bindPart } from "./bind_part.ts";
+import { ClusterService, ProgressState } from "@ultracloud/proto/chainfire/v1";
+import { bind, type BoundService } from "@ultracloud/rpc";
+import type { MemberInfo } from "./domain/types.ts";
 import type { Member } from "./member.ts";
+import type { Membership } from "./membership.ts";
+import { fromAlarm, toNumber } from "./wire.ts";
 
 const root = () => "";
+const progressStates = {
+  probe: ProgressState.PROBE,
+  replicate: ProgressState.REPLICATE,
+  snapshot: ProgressState.SNAPSHOT,
+} as const;
 /** How often a hand-over is looked at. */
 const transferPollMs = 10;
 
-/** Who the members are and how this one is doing. */
-export function clusterService(member: Member, deps: { readonly clock: Clock }): BoundService {
+/** Who the members are, who comes and goes, and how this one is doing. */
+export function clusterService(
+  member: Member,
+  deps: { readonly clock: Clock; readonly membership: Membership },
+): BoundService {
+  const { membership } = deps;
   const { state, group, header, options } = member;
-  return bindPart(ClusterService, {
-    memberList() {
-      const { voters, learners } = group.status();
-      const known = new Map(options.members.map((info) => [info.id, info]));
-      return {
-        header: header(state.revision),
-        members: [...voters, ...learners].map((id) => {
-          const { name, peerUrl, clientUrl } = known.get(id) ?? { name: String(id), peerUrl: "", clientUrl: "" };
-          return { id: BigInt(id), name, peerUrl, clientUrl, isLearner: learners.includes(id) };
-        }),
-      };
+  const listed = () => ({ header: header(state.revision), members: membership.list().map(fromMember) });
+  return bind(ClusterService, {
+    async memberList(request) {
+      if (!request.local) await group.readBarrier();
+      return listed();
+    },
+    async memberAdd({ name, peerUrl, clientUrl, isLearner }) {
+      const added = await membership.add({ name, peerUrl, clientUrl }, isLearner);
+      return { ...listed(), member: fromMember({ ...added, learner: isLearner }) };
+    },
+    async memberPromote(request) {
+      await membership.promote(toNumber(request.id));
+      return listed();
+    },
+    async memberRemove(request) {
+      await membership.remove(toNumber(request.id));
+      return listed();
+    },
+    async memberUpdate({ id, name, peerUrl, clientUrl }) {
+      await membership.update(toNumber(id), { name, peerUrl, clientUrl });
+      return listed();
+    },
+    async memberReplace({ id, name, peerUrl, clientUrl }) {
+      const added = await membership.replace(toNumber(id), { name, peerUrl, clientUrl });
+      return { ...listed(), member: fromMember({ ...added, learner: false }) };
     },
     status() {
-      const { leader, lastIndex, appliedIndex, learners } = group.status();
-      const { total, used } = member.stateBytes;
+      const { leader, lastIndex, appliedIndex, progress } = group.status();
+      const { total, used } = state.bytes();
       return {
         header: header(state.revision),
         version: options.version,
@@ -34,12 +59,23 @@ export function clusterService(member: Member, deps: { readonly clock: Clock }):
         appliedIndex: BigInt(appliedIndex),
         dbBytes: BigInt(total),
         dbBytesInUse: BigInt(used),
-        isLearner: learners.includes(options.memberId),
+        isLearner: member.isLearner,
         compactRevision: BigInt(state.compactRevision),
         errors: [
           ...(leader === 0 ? ["no leader is known"] : []),
           ...(used >= options.stateBytesMax ? ["no space: writes are refused"] : []),
+          ...state.alarms.map(({ member: id, type }) => `alarm ${type} of member ${id}`),
         ],
+        alarms: state.alarms.map(fromAlarm),
+        progress: [...progress ?? []].map(([id, peer]) => ({
+          memberId: BigInt(id),
+          matchIndex: BigInt(peer.match),
+          state: progressStates[peer.state],
+          recentlyActive: peer.recentlyActive,
+        })),
+        stateHash: BigInt(state.stateHash),
+        stateHashRevision: BigInt(state.revision),
+        diskBytesFree: BigInt(member.diskBytesFree ?? -1),
       };
     },
     async leaderTransfer(request, { signal }) {
@@ -60,5 +96,14 @@ export function clusterService(member: Member, deps: { readonly clock: Clock }):
     memberList: { resource: "cluster", action: "list", scope: root },
     status: { resource: "cluster", action: "get", scope: root },
     leaderTransfer: { resource: "cluster", action: "transfer", scope: root },
+    memberAdd: { resource: "member", action: "create", scope: root },
+    memberPromote: { resource: "member", action: "promote", scope: root },
+    memberRemove: { resource: "member", action: "delete", scope: root },
+    memberUpdate: { resource: "member", action: "update", scope: root },
+    memberReplace: { resource: "member", action: "replace", scope: root },
   });
+}
+
+function fromMember({ id, name, peerUrl, clientUrl, learner }: MemberInfo & { readonly learner: boolean }) {
+  return { id: BigInt(id), name, peerUrl, clientUrl, isLearner: learner };
 }

@@ -12,7 +12,12 @@ export type MemberConfig = z.infer<typeof memberSchema>;
 export const configSchema = z.strictObject({
   ...baseShape,
   memberId: z.number().int().min(1).default(1).describe("Which of the members this is"),
-  members: z.array(memberSchema).max(9).default([]).describe("Founding voters; empty for a member that decides alone"),
+  members: z.array(memberSchema).max(9).default([]).describe(
+    "Founding voters, or those to join; empty for a member that decides alone. Once running, the store's own table counts",
+  ),
+  join: z.boolean().default(false).describe(
+    "Founds nothing and waits for the leader of the others: for a member that MemberAdd or MemberReplace has announced",
+  ),
   peer: z.strictObject({
     listen: z.string().min(1).describe("host:port of the peer listener; only loopback without tls"),
     tls: tlsFilesSchema.optional(),
@@ -23,6 +28,21 @@ export const configSchema = z.strictObject({
   heartbeatTicks: z.number().int().min(1).max(100).default(2).describe("Ticks between a leader's heartbeats"),
   historyRevisionsMax: z.number().int().min(0).default(100_000).describe(
     "Revisions of history kept at least; the leader compacts at twice as many, 0 keeps all",
+  ),
+  historyAgeMsMax: z.number().int().min(0).max(400 * 86_400_000).default(0).describe(
+    "History older than this is compacted too; 0 keeps it",
+  ),
+  diskBytesFreeMin: z.number().int().min(0).default(64 * 2 ** 20).describe(
+    "Free space of the disk below which writes are refused and the alarm NOSPACE is raised; 0 does not look",
+  ),
+  diskReserveBytes: z.number().int().min(0).max(2 ** 30).default(16 * 2 ** 20).describe(
+    "Size of a file that is given up when the disk fills, so that the log never runs out in the middle of a record",
+  ),
+  hashCheckMs: z.number().int().min(0).default(30_000).describe(
+    "How often members compare the hash of their state when it has changed; 0 never does",
+  ),
+  restoreRevisionBump: z.number().int().min(1).max(2 ** 40).default(1_000_000_000).describe(
+    "How far above its backup a restored store goes on, so that nobody mistakes it for the old one",
   ),
   stateBytesMax: z.number().int().min(1 << 20).default(2 * 2 ** 30).describe(
     "Size of the state at which writes are refused; reads, deletes and compaction go on",
@@ -39,6 +59,9 @@ export const configSchema = z.strictObject({
 }).refine((c) => c.members.length < 2 || c.peer !== undefined, {
   path: ["peer"],
   error: "is needed with several members",
+}).refine((c) => !c.join || c.members.length > 1, {
+  path: ["members"],
+  error: "must hold this member and at least one to join",
 });
 
 export type ChainfireConfig = z.infer<typeof configSchema>;

@@ -41,6 +41,8 @@ export const rejections = {
     fault("resource_exhausted", "too_many_leases", `Cannot grant another lease: wanted at most ${max}`),
   noSpace: (bytes: number, max: number): Fault =>
     fault("resource_exhausted", "no_space", `Cannot write as the state has ${bytes} bytes: wanted less than ${max}`),
+  diskFull: (bytes: number): Fault =>
+    fault("resource_exhausted", "no_space", `Cannot write as the disk is full: ${bytes} bytes are free`),
   noSpaceAlarm: (): Fault =>
     fault("resource_exhausted", "no_space", "Cannot write while the alarm NOSPACE is raised: free space and disarm it"),
   idempotencyMismatch: (key: string): Fault =>
@@ -95,7 +97,7 @@ export const rejections = {
     fault(
       "resource_exhausted",
       "quota_exceeded",
-      `Cannot write to namespace ${namespace}: it would have ${actual} ${what}, wanted at most ${max}`,
+      `Cannot use more of namespace ${namespace}: it would have ${actual} ${what}, wanted at most ${max}`,
       { metadata: { namespace, what } },
     ),
   rateExceeded: (namespace: string, max: number, retryAfterMs: number): Fault =>

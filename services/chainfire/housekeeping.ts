@@ -1,7 +1,9 @@
 import type { Clock } from "@ultracloud/base";
 import type { Health, Logger, Registry } from "@ultracloud/observe";
 import { leaseCheckMs, leaseClockSaveMs } from "./domain/limits.ts";
+import type { Membership } from "./membership.ts";
 import type { Member } from "./member.ts";
+import { RevisionAges } from "./domain/revision_ages.ts";
 import type { WatchHub } from "./watch/hub.ts";
 
 /** Size and metrics are looked at every so many rounds. */
@@ -12,6 +14,9 @@ const sweepsPerRound = 4;
 export interface HousekeepingDeps {
   readonly member: Member;
   readonly hub: WatchHub;
+  readonly membership: Membership;
+  /** Asked in every round. */
+  readonly watches: readonly { look(): void }[];
   readonly clock: Clock;
   readonly health: Health;
   readonly registry: Registry;
@@ -23,10 +28,10 @@ export interface HousekeepingDeps {
  * disposed.
  */
 export function startHousekeeping(
-  options: { readonly historyRevisionsMax: number },
+  options: { readonly historyRevisionsMax: number; readonly historyAgeMsMax: number },
   deps: HousekeepingDeps,
 ): AsyncDisposable {
-  const { member, hub, clock, health, registry, log } = deps;
+  const { member, hub, membership, clock, health, registry, log } = deps;
   const { state, group, leaseClock } = member;
   const stop = new AbortController();
   const gauges = {
@@ -36,6 +41,7 @@ export function startHousekeeping(
     watches: registry.gauge("chainfire_watches", "Open watches"),
     leader: registry.gauge("chainfire_server_has_leader", "1 while a leader is known"),
   };
+  const ages = new RevisionAges(options.historyAgeMsMax);
   let proposing: Promise<void> | undefined;
   let sweeping = true;
 
@@ -51,7 +57,11 @@ export function startHousekeeping(
     member.stateBytes = state.bytes();
     const full = member.stateBytes.used >= member.options.stateBytesMax;
     if (full) health.set("space", "degraded", "the state is as large as it may be: writes are refused");
+    else if (member.diskLow) health.set("space", "degraded", "the disk is full: writes are refused");
+    else if (state.hasAlarm("no_space")) health.set("space", "degraded", "the alarm NOSPACE is raised");
     else health.set("space", "ready");
+    if (member.isCorrupt) health.set("state", "stopping", "it differs from the other members': nothing is served");
+    else health.set("state", "ready");
     gauges.leader.set(leader === 0 ? 0 : 1);
     gauges.revision.set(state.revision);
     gauges.compacted.set(state.compactRevision);
@@ -68,6 +78,9 @@ export function startHousekeeping(
       proposing = propose(member.propose({ kind: "expire" }));
     } else if (keep > 0 && state.revision - Math.max(1, state.compactRevision) >= 2 * keep) {
       proposing = propose(member.propose({ kind: "compact", revision: state.revision - keep }));
+    } else {
+      const revision = ages.due(clock.monotonicMs(), state.revision);
+      if (revision > state.compactRevision) proposing = propose(member.propose({ kind: "compact", revision }));
     }
   };
   const propose = async (work: Promise<unknown>) => {
@@ -88,7 +101,11 @@ export function startHousekeeping(
   const run = async () => {
     let compacted = state.compactRevision;
     for (let round = 0; !stop.signal.aborted; round++) {
-      if (round % roundsPerLook === 0) look();
+      if (round % roundsPerLook === 0) {
+        look();
+        membership.tidy().catch((error) => log.debug("the table of members waits", { error }));
+      }
+      for (const each of deps.watches) each.look();
       lead();
       if (state.compactRevision !== compacted) sweeping = true;
       compacted = state.compactRevision;

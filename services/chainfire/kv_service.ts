@@ -1,12 +1,16 @@
+import { type Clock, invalidField } from "@ultracloud/base";
 import {
   CompactRequestSchema,
+  Consistency,
   DeleteRangeRequestSchema,
   KvService,
   PutRequestSchema,
+  type RangeRequest,
   TxnRequestSchema,
 } from "@ultracloud/proto/chainfire/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { checkOp, isReadOnly } from "./domain/check.ts";
+import { rangeBytesMax } from "./domain/limits.ts";
 import type { DeleteResult, Op, PutResult, TxnResult } from "./domain/types.ts";
 import { rejections } from "./errors.ts";
 import type { Member } from "./member.ts";
@@ -24,16 +28,19 @@ import {
 } from "./wire.ts";
 
 const root = () => "";
+/** Calls have their turn between two steps of sweeping. */
+const sweepPauseMs = 1;
 
 /** Keys and transactions. */
-export function kvService(member: Member): BoundService {
+export function kvService(member: Member, { clock }: { readonly clock: Clock }): BoundService {
   const { state, group, header } = member;
   return bind(KvService, {
     async range(request) {
       const op = toRange(request);
       checkOp(op);
-      if (!isSerializable(request)) await group.readBarrier();
-      return fromRange(state.range(op), header);
+      const ageMs = ageAllowed(request);
+      if (ageMs !== Infinity && !member.isFresh(ageMs)) await member.readBarrier();
+      return fromRange(state.range(op, toBytesMax(request.bytesMax)), header);
     },
     async put(request, context) {
       const op = toPut(request);
@@ -67,6 +74,8 @@ export function kvService(member: Member): BoundService {
       if (revision === 0) throw rejections.fieldInvalid("revision", "Cannot compact to revision 0: wanted 1 or more");
       const command = { kind: "compact", revision } as const;
       const result = await member.proposeFor(context, CompactRequestSchema, request, command);
+      // The member sweeps anyhow; this waits for it, a step at a time.
+      while (request.physical && state.sweep()) await clock.sleep(sweepPauseMs, context.signal);
       return { header: header(result.revision) };
     },
   }, {
@@ -77,6 +86,25 @@ export function kvService(member: Member): BoundService {
     txn: { resource: "kv", action: "txn", scope: root },
     compact: { resource: "kv", action: "compact", scope: root },
   });
+}
+
+/** How old the local copy may be for a read: 0 for a linearizable one, Infinity for a serializable one. */
+function ageAllowed(request: RangeRequest): number {
+  const { consistency, maxAgeMs } = request;
+  if (consistency !== Consistency.BOUNDED_STALE) {
+    if (maxAgeMs === 0n) return isSerializable(request) ? Infinity : 0;
+    throw invalidField("max_age_ms", "Cannot use max_age_ms without CONSISTENCY_BOUNDED_STALE");
+  }
+  if (maxAgeMs <= 0n) {
+    throw invalidField("max_age_ms", `Cannot read what is ${maxAgeMs} ms old: wanted max_age_ms of 1 or more`);
+  }
+  return toNumber(maxAgeMs);
+}
+
+/** Bytes of a page, never above the server's bound. */
+function toBytesMax(asked: bigint): number {
+  if (asked < 0n) throw invalidField("bytes_max", `Cannot use ${asked} as bytes_max: wanted 0 or more`);
+  return asked === 0n ? rangeBytesMax : Math.min(rangeBytesMax, toNumber(asked));
 }
 
 /** True when the operation may grow the state. */

@@ -14,7 +14,7 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const { signer, authenticator, authorizer } = await setupAuth(boot, { name });
   const others = config.members.filter(({ id }) => id !== config.memberId);
   const peers = Object.fromEntries(others.map(({ id, peerUrl }) => [id, peerUrl]));
-  const transport = others.length === 0 ? undefined : stack.use(
+  const transport = config.peer === undefined ? undefined : stack.use(
     new PeerTransport({ clusterId: config.clusterId, peers, tls: config.peer?.tls }, {
       ...boot,
       authorization: signer.authorization(name),

@@ -30,7 +30,15 @@ export class Member {
   readonly leaseClock: LeaseClock;
   /** Size of the state as last looked at. */
   stateBytes = { total: 0, used: 0 };
+  /** Free bytes of the file system as last looked at; undefined where it does not say. */
+  diskBytesFree: number | undefined;
+  /** The disk is nearly full: what grows the state is refused; and so nearly that every write is. */
+  diskLow = false;
+  diskOut = false;
   readonly #rates: WriteRates;
+  readonly #clock: Pick<Clock, "monotonicMs">;
+  /** Everything committed before is here. */
+  #freshMs = -Infinity;
   readonly #memberId: bigint;
   #term: bigint;
   #learner: boolean;
@@ -49,6 +57,7 @@ export class Member {
     this.group = deps.group;
     this.leaseClock = deps.leaseClock;
     this.#rates = new WriteRates(deps);
+    this.#clock = deps.clock;
     this.#memberId = BigInt(options.memberId);
     // Kept here, as every answer asks for them and a status is made anew each time.
     const { term, learners } = this.group.status();
@@ -63,6 +72,11 @@ export class Member {
     return this.#learner;
   }
 
+  /** True once this member's state was found to differ from the others'. */
+  get isCorrupt(): boolean {
+    return this.state.alarms.length > 0 && this.state.hasAlarm("corrupt", this.options.memberId);
+  }
+
   /** Where a member is reached; undefined when it is not known. */
   info(id: number): MemberInfo | undefined {
     return this.state.members.get(id) ?? this.options.members.find((member) => member.id === id);
@@ -75,10 +89,29 @@ export class Member {
     raftTerm: this.#term,
   });
 
+  /** Resolves once local state holds everything that was committed when it was called. */
+  async readBarrier(): Promise<void> {
+    const startMs = this.#clock.monotonicMs();
+    await this.group.readBarrier();
+    this.#freshMs = Math.max(this.#freshMs, startMs);
+  }
+
+  /** True when local state is known to hold everything that was committed so long ago. */
+  isFresh(ageMs: number): boolean {
+    return ageMs > 0 && this.#clock.monotonicMs() - this.#freshMs < ageMs;
+  }
+
   /** Resolves once the command is committed and applied here; throws its rejection. */
   async propose(command: Command, call?: CallKey, session?: SessionCall): Promise<CommandResult> {
     const clockMs = this.leaseClock.nowMs();
     const result = await this.group.propose(encodeEntry({ clockMs, call, session, command }));
+    if (result instanceof Fault) throw result;
+    return result as CommandResult;
+  }
+
+  /** The same from a member that may not lead; the leader logs it. It carries no time: only a leader's clock counts. */
+  async proposeAnywhere(command: Command): Promise<CommandResult> {
+    const result = await this.group.propose(encodeEntry({ clockMs: 0, call: undefined, command }), { forward: true });
     if (result instanceof Fault) throw result;
     return result as CommandResult;
   }
@@ -90,6 +123,7 @@ export class Member {
     request: MessageShape<D> & { readonly session?: SessionCallMessage | undefined },
     command: Command,
   ): Promise<CommandResult> {
+    if (this.diskOut) throw rejections.diskFull(this.diskBytesFree ?? 0);
     if (request.session) return await this.propose(command, undefined, sessionCall(context, schema, request));
     if (context.idempotencyKey === undefined) return await this.propose(command);
     return await this.propose(command, await callerIdempotency(context, schema, request));
@@ -99,6 +133,7 @@ export class Member {
   checkSpace(): void {
     const { used } = this.stateBytes;
     if (used >= this.options.stateBytesMax) throw rejections.noSpace(used, this.options.stateBytesMax);
+    if (this.diskLow) throw rejections.diskFull(this.diskBytesFree ?? 0);
     if (this.state.alarms.length > 0 && this.state.hasAlarm("no_space")) throw rejections.noSpaceAlarm();
   }
 

@@ -7,6 +7,8 @@ import {
   KvService,
   LeaseService,
   LockService,
+  MaintenanceService,
+  QuotaService,
   SessionService,
   WatchService,
 } from "@ultracloud/proto/chainfire/v1";
@@ -17,8 +19,17 @@ import { FaultProxy } from "./test_fault_proxy.ts";
 
 const clusterId = "test";
 
+/** How a member is reached, as configuration and MemberAdd say it. */
+export interface TestAddress {
+  readonly name: string;
+  readonly peerUrl: string;
+  readonly clientUrl: string;
+}
+
 interface Place {
-  readonly id: number;
+  /** Member there; 0 for a place that nobody has taken. */
+  id: number;
+  readonly address: TestAddress;
   readonly url: string;
   readonly placement: Placement;
   process: ComponentProcess | undefined;
@@ -29,6 +40,7 @@ export class TestCluster implements AsyncDisposable {
   readonly #dir: string;
   readonly #places: readonly Place[];
   readonly #authorization: () => Promise<string>;
+  readonly #configure: (place: Place, more: Readonly<Record<string, unknown>>) => Promise<void>;
   readonly #clients = new DisposableStack();
   /** By member; the others reach it through its proxy. */
   readonly proxies: ReadonlyMap<number, FaultProxy>;
@@ -36,13 +48,41 @@ export class TestCluster implements AsyncDisposable {
   constructor(
     dir: string,
     places: readonly Place[],
-    authorization: () => Promise<string>,
-    proxies: ReadonlyMap<number, FaultProxy>,
+    deps: {
+      readonly authorization: () => Promise<string>;
+      readonly configure: (place: Place, more: Readonly<Record<string, unknown>>) => Promise<void>;
+      readonly proxies: ReadonlyMap<number, FaultProxy>;
+    },
   ) {
-    this.proxies = proxies;
+    this.proxies = deps.proxies;
     this.#dir = dir;
     this.#places = places;
-    this.#authorization = authorization;
+    this.#authorization = deps.authorization;
+    this.#configure = deps.configure;
+  }
+
+  /** The address of the first place that nobody has taken. */
+  spare(): TestAddress {
+    return this.#places.find(({ id }) => id === 0)!.address;
+  }
+
+  /** Starts a member that was added to the others, at the place of its address. */
+  async join(id: number, members: readonly ({ readonly id: number } & TestAddress)[]): Promise<void> {
+    const { peerUrl } = members.find((member) => member.id === id)!;
+    const place = this.#places.find(({ address }) => address.peerUrl === peerUrl)!;
+    place.id = id;
+    await this.#configure(place, { members, join: true });
+    await this.start(id);
+  }
+
+  /** Ids of the members that run. */
+  running(): number[] {
+    return this.#places.filter((place) => place.process).map(({ id }) => id);
+  }
+
+  /** Where a member keeps its state, for tests that look at it or damage it while it does not run. */
+  stateDir(id: number): string {
+    return this.#place(id).placement.stateDir;
   }
 
   #place(id: number): Place {
@@ -62,7 +102,7 @@ export class TestCluster implements AsyncDisposable {
   }
 
   async startAll(): Promise<void> {
-    await Promise.all(this.#places.map(({ id }) => this.start(id)));
+    await Promise.all(this.#places.filter(({ id }) => id !== 0).map(({ id }) => this.start(id)));
   }
 
   async kill(id: number): Promise<void> {
@@ -96,15 +136,18 @@ export class TestCluster implements AsyncDisposable {
     return { url: this.#place(id).url, authorization: await this.#authorization() };
   }
 
-  /** Clients of one member, or of all: those follow the leader. */
-  clients(id?: number) {
-    const endpoints = this.#places.filter((place) => id === undefined || place.id === id).map(({ url }) => url);
+  /** Clients of some members, or of all: those follow the leader. */
+  clients(...ids: readonly number[]) {
+    const endpoints = this.#places.filter(({ id }) => ids.length === 0 ? id !== 0 : ids.includes(id))
+      .map(({ url }) => url);
     const at = { endpoints, authorization: this.#authorization, timeoutMs: 10_000 };
     const use = this.#clients;
     return {
       kv: use.use(createRpcClient(KvService, at)),
       locks: use.use(createRpcClient(LockService, at)),
       elections: use.use(createRpcClient(ElectionService, at)),
+      maintenance: use.use(createRpcClient(MaintenanceService, at)),
+      quotas: use.use(createRpcClient(QuotaService, at)),
       sessions: use.use(createRpcClient(SessionService, at)),
       leases: use.use(createRpcClient(LeaseService, at)),
       watches: use.use(createRpcClient(WatchService, at)),
@@ -138,11 +181,11 @@ export class TestCluster implements AsyncDisposable {
   }
 }
 
-/** Prepares a cluster of `size` members; nothing runs yet. */
+/** Prepares a cluster of `size` members, and places for `spares` more to come; nothing runs yet. */
 export async function prepareCluster(
   size: number,
   overrides: Readonly<Record<string, unknown>> = {},
-  options: { readonly proxied?: boolean } = {},
+  { proxied = false, spares = 0 }: { readonly proxied?: boolean; readonly spares?: number } = {},
 ): Promise<TestCluster> {
   const dir = await Deno.makeTempDir({ prefix: "chainfire-" });
   const identities = { chainfire: await generateIdentity(), operator: await generateIdentity() };
@@ -154,21 +197,37 @@ export async function prepareCluster(
   );
   const trustFile = `${dir}/trust.json`;
   await Deno.writeTextFile(trustFile, JSON.stringify({ clusterId, principals }));
-  const ports = Array.from({ length: size }, () => ({ rpc: freePort(), peer: freePort() }));
-  const proxies = new Map(options.proxied ? ports.map(({ peer }, i) => [i + 1, new FaultProxy(peer)]) : []);
+  const ports = Array.from({ length: size + spares }, () => ({ rpc: freePort(), peer: freePort() }));
+  const proxies = new Map(proxied ? ports.map(({ peer }, i) => [i + 1, new FaultProxy(peer)]) : []);
   const reachedAt = ports.map(({ peer }, i) => `127.0.0.1:${proxies.get(i + 1)?.port ?? peer}`);
-  const members = ports.map(({ rpc }, i) => ({
-    id: i + 1,
+  const addresses = ports.map(({ rpc }, i) => ({
     name: `m${i + 1}`,
     peerUrl: `http://${reachedAt[i]}`,
     clientUrl: `http://127.0.0.1:${rpc}`,
   }));
+  const members = addresses.slice(0, size).map((address, i) => ({ id: i + 1, ...address }));
+  const configure = async ({ id, placement }: Place, more: Readonly<Record<string, unknown>>) => {
+    const { configDir, stateDir, runDir, listen } = placement;
+    const config = {
+      clusterId,
+      instance: String(id),
+      memberId: id,
+      rpc: { listen: listen.rpc },
+      stateDir,
+      runDir,
+      identityKeyFile: `${configDir}/identity.key`,
+      trustFile,
+      ...(size + spares > 1 ? { peer: { listen: listen.peer } } : {}),
+      ...more,
+      ...overrides,
+    };
+    await Deno.writeTextFile(`${configDir}/config.toml`, stringify(config));
+  };
   const places = await Promise.all(ports.map(async ({ rpc, peer }, i): Promise<Place> => {
-    const id = i + 1;
     const placement: Placement = {
-      configDir: `${dir}/${id}/etc`,
-      stateDir: `${dir}/${id}/state`,
-      runDir: `${dir}/${id}/run`,
+      configDir: `${dir}/${i + 1}/etc`,
+      stateDir: `${dir}/${i + 1}/state`,
+      runDir: `${dir}/${i + 1}/run`,
       trustFile,
       listen: { rpc: `127.0.0.1:${rpc}`, peer: `127.0.0.1:${peer}` },
       callees: { "chainfire.peer": reachedAt },
@@ -177,23 +236,19 @@ export async function prepareCluster(
     for (const made of [configDir, stateDir, runDir]) await Deno.mkdir(made, { recursive: true });
     const identityKeyFile = `${configDir}/identity.key`;
     await Deno.writeTextFile(identityKeyFile, JSON.stringify(identities.chainfire.privateKey), { mode: 0o600 });
-    const config = {
-      clusterId,
-      instance: String(id),
-      memberId: id,
-      rpc: { listen: placement.listen.rpc },
-      stateDir,
-      runDir,
-      identityKeyFile,
-      trustFile,
-      ...(size > 1 ? { members, peer: { listen: placement.listen.peer } } : {}),
-      ...overrides,
+    const address = addresses[i]!;
+    const place: Place = {
+      id: i < size ? i + 1 : 0,
+      address,
+      url: address.clientUrl,
+      placement,
+      process: undefined,
     };
-    await Deno.writeTextFile(`${configDir}/config.toml`, stringify(config));
-    return { id, url: `http://127.0.0.1:${rpc}`, placement, process: undefined };
+    if (i < size) await configure(place, size > 1 ? { members } : {});
+    return place;
   }));
   const keyFile = `${dir}/operator.key`;
   await Deno.writeTextFile(keyFile, JSON.stringify(identities.operator.privateKey), { mode: 0o600 });
   const signer = await createWorkloadSigner({ clusterId, name: "operator", keyFile }, { clock: systemClock });
-  return new TestCluster(dir, places, signer.authorization("chainfire"), proxies);
+  return new TestCluster(dir, places, { authorization: signer.authorization("chainfire"), configure, proxies });
 }

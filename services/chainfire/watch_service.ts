@@ -2,6 +2,7 @@ import { invalidField, type Rng, toHex } from "@ultracloud/base";
 import { type WatchCreate, type WatchResponseSchema, WatchService } from "@ultracloud/proto/chainfire/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import type { MessageInitShape } from "@bufbuild/protobuf";
+import { namespaceName } from "./domain/namespaces.ts";
 import { rejections } from "./errors.ts";
 import type { Member } from "./member.ts";
 import type { WatchHub } from "./watch/hub.ts";
@@ -25,6 +26,12 @@ export function watchService(
     if (create.key.length === 0) throw rejections.emptyKey(`${field}.key`);
     if (create.watchId < 0n) {
       throw invalidField(`${field}.watch_id`, "Cannot use a negative watch id: wanted 0 or more");
+    }
+    for (const { namespace, watchesMax } of state.quotas.of(create.key)) {
+      const watches = watchesMax > 0 ? hub.watchesIn(namespace) + 1 : 0;
+      if (watches > watchesMax) {
+        throw rejections.quotaExceeded("watches", JSON.stringify(namespaceName(namespace)), watches, watchesMax);
+      }
     }
     return {
       id: create.watchId,

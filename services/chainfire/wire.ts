@@ -1,6 +1,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { invalidField } from "@ultracloud/base";
 import {
+  AlarmType as WireAlarmType,
   CompareResult,
   Consistency,
   type DeleteRangeRequest,
@@ -22,6 +23,8 @@ import {
 } from "@ultracloud/proto/chainfire/v1";
 import { noBytes } from "./domain/ranges.ts";
 import type {
+  Alarm,
+  AlarmType,
   Compare,
   CompareResult as DomainCompareResult,
   DeleteOp,
@@ -150,9 +153,17 @@ export function toTxn(request: TxnRequest): TxnOp {
   };
 }
 
+/** A transaction reads as one with its writes: nothing of it may be older or in pages. */
+function checkInTxn({ maxAgeMs, bytesMax }: RangeRequest, field: string): void {
+  for (const [name, value] of [["max_age_ms", maxAgeMs], ["bytes_max", bytesMax]] as const) {
+    if (value !== 0n) throw invalidField(`${field}.range.${name}`, `Cannot use ${name} inside a transaction`);
+  }
+}
+
 function toOp({ request }: RequestOp, field: string): Op {
   switch (request.case) {
     case "range":
+      checkInTxn(request.value, field);
       return toRange(request.value);
     case "put":
       return toPut(request.value);
@@ -227,4 +238,13 @@ export function fromEvent(event: KvEvent, prevKv: boolean): MessageInitShape<typ
     kv: { key: wire(key), value: wire(noBytes), modRevision: BigInt(modRevision) },
     ...prev,
   };
+}
+
+const alarmTypes: Readonly<Record<AlarmType, WireAlarmType>> = {
+  no_space: WireAlarmType.NOSPACE,
+  corrupt: WireAlarmType.CORRUPT,
+};
+
+export function fromAlarm({ member, type }: Alarm): { memberId: bigint; type: WireAlarmType } {
+  return { memberId: BigInt(member), type: alarmTypes[type] };
 }

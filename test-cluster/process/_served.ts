@@ -16,21 +16,9 @@ function servicesIn(contract: Record<string, unknown>): DescService[] {
 
 const common = [OperationService, EventService];
 
-/** RPCs of chainfire's contract that are not served yet. */
-const unserved = /^(MaintenanceService|QuotaService)\/|\/Member(Add|Promote|Remove|Update|Replace)$/;
-
-function servedByChainfire(): DescService[] {
-  return servicesIn(chainfire)
-    .map((service) => ({
-      ...service,
-      methods: service.methods.filter((method) => !unserved.test(`${service.name}/${method.name}`)),
-    }))
-    .filter(({ methods }) => methods.length > 0);
-}
-
 /** What each component of the profile single-node serves to callers. */
 export const served: Readonly<Record<string, readonly DescService[]>> = {
-  chainfire: servedByChainfire(),
+  chainfire: servicesIn(chainfire),
   flaredb: servicesIn(flaredb),
   iam: [...servicesIn(iam), EventService],
   prismnet: [...servicesIn(prismnet), ...common],

@@ -1,4 +1,3 @@
-import { noBytes } from "./ranges.ts";
 import type { KeyRange } from "./types.ts";
 
 /** A namespace as a map key and for people: one character a byte. */
@@ -30,6 +29,6 @@ export function prefixRange(prefix: Uint8Array): KeyRange {
 }
 
 /** True when the range begins inside the namespace. */
-export function beginsIn(namespace: Uint8Array, range: Pick<KeyRange, "key"> = { key: noBytes }): boolean {
+export function beginsIn(namespace: Uint8Array, range: Pick<KeyRange, "key">): boolean {
   return range.key.length >= namespace.length && namespace.every((byte, i) => range.key[i] === byte);
 }

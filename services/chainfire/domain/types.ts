@@ -87,7 +87,9 @@ export type Command =
   | { readonly kind: "delete_quota"; readonly namespace: Uint8Array }
   | { readonly kind: "raise_alarm"; readonly alarm: Alarm }
   | { readonly kind: "clear_alarm"; readonly alarm: Alarm }
-  | { readonly kind: "put_member"; readonly member: MemberInfo }
+  /** A member with an id that nobody had. */
+  | { readonly kind: "add_member"; readonly member: MemberInfo }
+  | { readonly kind: "update_member"; readonly member: MemberInfo }
   | { readonly kind: "remove_member"; readonly id: number }
   /** Members note their hash here and report it. */
   | { readonly kind: "check_hash" }

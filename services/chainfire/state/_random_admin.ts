@@ -38,7 +38,8 @@ export function randomAdmin(rng: Rng): AdminCommand {
       return { kind: "clear_alarm", alarm };
     case 7: {
       const id = 1 + uniform(rng, 8);
-      return { kind: "put_member", member: { id, name: `m${id}`, peerUrl: pick(rng, ["p", "q"]), clientUrl: "c" } };
+      const kind = pick(rng, ["add_member", "update_member"] as const);
+      return { kind, member: { id, name: `m${id}`, peerUrl: pick(rng, ["p", "q"]), clientUrl: "c" } };
     }
     case 8:
       return { kind: "remove_member", id: 1 + uniform(rng, 8) };

@@ -51,11 +51,13 @@ export class TwinAdmin {
           member !== command.alarm.member || type !== command.alarm.type
         );
         return done;
-      case "put_member":
-        if (!this.members.has(command.member.id)) {
-          if (command.member.id <= this.#memberLast) return rejections.memberIdUsed(command.member.id);
-          this.#memberLast = command.member.id;
-        }
+      case "add_member":
+        if (command.member.id <= this.#memberLast) return rejections.memberIdUsed(command.member.id);
+        this.#memberLast = command.member.id;
+        this.members.set(command.member.id, command.member);
+        return done;
+      case "update_member":
+        if (!this.members.has(command.member.id)) return rejections.memberNotFound(command.member.id);
         this.members.set(command.member.id, command.member);
         return done;
       case "remove_member":

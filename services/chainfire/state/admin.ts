@@ -17,6 +17,8 @@ export interface AdminState {
   readonly checks: HashChecks;
   /** Called at a check with its number: members note their hash there. */
   readonly onHashCheck: (check: number) => void;
+  /** Called after a member came, went or moved. */
+  readonly onMembers: () => void;
 }
 
 /** Applies a command that changes no key; it rejects before it writes. */
@@ -41,12 +43,18 @@ export function applyAdmin(state: AdminState, command: AdminCommand): CommandRes
     case "clear_alarm":
       alarms.clear(command.alarm);
       return done;
-    case "put_member":
-      members.put(command.member);
+    case "add_member":
+      members.add(command.member);
+      state.onMembers();
+      return done;
+    case "update_member":
+      members.update(command.member);
+      state.onMembers();
       return done;
     case "remove_member":
       members.remove(command.id);
       for (const alarm of alarms.list()) if (alarm.member === command.id) alarms.clear(alarm);
+      state.onMembers();
       return done;
     case "check_hash":
       state.onHashCheck(checks.begin());

@@ -10,7 +10,8 @@ export const adminKinds = [
   "delete_quota",
   "raise_alarm",
   "clear_alarm",
-  "put_member",
+  "add_member",
+  "update_member",
   "remove_member",
   "check_hash",
   "report_hash",
@@ -47,7 +48,8 @@ export function writeAdmin(w: Writer, command: AdminCommand): void {
     case "raise_alarm":
     case "clear_alarm":
       return void w.uint(command.alarm.member).byte(alarmTypes.indexOf(command.alarm.type));
-    case "put_member": {
+    case "add_member":
+    case "update_member": {
       const { id, name, peerUrl, clientUrl } = command.member;
       return void w.uint(id).text(name).text(peerUrl).text(clientUrl);
     }
@@ -86,7 +88,8 @@ export function readAdmin(r: Reader, kind: AdminKind): AdminCommand {
     case "raise_alarm":
     case "clear_alarm":
       return { kind, alarm: { member: r.uint(), type: alarmTypes[r.byte()]! } };
-    case "put_member":
+    case "add_member":
+    case "update_member":
       return { kind, member: { id: r.uint(), name: r.text(), peerUrl: r.text(), clientUrl: r.text() } };
     case "remove_member":
       return { kind, id: r.uint() };

@@ -185,8 +185,11 @@ export class KeyValues {
     this.#events.push(event);
   }
 
-  /** Keys of the range at the asked revision. Rejects one that is compacted or not there yet. */
-  range(op: RangeOp): RangeResult {
+  /**
+   * Keys of the range at the asked revision, up to about `bytesMax` of keys and values. Rejects a revision that is
+   * compacted or not there yet.
+   */
+  range(op: RangeOp, bytesMax = rangeBytesMax): RangeResult {
     const { revision: now } = this.#counters;
     checkRevision(op, this.#counters);
     if (isPlainGet(op, now)) {
@@ -224,13 +227,13 @@ export class KeyValues {
       const piece = this.#tables.all<Row>(sql, ...params, rows, offset);
       for (const row of piece) {
         bytes += row.key.length + (row.value?.length ?? 0) + kvOverheadBytes;
-        more = (op.limit > 0 && kvs.length === op.limit) || (kvs.length > 0 && bytes > rangeBytesMax);
+        more = (op.limit > 0 && kvs.length === op.limit) || (kvs.length > 0 && bytes > bytesMax);
         if (more) break;
         kvs.push(toKv(row));
       }
       if (piece.length < rows) break;
       offset += rows;
-      const fitting = Math.floor((rangeBytesMax - bytes) * kvs.length / bytes);
+      const fitting = Math.floor((bytesMax - bytes) * kvs.length / bytes);
       rows = Math.min(rowsAtOnceMax, 1 + Math.max(0, fitting));
     }
     const count = more || filtered ? this.#count(source) : kvs.length;

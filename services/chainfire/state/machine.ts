@@ -22,6 +22,8 @@ import { isAdmin } from "./admin_codec.ts";
 import { Calls } from "./calls.ts";
 import { decodeDump, encodeDump } from "./dump.ts";
 import { decodeEntry } from "./entry_codec.ts";
+import { backupPieces } from "./backup.ts";
+import { KvHash } from "./kv_hash.ts";
 import { HashChecks } from "./hash_checks.ts";
 import { KeyValues } from "./key_values.ts";
 import { type Lease, Leases } from "./leases.ts";
@@ -42,6 +44,8 @@ export interface StateListener {
   replaced?(): void;
   /** At this check of the state's hash it was this. */
   hashChecked?(check: number, hash: number): void;
+  /** A member came, went or moved. */
+  membersChanged?(): void;
 }
 
 /** A commit writes each changed page once: a few milliseconds for this many. */
@@ -59,6 +63,8 @@ export class ChainfireState implements GroupStateMachine {
   readonly #admin: AdminState;
   /** Entries whose effect is not committed to the database yet. */
   #uncommitted = 0;
+  /** Backups that are being read. */
+  #backups = 0;
   readonly #listeners: StateListener[] = [];
 
   constructor(db: Database) {
@@ -73,6 +79,7 @@ export class ChainfireState implements GroupStateMachine {
       alarms: new Alarms(db),
       members: new Members(db, counters),
       checks: new HashChecks(db, counters),
+      onMembers: () => this.#tell((listener) => listener.membersChanged?.()),
       onHashCheck: (check) => this.#tell((listener) => listener.hashChecked?.(check, counters.stateHash)),
     };
     this.#keys = new KeyValues(db, this.#counters, this.#admin.quotas);
@@ -104,8 +111,8 @@ export class ChainfireState implements GroupStateMachine {
     return this.#counters.applied;
   }
 
-  range(op: RangeOp): RangeResult {
-    return this.#keys.range(op);
+  range(op: RangeOp, bytesMax?: number): RangeResult {
+    return this.#keys.range(op, bytesMax);
   }
 
   /** A transaction that writes nothing, whichever branch it takes. */
@@ -289,8 +296,42 @@ export class ChainfireState implements GroupStateMachine {
     return this.#counters.applied;
   }
 
+  /** Hash of everything up to a revision, 0 for now, to be done in steps. */
+  hashKv(revision: number): KvHash {
+    this.#keys.fresh.flush();
+    return new KvHash(this.#db, this.#counters, revision);
+  }
+
+  /** The state as of now, piece by piece; nothing is swept until `end`. */
+  backup(): { readonly revision: number; readonly pieces: Iterable<Uint8Array>; readonly end: () => void } {
+    this.#keys.fresh.flush();
+    this.#backups++;
+    let open = true;
+    return {
+      revision: this.#counters.revision,
+      pieces: backupPieces(this.#db, { ...this.#counters }),
+      end: () => {
+        if (open) this.#backups--;
+        open = false;
+      },
+    };
+  }
+
+  /** True when the database can give free pages back step by step. */
+  get canReclaim(): boolean {
+    return this.#db.get<{ auto_vacuum: number }>("PRAGMA auto_vacuum")!.auto_vacuum === 2;
+  }
+
+  /** Gives back up to so many free pages; answers whether there are more. */
+  reclaim(pages: number): boolean {
+    // In the open transaction, if there is one. It frees a page a step, and only `all` steps to the end.
+    this.#db.all(`PRAGMA incremental_vacuum(${Math.trunc(pages)})`);
+    return this.#db.get<{ free: number }>("SELECT freelist_count AS free FROM pragma_freelist_count()")!.free > 0;
+  }
+
   /** One bounded step of removing what compaction made unreachable; answers whether there is more. */
   sweep(): boolean {
+    if (this.#backups > 0) return true;
     this.#keys.fresh.flush();
     return this.#db.transaction(() => {
       const more = sweep(this.#db, this.#counters);
@@ -328,5 +369,6 @@ export class ChainfireState implements GroupStateMachine {
     const { sessions, quotas, alarms, members } = this.#admin;
     for (const part of [sessions, quotas, alarms, members]) part.reload();
     this.#tell((listener) => listener.replaced?.());
+    this.#tell((listener) => listener.membersChanged?.());
   }
 }

@@ -73,12 +73,20 @@ export class Members {
     return this.#counters.memberLast + 1;
   }
 
-  put({ id, name, peerUrl, clientUrl }: MemberInfo): void {
-    if (!this.#all.has(id)) {
-      if (id <= this.#counters.memberLast) throw rejections.memberIdUsed(id);
-      if (this.#all.size >= membersCountMax) throw rejections.tooManyMembers(membersCountMax);
-      this.#counters.memberLast = id;
-    }
+  add(member: MemberInfo): void {
+    const { id } = member;
+    if (id <= this.#counters.memberLast) throw rejections.memberIdUsed(id);
+    if (this.#all.size >= membersCountMax) throw rejections.tooManyMembers(membersCountMax);
+    this.#counters.memberLast = id;
+    this.#write(member);
+  }
+
+  update(member: MemberInfo): void {
+    if (!this.#all.has(member.id)) throw rejections.memberNotFound(member.id);
+    this.#write(member);
+  }
+
+  #write({ id, name, peerUrl, clientUrl }: MemberInfo): void {
     this.#db.run(
       "INSERT OR REPLACE INTO member(id, name, peer_url, client_url) VALUES(?, ?, ?, ?)",
       id,

@@ -46,6 +46,13 @@ export class WatchHub implements StateListener {
     return this.#watches;
   }
 
+  /** Watches that begin in the namespace. */
+  watchesIn(namespace: Uint8Array): number {
+    let count = 0;
+    for (const stream of this.#streams.values()) count += stream.countIn(namespace);
+    return count;
+  }
+
   open(options: { readonly id: string; readonly owner: string; readonly progressMs: number }): WatchStream {
     const stream = new WatchStream(options, this);
     this.#streams.set(stream.id, stream);

@@ -1,4 +1,5 @@
 import { watchCatchUpRows, watchesPerStreamMax, watchQueueBytesMax, watchQueueMessagesMax } from "../domain/limits.ts";
+import { beginsIn } from "../domain/namespaces.ts";
 import type { KvEvent } from "../domain/types.ts";
 import { rejections } from "../errors.ts";
 import type { WatchHub } from "./hub.ts";
@@ -49,6 +50,13 @@ export class WatchStream {
     this.progressMs = options.progressMs;
     this.#hub = hub;
     this.toldMs = hub.nowMs();
+  }
+
+  /** Watches of the stream that begin in the namespace. */
+  countIn(namespace: Uint8Array): number {
+    let count = 0;
+    for (const { spec } of this.#watches.values()) if (beginsIn(namespace, spec)) count++;
+    return count;
   }
 
   add(spec: WatchSpec, field: string): void {

@@ -95,7 +95,7 @@ export type HashKvResponse = Message<"ultracloud.chainfire.v1.HashKvResponse"> &
   header?: ResponseHeader | undefined;
 
   /**
-   * CRC-32C of keys and revisions from the compaction on up to `hash_revision`: equal on every member.
+   * CRC-32 of keys and revisions from the compaction on up to `hash_revision`: equal on every member.
    *
    * @generated from field: uint32 hash = 2;
    */
