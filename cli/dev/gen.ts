@@ -51,6 +51,19 @@ export async function compareTrees(committed: string, fresh: string): Promise<st
   return found;
 }
 
+/** Makes `tree` equal to `fresh` file by file, so that programs that load it meanwhile find every file whole. */
+export async function replaceTree(tree: string, fresh: string): Promise<void> {
+  const want = new Set(await listFiles(fresh));
+  for (const path of want) {
+    const text = await Deno.readTextFile(`${fresh}${path}`);
+    if (await readTextIfPresent(`${tree}${path}`) === text) continue;
+    await Deno.mkdir(`${tree}${path.slice(0, path.lastIndexOf("/"))}`, { recursive: true });
+    await Deno.writeTextFile(`${tree}${path}.new`, text);
+    await Deno.rename(`${tree}${path}.new`, `${tree}${path}`);
+  }
+  for (const path of await listFiles(tree)) if (!want.has(path)) await Deno.remove(`${tree}${path}`);
+}
+
 /** Rewrites the golden files that follow from code and manifests; these tools are loaded only now, as they read both. */
 async function updateReference(root: string): Promise<number> {
   const { roomsCommand } = await import("./rooms.ts");
@@ -76,12 +89,12 @@ rewrites every golden file of docs/reference, as rooms --update and permissions 
       await Deno.mkdir(`${temp}/bin`);
       await Deno.symlink(Deno.execPath(), `${temp}/bin/deno`);
       await buf(root, `${temp}/bin`, ["lint"]);
+      await buf(root, `${temp}/bin`, ["generate", "-o", `${temp}/out`]);
       if (values.check !== true) {
-        await buf(root, `${temp}/bin`, ["generate"]);
+        await replaceTree(`${root}/proto/gen`, `${temp}/out/gen`);
         console.log(`${green("ok")} proto/gen is written`);
         return await updateReference(root);
       }
-      await buf(root, `${temp}/bin`, ["generate", "-o", `${temp}/out`]);
       const differences = await compareTrees(`${root}/proto/gen`, `${temp}/out/gen`);
       for (const sentence of differences) console.log(`${red("stale")} proto/gen/${sentence}`);
       if (differences.length > 0) {

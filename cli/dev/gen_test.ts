@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { compareTrees } from "./gen.ts";
+import { compareTrees, replaceTree } from "./gen.ts";
 import { plantTree } from "./_tree_test_support.ts";
 
 Deno.test("compareTrees() names what is missing, left over and different", async () => {
@@ -17,6 +17,8 @@ Deno.test("compareTrees() names what is missing, left over and different", async
     "old/gone.ts is left over from a contract that is gone",
   ]);
   assert.deepEqual(await compareTrees(`${tree.root}/have`, `${tree.root}/have`), []);
+  await replaceTree(`${tree.root}/have`, `${tree.root}/want`);
+  assert.deepEqual(await compareTrees(`${tree.root}/have`, `${tree.root}/want`), []);
 });
 
 Deno.test("compareTrees() reports every file when nothing was ever generated", async () => {
