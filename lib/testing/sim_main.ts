@@ -1,6 +1,7 @@
 import { plantedBugs } from "./sim_raft_bugs.ts";
-import { simulateRaft } from "./sim_raft.ts";
-import { runSeeds } from "./seeds.ts";
+import type { MachineKit } from "./sim_raft_machine.ts";
+import { simulateRaft, simulateStack } from "./sim_raft.ts";
+import { runSeeds, runSeedsAsync, type SeedSummary } from "./seeds.ts";
 
 /** A bug that more seeds do not show is one that the simulation does not look for. */
 export const BUG_SEEDS_MAX = 200;
@@ -11,11 +12,17 @@ Runs a simulated Raft cluster under network, process and disk faults, every seed
   --seeds N   how many seeds (200)
   --from N    the first one (0)
   --seed N    this one only: repeats a failure
+  --stack     with the real write-ahead log on the simulated disks
+  --machine chainfire  the same with chainfire's state in SQLite as the state machine
   --bug NAME  with a planted bug, which is to be found; --bug list names them
   --bug all   plants each bug in turn: every one must be found within ${BUG_SEEDS_MAX} seeds`;
 
-/** Runs seeds as asked; answers the exit code. */
-export function simMain(args: readonly string[], print: (line: string) => void): number {
+/** Runs seeds as asked, on the real log with the given machine if there is one; answers the exit code. */
+export async function simMain(
+  args: readonly string[],
+  print: (line: string) => void,
+  machine?: { readonly name: string; readonly kit: MachineKit },
+): Promise<number> {
   const value = (name: string) => {
     const at = args.findIndex((arg) => arg === name || arg.startsWith(`${name}=`));
     if (at < 0) return undefined;
@@ -40,7 +47,10 @@ export function simMain(args: readonly string[], print: (line: string) => void):
     return 2;
   }
   const start = performance.now();
-  const summary = runSeeds({ from, count, twice: true }, (seed) => simulateRaft(seed, bug));
+  const range = { from, count, twice: true };
+  const summary: SeedSummary = machine || args.includes("--stack")
+    ? await runSeedsAsync(range, (seed) => simulateStack(seed, machine?.kit))
+    : runSeeds(range, (seed) => simulateRaft(seed, bug));
   const seconds = (performance.now() - start) / 1000;
   for (const kind of Object.keys(summary.faults).sort()) print(`  ${kind}: ${summary.faults[kind]}`);
   print(
@@ -51,7 +61,8 @@ export function simMain(args: readonly string[], print: (line: string) => void):
   const { seed, error } = summary.failure;
   print(`Seed ${seed} failed: ${error.message}`);
   if (error.cause instanceof Error) print(error.cause.stack ?? "");
-  print(`Repeat with: deno task test:sim -- --seed ${seed}${name ? ` --bug "${name}"` : ""}`);
+  const flags = machine ? ` --machine ${machine.name}` : args.includes("--stack") ? " --stack" : "";
+  print(`Repeat with: deno task test:sim -- --seed ${seed}${flags}${name ? ` --bug "${name}"` : ""}`);
   return 1;
 }
 
@@ -72,4 +83,4 @@ function plantAll(print: (line: string) => void): number {
   return hidden === 0 ? 0 : 1;
 }
 
-if (import.meta.main) Deno.exit(simMain(Deno.args, (line) => console.log(line)));
+if (import.meta.main) Deno.exit(await simMain(Deno.args, (line) => console.log(line)));

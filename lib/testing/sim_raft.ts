@@ -6,12 +6,15 @@ import { SimClock } from "./sim_clock.ts";
 import { SimNet } from "./sim_net.ts";
 import { RaftChecks, Violation } from "./sim_raft_checks.ts";
 import { SimClients } from "./sim_raft_clients.ts";
+import { type MachineKit, registerKit } from "./sim_raft_machine.ts";
 import { SimMembers } from "./sim_raft_members.ts";
-import { type Packet, type PlantedBug, SimNode } from "./sim_raft_node.ts";
+import { type Packet, type PlantedBug, SimNode, type SimParts } from "./sim_raft_node.ts";
 
 /** How long faults are injected, and how long a healed cluster may take to come back. */
 const FAULTS_MS = 6_000;
 const RECOVERY_MS = 4_000;
+/** The log's longest chain of promises that nothing but itself resolves, with room to spare. */
+const PROMISE_TURNS = 12;
 /** A small, quiet cluster runs on until this much has happened to it. */
 const EVENTS_MIN = 2_000;
 
@@ -20,7 +23,22 @@ const EVENTS_MIN = 2_000;
  * faults drawn from the seed. Throws a Violation as soon as a rule is broken.
  */
 export function simulateRaft(seed: number, bug: PlantedBug = {}): SeedOutcome {
-  return new RaftWorld(seed, bug).run();
+  const turns = new RaftWorld(seed, bug, { machine: registerKit }).run();
+  for (;;) {
+    const turn = turns.next();
+    if (turn.done) return turn.value;
+  }
+}
+
+/** The same with the real write-ahead log, whose promises get their turns after each event, and with any machine. */
+export async function simulateStack(seed: number, machine: MachineKit = registerKit): Promise<SeedOutcome> {
+  const walSegmentBytes = pick(splitRng(seed, 6), [500, 2_000, 20_000]);
+  const turns = new RaftWorld(seed, {}, { machine, walSegmentBytes }).run();
+  for (;;) {
+    const turn = turns.next();
+    if (turn.done) return turn.value;
+    for (let i = 0; i < PROMISE_TURNS; i++) await undefined;
+  }
 }
 
 class RaftWorld {
@@ -39,6 +57,8 @@ class RaftWorld {
   readonly #downMsMax: number;
   /** Packets from long ago come back, so that elections may happen for no reason. */
   readonly #replays: boolean;
+  /** The real log works with promises. */
+  readonly #promises: boolean;
   #disksLost = 0;
   #violation: Error | undefined;
   #hash = 0x811c9dc5;
@@ -46,7 +66,8 @@ class RaftWorld {
   #events = 0;
   #calm = false;
 
-  constructor(seed: number, bug: PlantedBug) {
+  constructor(seed: number, bug: PlantedBug, parts: SimParts) {
+    this.#promises = parts.walSegmentBytes !== undefined;
     const knobs = splitRng(seed, 1);
     this.#rng = splitRng(seed, 2);
     this.#struckLeaders = pick(knobs, [0, 40, 80, 95]);
@@ -74,7 +95,7 @@ class RaftWorld {
     const count = (fault: string) => this.#count(fault);
     const raft = raftKnobs(knobs);
     this.#addNode = () => {
-      const node = new SimNode({ id: this.#nodes.length + 1, seed, founders, raft, bug }, {
+      const node = new SimNode({ id: this.#nodes.length + 1, seed, founders, raft, parts, bug }, {
         clock,
         checks: this.#checks,
         send: (from, to, packet) => this.#send(from, to, packet),
@@ -87,7 +108,7 @@ class RaftWorld {
       return node;
     };
     for (const _ of founders) this.#addNode();
-    this.#clients = new SimClients({ lateRepeats: pick(knobs, [0, 0.05, 0.2]) }, {
+    this.#clients = new SimClients({ lateRepeats: pick(knobs, [0, 0.05, 0.2]), encode: parts.machine.encode }, {
       clock,
       rng: splitRng(seed, 4),
       checks: this.#checks,
@@ -114,13 +135,14 @@ class RaftWorld {
     });
   }
 
-  run(): SeedOutcome {
+  /** Yields after every event that promises may wait for, and answers how it went. */
+  *run(): Generator<void, SeedOutcome> {
     for (const node of this.#nodes) node.boot();
     this.#clients.start(6);
     this.#clock.after(300, () => this.#trouble());
-    this.#runUntil(this.#clock.monotonicMs() + FAULTS_MS);
-    while (this.#events < EVENTS_MIN) this.#runUntil(this.#clock.monotonicMs() + 500);
-    this.#recover();
+    yield* this.#runUntil(this.#clock.monotonicMs() + FAULTS_MS);
+    while (this.#events < EVENTS_MIN) yield* this.#runUntil(this.#clock.monotonicMs() + 500);
+    yield* this.#recover();
     const broken = checkLinearizable(this.#clients.settledHistory());
     if (broken.length > 0) throw new Violation(`History of register ${broken.join(", ")} is not linearizable`);
     return {
@@ -135,16 +157,17 @@ class RaftWorld {
     };
   }
 
-  #runUntil(ms: number): void {
+  *#runUntil(ms: number): Generator<void> {
     while (this.#clock.step(ms)) {
       this.#events++;
+      if (this.#promises) yield;
       if (this.#violation) throw this.#violation;
     }
     this.#clock.run(ms - this.#clock.monotonicMs());
   }
 
   /** Everything heals: a leader, an answer to a write, and the same state everywhere are due in bounded time. */
-  #recover(): void {
+  *#recover(): Generator<void> {
     this.#calm = true;
     this.#net.heal();
     Object.assign(this.#net.faults, { drop: 0, duplicate: 0, replay: 0, delayMsMax: 5 });
@@ -161,18 +184,18 @@ class RaftWorld {
       const now = this.#clock.monotonicMs();
       if (now >= deadline) throw new Violation(`No write was served within ${RECOVERY_MS} ms after everything healed`);
       this.#members.leave();
-      this.#runUntil(now + 50);
+      yield* this.#runUntil(now + 50);
     }
     // Every operation comes to its end, or what it wrote would be missing in the history.
     this.#clients.stopped = true;
-    this.#runUntil(this.#clock.monotonicMs() + 500);
+    yield* this.#runUntil(this.#clock.monotonicMs() + 500);
     for (let apart = this.#apart(); apart !== undefined; apart = this.#apart()) {
       const now = this.#clock.monotonicMs();
       if (now >= deadline) throw new Violation(`Replicas have not come together after everything healed: ${apart}`);
       this.#members.leave();
-      this.#runUntil(now + 50);
+      yield* this.#runUntil(now + 50);
     }
-    if (!this.#replays) this.#rest();
+    if (!this.#replays) yield* this.#rest();
   }
 
   /** How the members differ, in state or in the way to their last configuration; undefined when they are one. */
@@ -190,10 +213,10 @@ class RaftWorld {
   }
 
   /** Nothing happens any more: nobody may disturb the leader, members that were removed and do not know it least of all. */
-  #rest(): void {
+  *#rest(): Generator<void> {
     const terms = () => this.#nodes.map(({ core }) => core?.role === "leader" ? core.term : 0).join();
     const before = terms();
-    this.#runUntil(this.#clock.monotonicMs() + 400);
+    yield* this.#runUntil(this.#clock.monotonicMs() + 400);
     if (terms() !== before) throw new Violation(`Leadership changed in a healthy cluster: ${before} became ${terms()}`);
   }
 
@@ -303,7 +326,7 @@ class RaftWorld {
   }
 
   #fatal(node: SimNode, error: Error): void {
-    const code = (error as { code?: string }).code;
+    const code = ((error.cause ?? error) as { code?: string }).code;
     if (code !== "EIO" && code !== "ENOSPC") {
       this.#violation ??= error instanceof Violation
         ? error

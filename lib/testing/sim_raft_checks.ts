@@ -10,7 +10,7 @@ import {
   type NodeId,
   type RaftCore,
 } from "@ultracloud/raft";
-import { type SimLogStore, sum } from "./sim_raft_log.ts";
+import { type CheckedLog, sum } from "./sim_raft_log.ts";
 import type { Performed } from "./sim_raft_machine.ts";
 
 /** A rule of Raft was broken; the message names it. */
@@ -22,7 +22,7 @@ export class Violation extends Error {
 export interface CheckedNode {
   readonly id: NodeId;
   readonly core: RaftCore | undefined;
-  readonly log: SimLogStore | undefined;
+  readonly log: CheckedLog | undefined;
 }
 
 interface Decided {

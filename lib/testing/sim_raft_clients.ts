@@ -3,7 +3,7 @@ import type { ProposalOutcome } from "@ultracloud/raft";
 import type { RegisterAction, RegisterOperation } from "./history.ts";
 import type { SimClock } from "./sim_clock.ts";
 import type { RaftChecks } from "./sim_raft_checks.ts";
-import { encodeCommand, type Performed } from "./sim_raft_machine.ts";
+import type { MachineKit, Performed } from "./sim_raft_machine.ts";
 import type { SimNode } from "./sim_raft_node.ts";
 
 const KEYS = 2;
@@ -50,10 +50,12 @@ export class SimClients {
   /** When and how each command first took effect anywhere. */
   readonly #performed = new Map<number, { readonly at: number; readonly result: boolean }>();
   readonly #lastSeen = new Map<number, number>();
+  readonly #encode: MachineKit["encode"];
   readonly #deps: SimClientsDeps;
 
-  constructor(options: { readonly lateRepeats: number }, deps: SimClientsDeps) {
+  constructor(options: { readonly lateRepeats: number; readonly encode: MachineKit["encode"] }, deps: SimClientsDeps) {
     this.#lateRepeats = options.lateRepeats;
+    this.#encode = options.encode;
     this.#deps = deps;
   }
 
@@ -110,7 +112,7 @@ export class SimClients {
     const swap = uniform(rng, 4) === 0;
     const expected = this.#lastSeen.get(key) ?? 0;
     const kind = swap ? "cas" : "write";
-    const data = encodeCommand({ client, sequence, key, kind, value, expected }, uniform(rng, 24));
+    const data = this.#encode({ client, sequence, key, kind, value, expected }, uniform(rng, 24));
     const action = (swapped: boolean): RegisterAction =>
       swap ? { kind: "cas", expected, value, swapped } : { kind: "write", value };
     this.#attempt(client, { key, action, data, invokedAt: this.#instant++, attempts: 0 });

@@ -28,8 +28,19 @@ type Operation =
   | { readonly kind: "install"; readonly snapshot: Snapshot; readonly done: Done }
   | { readonly kind: "compact"; readonly base: SnapshotMeta };
 
-/** What is in the log at some moment. */
-class Content {
+/** A log whose ground truth the checks may ask for. */
+export interface CheckedLog extends LogStore {
+  /** Told of entries before they are in the log, with the term of the one before them. */
+  onAppend: (entries: readonly Entry[], termBefore: number | undefined) => void;
+  /** What a killed process left in the system's cache is not durable yet: to be awaited before the log is used. */
+  settle(done: Done): void;
+  /** True when a crash now cannot take the entry (as part of the log or inside its base). */
+  holdsDurably(index: number, term: number): boolean;
+  durableLast(): number;
+}
+
+/** What is in a log at some moment. */
+export class LogContent {
   hardState: HardState = { term: 0, vote: 0, commit: 0 };
   base: SnapshotMeta = { index: 0, term: 0, configuration: emptyConfiguration };
   entries: Entry[] = [];
@@ -41,6 +52,11 @@ class Content {
   term(index: number): number | undefined {
     if (index === this.base.index) return this.base.term;
     return this.entries[index - this.base.index - 1]?.term;
+  }
+
+  /** True when the entry is there, or what is cut off stands for it. */
+  holds(index: number, term: number): boolean {
+    return index < this.base.index || this.term(index) === term;
   }
 
   append(entries: readonly Entry[]): void {
@@ -69,13 +85,13 @@ class Content {
  * A log of one group in one file of a simulated disk: records with a checksum, one sync for all that waits, a torn end
  * cut at open. It keeps a second image of what a crash cannot take, as ground truth for the checks.
  */
-export class SimLogStore implements LogStore {
+export class SimLogStore implements CheckedLog {
   readonly #disk: SimDisk;
   readonly #bugs: SimLogBugs;
   readonly #file: SimDiskFile;
-  readonly #live = new Content();
+  readonly #live = new LogContent();
   /** What would be there after a crash now, at least. */
-  readonly #truth = new Content();
+  readonly #truth = new LogContent();
   #snapshot: Snapshot | undefined;
   #end = 0;
   #queue: Operation[] = [];
@@ -84,7 +100,6 @@ export class SimLogStore implements LogStore {
   #broken: Error | undefined;
 
   readonly #soon: (run: () => void) => void;
-  /** Told of entries before they are in the log, with the term of the one before them. */
   onAppend: (entries: readonly Entry[], termBefore: number | undefined) => void = () => {};
 
   /** `soon` runs something later at the same instant: completions never come from within the call they end. */
@@ -97,7 +112,6 @@ export class SimLogStore implements LogStore {
     this.#load();
   }
 
-  /** What a killed process left in the system's cache is not durable yet: to be awaited before the log is used. */
   settle(done: Done): void {
     this.#file.syncThen(done);
   }
@@ -144,7 +158,7 @@ export class SimLogStore implements LogStore {
 
   releaseSnapshot(index: number): void {
     if (this.#snapshot && this.#snapshot.meta.index <= index) this.#snapshot = undefined;
-    this.#removeData((held) => held <= index);
+    removeSnapshotData(this.#disk, (held) => held <= index);
   }
 
   compact(base: SnapshotMeta): void {
@@ -152,21 +166,11 @@ export class SimLogStore implements LogStore {
     this.#enqueue({ kind: "compact", base });
   }
 
-  /** True when a crash now cannot take `index` (as part of the log or inside its base). */
   holdsDurably(index: number, term: number): boolean {
-    return index < this.#truth.base.index || this.#truth.term(index) === term;
+    return this.#truth.holds(index, term);
   }
   durableLast(): number {
     return this.#truth.last;
-  }
-
-  /** The bootstrap write, before the simulation begins. */
-  writeAtOnce(batch: LogBatch): void {
-    this.#live.append(batch.entries);
-    if (batch.hardState) this.#live.hardState = batch.hardState;
-    this.#write({ kind: "append", batch, done: () => {} });
-    this.#file.syncThen(() => {});
-    this.#remember({ kind: "append", batch, done: () => {} });
   }
 
   #enqueue(operation: Operation): void {
@@ -204,13 +208,8 @@ export class SimLogStore implements LogStore {
 
   /** The data first, then the record that refers to it. */
   #installNow(operation: Operation & { kind: "install" }): void {
-    const { index } = operation.snapshot.meta;
-    const file = this.#disk.open(dataPath(index), { create: true });
-    file.truncate(0);
-    file.writeAt(withSum(operation.snapshot.data), 0);
-    file.syncThen((error) => {
+    writeSnapshotData(this.#disk, operation.snapshot, (error) => {
       if (error) return operation.done(error);
-      this.#disk.syncDir("/raft");
       try {
         this.#write(operation);
       } catch (full) {
@@ -244,7 +243,7 @@ export class SimLogStore implements LogStore {
     if (operation.kind === "compact") this.#truth.compact(operation.base);
     else if (operation.kind === "install") {
       this.#truth.install(operation.snapshot.meta);
-      this.#removeData((index) => index < operation.snapshot.meta.index);
+      removeSnapshotData(this.#disk, (index) => index < operation.snapshot.meta.index);
     } else this.#truth.append(operation.batch.entries);
   }
 
@@ -299,24 +298,35 @@ export class SimLogStore implements LogStore {
     this.#truth.hardState = this.#live.hardState;
     this.#truth.base = this.#live.base;
     this.#truth.entries = this.#live.entries.slice();
-    this.#loadSnapshot();
+    const data = readSnapshotData(this.#disk, this.#live.base.index);
+    if (data) this.#snapshot = { meta: this.#live.base, data };
   }
+}
 
-  #loadSnapshot(): void {
-    const { base } = this.#live;
-    if (!this.#disk.list("/raft").includes(`snapshot-${base.index}`)) return;
-    const file = this.#disk.open(dataPath(base.index), { create: false });
-    const bytes = new Uint8Array(file.size());
-    file.readAt(bytes, 0);
-    const data = checkedBody(bytes)?.slice();
-    if (data) this.#snapshot = { meta: base, data };
-  }
+/** Writes the data of a snapshot to a file of its own. */
+export function writeSnapshotData(disk: SimDisk, { meta, data }: Snapshot, done: Done): void {
+  const file = disk.open(dataPath(meta.index), { create: true });
+  file.truncate(0);
+  file.writeAt(withSum(data), 0);
+  file.syncThen((error) => {
+    if (!error) disk.syncDir("/raft");
+    done(error);
+  });
+}
 
-  #removeData(which: (index: number) => boolean): void {
-    for (const name of this.#disk.list("/raft")) {
-      const index = Number(name.split("-")[1]);
-      if (name.startsWith("snapshot-") && which(index)) this.#disk.remove(dataPath(index));
-    }
+/** The data of the snapshot at an index, if it is there and whole. */
+export function readSnapshotData(disk: SimDisk, index: number): Uint8Array | undefined {
+  if (!disk.list("/raft").includes(`snapshot-${index}`)) return undefined;
+  const file = disk.open(dataPath(index), { create: false });
+  const bytes = new Uint8Array(file.size());
+  file.readAt(bytes, 0);
+  return checkedBody(bytes)?.slice();
+}
+
+export function removeSnapshotData(disk: SimDisk, which: (index: number) => boolean): void {
+  for (const name of disk.list("/raft")) {
+    const index = Number(name.split("-")[1]);
+    if (name.startsWith("snapshot-") && which(index)) disk.remove(dataPath(index));
   }
 }
 

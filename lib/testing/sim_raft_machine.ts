@@ -18,7 +18,7 @@ export interface SimMachineBugs {
 }
 
 /** The length is drawn by the caller, so that limits by bytes are met at odd places. */
-export function encodeCommand(command: Command, padding: number): Uint8Array {
+function encodeCommand(command: Command, padding: number): Uint8Array {
   const bytes = new Uint8Array(15 + padding);
   const view = new DataView(bytes.buffer);
   bytes[0] = command.key;
@@ -70,11 +70,34 @@ export interface SimMachineEvents {
   restored(index: number, hash: number): void;
 }
 
+/** A state machine that a simulated replica can carry: registers that clients write, and what survives its end. */
+export interface SimulatedMachine extends StateMachine {
+  read(key: number): number;
+  /** Of the whole state: equal on replicas that have applied the same. */
+  readonly hash: number;
+  /** Makes what is applied durable; answers its index. */
+  checkpoint(): number;
+  /** What is left after a crash; nothing else is asked of the machine then. */
+  survivors(writtenBack: boolean): unknown;
+}
+
+/** Builds the machine of a replica that starts, and writes what clients ask for the way it reads it. */
+export interface MachineKit {
+  encode(command: Command, padding: number): Uint8Array;
+  start(survivors: unknown, bugs: SimMachineBugs, events: SimMachineEvents): SimulatedMachine;
+}
+
+/** The registers below. */
+export const registerKit: MachineKit = {
+  encode: encodeCommand,
+  start: (survivors, bugs, events) => new SimMachine(survivors as Registers | undefined, bugs, events),
+};
+
 /**
  * A few registers, client sessions, and a hash over everything ever applied. `checkpoint` is what a power cut leaves; a
  * crash may leave more, since the system writes back when it likes.
  */
-export class SimMachine implements StateMachine {
+class SimMachine implements SimulatedMachine {
   #now: Registers;
   #durable: Registers;
   readonly #bugs: SimMachineBugs;

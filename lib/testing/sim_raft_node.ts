@@ -14,8 +14,9 @@ import {
 import type { SimClock } from "./sim_clock.ts";
 import { SimDisk } from "./sim_disk.ts";
 import type { RaftChecks } from "./sim_raft_checks.ts";
-import { type SimLogBugs, SimLogStore } from "./sim_raft_log.ts";
-import { type Performed, SimMachine, type SimMachineBugs } from "./sim_raft_machine.ts";
+import { type CheckedLog, type SimLogBugs, SimLogStore } from "./sim_raft_log.ts";
+import { SimWalLog } from "./sim_wal_log.ts";
+import type { MachineKit, Performed, SimMachineBugs, SimulatedMachine } from "./sim_raft_machine.ts";
 
 /** One broken rule at a time, to prove that the simulation notices. */
 export interface PlantedBug {
@@ -26,6 +27,13 @@ export interface PlantedBug {
   readonly emptyDisk?: boolean;
   /** Cuts the log behind what is applied, not behind what is durable. */
   readonly compactApplied?: boolean;
+}
+
+/** What a replica is made of besides the real core and driver. */
+export interface SimParts {
+  readonly machine: MachineKit;
+  /** The real log with segments of this size; a simple one in its place when absent. */
+  readonly walSegmentBytes?: number;
 }
 
 export type Packet =
@@ -58,18 +66,19 @@ const SNAPSHOT_TIMEOUT_MS = 400;
 export class SimNode {
   readonly id: NodeId;
   disk: SimDisk;
-  log: SimLogStore | undefined;
-  machine: SimMachine | undefined;
+  log: CheckedLog | undefined;
+  machine: SimulatedMachine | undefined;
   driver: RaftDriver | undefined;
   /** Deliveries and ticks wait until then: a stopped process, not a dead one. */
   pausedUntilMs = 0;
   syncMsMax = 2;
   #life = 0;
   #started = false;
-  #survivors: ReturnType<SimMachine["survivors"]> | undefined;
+  #survivors: unknown;
   readonly #seed: number;
   readonly #founders: readonly NodeId[];
   readonly #options: Omit<RaftOptions, "id">;
+  readonly #parts: SimParts;
   readonly #bug: PlantedBug;
   readonly #deps: SimNodeDeps;
   readonly #rng: Rng;
@@ -83,6 +92,7 @@ export class SimNode {
       /** Those that found the group; a replica that is none of them waits for a leader. */
       readonly founders: readonly NodeId[];
       readonly raft: Omit<RaftOptions, "id">;
+      readonly parts: SimParts;
       readonly bug: PlantedBug;
     },
     deps: SimNodeDeps,
@@ -91,17 +101,13 @@ export class SimNode {
     this.#seed = options.seed;
     this.#founders = options.founders;
     this.#options = options.raft;
+    this.#parts = options.parts;
     this.#bug = options.bug;
     this.#deps = deps;
     this.#rng = seededRng(Math.imul(options.seed + 1, 7919) + options.id);
     // Clocks that run at other speeds: safety must not rest on them.
     this.tickMs = TICK_MS * [1, 1, 0.7, 2][this.#rng.uint32() % 4]!;
     this.disk = this.#newDisk();
-    this.log = new SimLogStore(this.disk, () => {});
-    if (!this.#founders.includes(this.id)) return;
-    this.log.writeAtOnce(bootstrapBatch(this.#founders));
-    deps.clock.run(this.syncMsMax + 1);
-    this.disk.kill();
   }
 
   #newDisk(): SimDisk {
@@ -130,10 +136,33 @@ export class SimNode {
     if (this.lost) return;
     const life = ++this.#life;
     this.#started = true;
-    const { clock, checks } = this.#deps;
-    this.log = new SimLogStore(this.disk, (run) => void clock.after(0, this.#alive(run)), this.#bug.log);
-    this.log.onAppend = (entries, termBefore) => checks.logged(this.id, entries, termBefore);
-    this.log.settle(this.#alive((error) => error ? this.#deps.fatal(this, error) : this.#begin(this.log!, life)));
+    const { clock, checks, fatal } = this.#deps;
+    let log: CheckedLog;
+    try {
+      log = this.#openLog((run) => void clock.after(0, this.#alive(run)));
+    } catch (error) {
+      return fatal(this, error as Error);
+    }
+    this.log = log;
+    log.onAppend = (entries, termBefore) => checks.logged(this.id, entries, termBefore);
+    const begin = this.#alive((error?: Error) => error ? fatal(this, error) : this.#begin(log, life));
+    log.settle(this.#alive((error) => {
+      const { hardState, base } = log.initialState();
+      const isNew = hardState.term === 0 && base.index === 0 && log.lastIndex() === 0;
+      if (error || !isNew || !this.#founders.includes(this.id)) return begin(error);
+      log.append(bootstrapBatch(this.#founders), begin);
+    }));
+  }
+
+  #openLog(soon: (run: () => void) => void): CheckedLog {
+    const { walSegmentBytes: segmentBytes } = this.#parts;
+    return segmentBytes === undefined
+      ? new SimLogStore(this.disk, soon, this.#bug.log)
+      : new SimWalLog({ segmentBytes }, {
+        disk: this.disk,
+        soon,
+        onFatal: this.#alive((error) => this.#deps.fatal(this, error)),
+      });
   }
 
   /** `run`, unless this life has ended by then. */
@@ -144,9 +173,9 @@ export class SimNode {
     };
   }
 
-  #begin(log: SimLogStore, life: number): void {
+  #begin(log: CheckedLog, life: number): void {
     const { clock, checks, trace } = this.#deps;
-    this.machine = new SimMachine(this.#survivors, this.#bug.machine ?? {}, {
+    this.machine = this.#parts.machine.start(this.#survivors, this.#bug.machine ?? {}, {
       applied: (index, hash, entry, performed) => {
         trace("apply", this.id, index);
         if (performed) this.#deps.performed(performed);
@@ -202,8 +231,8 @@ export class SimNode {
       this.disk = this.#newDisk();
       this.#survivors = undefined;
     }
-    // What a crash left is what the next life will read.
-    this.log = new SimLogStore(this.disk, () => {});
+    // What a crash left is what the next life will read; of the real log it is known only once it is open again.
+    if (this.#parts.walSegmentBytes === undefined) this.log = this.#openLog(() => {});
   }
 
   /** The disk breaks down: the replica never comes back. What it had said rests on a disk that was good till now. */
