@@ -338,6 +338,38 @@ export const serviceAccount = buildRouteMap({
             );
           },
         }),
+        rotate: command<{ ttl?: number; overlap?: number }, [string, string]>({
+          brief: "Make a new key beside an old one, which ends after the overlap; the secret is shown this once",
+          args: [...accountArg, { brief: "Key id", placeholder: "key" }],
+          flags: {
+            ttl: {
+              kind: "parsed",
+              parse: parseDuration,
+              optional: true,
+              brief: "Life of the new key; 90 days unless given",
+            },
+            overlap: {
+              kind: "parsed",
+              parse: parseDuration,
+              optional: true,
+              brief: "Life left to the old key; a day unless given",
+            },
+          },
+          async run({ session, items }, flags, name, keyId) {
+            const answer = await session.client(ServiceAccountService, "iam").rotateApiKey({
+              project: session.project,
+              serviceAccount: name,
+              keyId,
+              ttlMs: BigInt(flags.ttl ?? 0),
+              overlapMs: BigInt(flags.overlap ?? 0),
+            });
+            const value = { id: answer.key?.id ?? "", secret: answer.secret };
+            await items([{ value, json: value, name: value.id }], [
+              { name: "id", get: (k) => k.id },
+              { name: "secret", get: (k) => k.secret },
+            ], true);
+          },
+        }),
         delete: command<Record<never, never>, [string, string]>({
           brief: "Delete a key; tokens made with it are refused",
           args: [...accountArg, { brief: "Key id", placeholder: "key" }],

@@ -12,7 +12,7 @@ const headerCharsMax = 8_192;
 /** Verified tokens kept: one entry is about 1 KiB. */
 const cacheMaxDefault = 10_000;
 /** How far clocks of two hosts may differ. */
-const clockSkewSeconds = 5;
+export const clockSkewMs = 5_000;
 /** `aud` of user tokens. */
 export const userAudience = "ultracloud";
 
@@ -68,9 +68,9 @@ export function createAuthenticator(
         issuer,
         audience: options.audience,
         currentDate: new Date(clock.nowMs()),
-        clockTolerance: clockSkewSeconds,
+        clockTolerance: clockSkewMs / 1000,
         requiredClaims: ["exp", "iat", "sub"],
-        maxTokenAge: workloadTokenTtlMs / 1000 + clockSkewSeconds,
+        maxTokenAge: (workloadTokenTtlMs + clockSkewMs) / 1000,
       })
     );
     if (payload.sub !== issuer) {
@@ -98,7 +98,7 @@ export function createAuthenticator(
         issuer: snapshot.issuer,
         audience: userAudience,
         currentDate: new Date(clock.nowMs()),
-        clockTolerance: clockSkewSeconds,
+        clockTolerance: clockSkewMs / 1000,
         requiredClaims: ["exp", "iat", "sub"],
       })
     );

@@ -84,7 +84,7 @@ export async function loadSecrets(
 }
 
 /** A secret that others can read is none. A file that is not there is told by whoever reads it. */
-async function requirePrivate(file: string): Promise<void> {
+export async function requirePrivate(file: string): Promise<void> {
   const mode = (await Deno.stat(file).catch(() => undefined))?.mode;
   if (mode === undefined || mode === null || (mode & 0o077) === 0) return;
   throw fault(

@@ -15,8 +15,14 @@ export const configSchema = z.strictObject({
   masterKeyFile: z.string().min(1).optional().describe(
     "32 bytes in base64 or hex that seal stored secrets; IAM_CRED_MASTER_KEY and IAM_CRED_MASTER_KEY_FILE come first",
   ),
+  masterKeyNextFile: z.string().min(1).optional().describe(
+    "Where the next master key is put to change it while all goes on; master.next.key of the state directory by default",
+  ),
+  keysMaxAgeMs: z.number().int().min(1_000).max(86_400_000).default(300_000).describe(
+    "How long others may keep the published signing keys; a new one signs after it",
+  ),
   // Short, as a service without policy cannot refuse a revoked one.
-  accessTtlMs: z.number().int().min(60_000).max(3_600_000).default(900_000).describe("Life of an access token"),
+  accessTtlMs: z.number().int().min(5_000).max(3_600_000).default(900_000).describe("Life of an access token"),
   loginTtlMs: z.number().int().min(60_000).max(2_592_000_000).default(604_800_000).describe(
     "Life of a login, however often it is refreshed",
   ),

@@ -45,6 +45,12 @@ export interface OAuthClient {
   /** SHA-256 of the secret; empty for a public client. */
   readonly secretHash: string;
 }
+/** An S3-style key. */
+export interface AccessKey {
+  readonly serviceAccountId: string;
+  /** The secret, sealed for the key's id. */
+  readonly sealed: string;
+}
 export interface Federation {
   readonly serviceAccountId: string;
   readonly issuer: string;
@@ -68,12 +74,18 @@ export const bindingKind = defineKind<Binding>({ name: "binding", prefix: "bind"
 export const groupKind = defineKind<Group>({ name: "group", prefix: "grp" });
 export const clientKind = defineKind<OAuthClient>({ name: "oauth_client", prefix: "ocl", title: "OAuth client" });
 /** In the project of its service account. */
+export const accessKeyKind = defineKind<AccessKey>({ name: "access_key", prefix: "ak", title: "access key" });
+/** In the project of its service account. */
 export const federationKind = defineKind<Federation>({ name: "federation", prefix: "fed" });
 
 /** Rows beside the records. */
 export const rowKeys = {
   /** Written with every change of policy: its version is the policy's. */
   policy: "policy",
+  /** Fingerprint of the master key that seals. */
+  masterKey: "masterkey",
+  /** What a replica has, while it lives. */
+  replica: (id: string) => `replica|${id}`,
   /** Sealed signing keys. */
   signingKeys: "signkey|",
   /** Tokens of the principal issued before are refused. */

@@ -21,8 +21,16 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
     databases: stack.use(createRpcClient(DatabaseService, at)),
   }, `sys_${name}`);
   const platform = openPlatform({ service: name }, { ...boot, kv });
-  const iam = createIam({ ...config, secrets }, { ...boot, platform, trust, signer });
+  const masterKeyNextFile = config.masterKeyNextFile ?? `${config.stateDir}/master.next.key`;
+  const iam = createIam({ ...config, masterKeyNextFile, secrets }, { ...boot, platform, trust, signer });
+  iam.trail.expose(boot.registry);
   const running = iam.run(boot.signal);
   stack.defer(() => running);
-  stack.use(await startRpcServer({ name, version, listen, tls }, { ...boot, ...iam }));
+  stack.use(
+    await startRpcServer({ name, version, listen, tls }, {
+      ...boot,
+      ...iam,
+      audit: (record) => iam.trail.note(record),
+    }),
+  );
 });

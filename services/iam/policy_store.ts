@@ -12,6 +12,7 @@ import { type Clock, fault, utf8 } from "@ultracloud/base";
 import type { Health, Logger } from "@ultracloud/observe";
 import { buckets, keyAfter, type Kind, type Platform, type StoredRecord } from "@ultracloud/platform";
 import type { Keyring } from "./keyring.ts";
+import type { MasterKeys } from "./master_keys.ts";
 import { bindingKind, groupKind, principalOf, roleKind, rowKeys } from "./kinds.ts";
 
 /** The store is asked this often whether policy has changed, in case its watch fell silent: half the promised 2 s. */
@@ -33,6 +34,7 @@ export class PolicyStore implements PolicyView {
   readonly #issuer: string;
   readonly #platform: Platform;
   readonly #keyring: Keyring;
+  readonly #masterKeys: MasterKeys;
   readonly #signer: WorkloadSigner;
   readonly #clock: Clock;
   readonly #log: Logger;
@@ -47,6 +49,7 @@ export class PolicyStore implements PolicyView {
   constructor(options: { readonly issuer: string }, deps: {
     readonly platform: Platform;
     readonly keyring: Keyring;
+    readonly masterKeys: MasterKeys;
     readonly signer: WorkloadSigner;
     readonly clock: Clock;
     readonly log: Logger;
@@ -55,6 +58,7 @@ export class PolicyStore implements PolicyView {
     this.#issuer = options.issuer;
     this.#platform = deps.platform;
     this.#keyring = deps.keyring;
+    this.#masterKeys = deps.masterKeys;
     this.#signer = deps.signer;
     this.#clock = deps.clock;
     this.#log = deps.log;
@@ -120,6 +124,7 @@ export class PolicyStore implements PolicyView {
   }
 
   async #snapshot(version: number): Promise<PolicySnapshot> {
+    await this.#masterKeys.load();
     const [keys, roles, bindings, groups, boundaries, revokedBefore, revokedIds] = await Promise.all([
       this.#keyring.load(),
       this.#all(roleKind),

@@ -8,6 +8,10 @@ import { authorizeService, policyService } from "./authorize.ts";
 import type { Secrets } from "./bootstrap.ts";
 import type { Core } from "./core.ts";
 import { Keyring } from "./keyring.ts";
+import { accessKeyService } from "./access_keys.ts";
+import { auditService, AuditTrail } from "./audit.ts";
+import { MasterKeys, masterKeyService } from "./master_keys.ts";
+import { signingKeyService } from "./signing_keys.ts";
 import { logins } from "./logins.ts";
 import { oauthClients } from "./oauth/clients.ts";
 import { oauthRoutes } from "./oauth/routes.ts";
@@ -26,11 +30,14 @@ import { TokenMaker, type TokenOptions } from "./tokens.ts";
 import { userService } from "./users.ts";
 import { views } from "./wire.ts";
 
-/** New signing keys are in the published set this long before they are used. */
-export const keysMaxAgeMs = 300_000;
+/** How late a key may be retired. */
+const retireEveryMs = 500;
 
 export interface IamOptions extends TokenOptions {
   readonly secrets: Secrets;
+  readonly keysMaxAgeMs: number;
+  /** Where the next master key appears; absent means it never does. */
+  readonly masterKeyNextFile?: string | undefined;
 }
 
 export interface IamDeps {
@@ -51,6 +58,10 @@ export interface Iam {
   /** Discovery, keys and token endpoint. */
   readonly http: (request: Request) => Response | Promise<Response> | undefined;
   readonly policy: PolicyStore;
+  /** Gets a record of every changing call. */
+  readonly trail: AuditTrail;
+  readonly tokens: TokenMaker;
+  readonly masterKeys: MasterKeys;
   /** Seeds the keyring and follows policy until the signal aborts. Before its first success calls are unavailable. */
   run(signal: AbortSignal): Promise<void>;
 }
@@ -60,8 +71,10 @@ export function createIam(options: IamOptions, deps: IamDeps): Iam {
   const { platform, trust, clock, health } = deps;
   const { secrets } = options;
   const sealer = new Sealer(secrets.masterKey, deps.rng);
-  const keyring = new Keyring({ platform, sealer });
-  const policy = new PolicyStore(options, { ...deps, keyring });
+  const keyring = new Keyring(options, { platform, sealer, clock });
+  const masterKeys = new MasterKeys({ nextFile: options.masterKeyNextFile }, { ...deps, sealer });
+  const policy = new PolicyStore(options, { ...deps, keyring, masterKeys });
+  const trail = new AuditTrail(deps);
   const tokens = new TokenMaker(options, { ...deps, keyring });
   const authorizer = createAuthorizer({ trust, policy, clock });
   const access = new Access({ policy, trust, authorizer });
@@ -69,6 +82,17 @@ export function createIam(options: IamOptions, deps: IamDeps): Iam {
   const by = logins(core, secrets);
   const authenticator = createAuthenticator({ audience: deps.signer.id }, { trust, policy, clock });
   const clients = oauthClients({ platform, logins: by });
+  /** Old keys leave the policy when their time is over, whoever notices first. */
+  const retireKeys = async (signal: AbortSignal) => {
+    while (!signal.aborted) {
+      await clock.sleep(retireEveryMs, signal).catch(() => {});
+      try {
+        if (await keyring.retire()) await policy.refresh();
+      } catch (error) {
+        if (!signal.aborted) deps.log.debug("cannot retire keys yet", { error });
+      }
+    }
+  };
   return {
     services: [
       orgService(core),
@@ -78,6 +102,10 @@ export function createIam(options: IamOptions, deps: IamDeps): Iam {
       roleService(core),
       groupService(core),
       boundaryService(core),
+      accessKeyService(core),
+      signingKeyService({ keyring, policy }),
+      masterKeyService(masterKeys),
+      auditService(trail),
       oauthClientService(core),
       federationService(core),
       tokenService(core, by),
@@ -87,13 +115,19 @@ export function createIam(options: IamOptions, deps: IamDeps): Iam {
     ],
     authenticator,
     authorizer,
-    http: oauthRoutes({ core, issuer: options.issuer, logins: by, clients, authenticator }, { keysMaxAgeMs }),
+    http: oauthRoutes({ core, issuer: options.issuer, logins: by, clients, authenticator }, options),
     policy,
+    trail,
+    tokens,
+    masterKeys,
     async run(signal) {
       const prepare = async () => void await keyring.seed(secrets.signingKey);
       await Promise.all([
         superviseStore(platform.kv, { health, clock }, signal),
         policy.follow(prepare, signal),
+        masterKeys.run(signal),
+        trail.run(signal),
+        retireKeys(signal),
       ]);
     },
   };

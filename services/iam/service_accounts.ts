@@ -1,7 +1,6 @@
 import { checkName, checkProject, fault, invalidField } from "@ultracloud/base";
 import { idempotencyOf, notFound, projectScope, resourceScope, type Tx } from "@ultracloud/platform";
 import {
-  type CreateApiKeyRequest,
   CreateApiKeyRequestSchema,
   CreateApiKeyResponseSchema,
   CreateServiceAccountRequestSchema,
@@ -9,19 +8,23 @@ import {
   DeleteApiKeyResponseSchema,
   DeleteServiceAccountRequestSchema,
   DeleteServiceAccountResponseSchema,
+  RotateApiKeyRequestSchema,
   ServiceAccountSchema,
   ServiceAccountService,
 } from "@ultracloud/proto/iam/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { changePolicy, type Core, dropBindingsOf } from "./core.ts";
 import { leaveGroups } from "./groups.ts";
-import { accountKind, federationKind, keyKind, principalOf, projectKind, rowKeys } from "./kinds.ts";
+import { accessKeyKind, accountKind, federationKind, keyKind, principalOf, projectKind, rowKeys } from "./kinds.ts";
 import { hashSecret, newSecret, sealedAnswer } from "./seal.ts";
 import { toAccount, toKey, views } from "./wire.ts";
 
 const dayMs = 24 * 3600 * 1000;
 export const keyTtlMsDefault = 90 * dayMs;
 export const keyTtlMsMax = 366 * dayMs;
+/** How long a replaced key stays good, so that whoever uses it can be told. */
+export const keyOverlapMsDefault = dayMs;
+export const keyOverlapMsMax = 30 * dayMs;
 /** Two overlap while one is being replaced; more than a few are forgotten ones. */
 export const keysPerAccountMax = 10;
 
@@ -59,6 +62,9 @@ export function serviceAccountService(core: Core): BoundService {
         const principal = principalOf.serviceAccount(account.id);
         await tx.guard(account.id);
         for (const key of await keysOf(tx, request.project, account.id)) tx.remove(keyKind, key);
+        for (const key of await tx.list(accessKeyKind, request.project)) {
+          if (key.value.serviceAccountId === account.id) tx.remove(accessKeyKind, key);
+        }
         for (const federation of await tx.list(federationKind, request.project)) {
           if (federation.value.serviceAccountId === account.id) tx.remove(federationKind, federation);
         }
@@ -88,11 +94,7 @@ export function serviceAccountService(core: Core): BoundService {
         const { id: serviceAccountId } = await tx.get(accountKind, request.project, account.id);
         tx.touch(serviceAccountId);
         if ((await keysOf(tx, request.project, serviceAccountId)).length >= keysPerAccountMax) {
-          throw fault(
-            "resource_exhausted",
-            "api_keys_full",
-            `Cannot make another key for ${account.name} as it has ${keysPerAccountMax}: wanted one deleted first`,
-          );
+          throw keysFull(account.name);
         }
         const id = tx.newId("key");
         const key = await tx.create(keyKind, {
@@ -102,6 +104,33 @@ export function serviceAccountService(core: Core): BoundService {
           value: { serviceAccountId, secretHash: hashSecret(secret), expiresAtMs: tx.nowMs + ttlMs },
         });
         return { key: toKey(key), secret };
+      }, { idempotency: idempotency && sealedAnswer(idempotency, sealer) });
+    },
+    async rotateApiKey(request, context) {
+      const ttlMs = keyTtlOf(request);
+      const overlapMs = Number(request.overlapMs) || keyOverlapMsDefault;
+      if (overlapMs < 0 || overlapMs > keyOverlapMsMax) {
+        throw invalidField("overlapMs", `Cannot keep the old key ${overlapMs} ms: wanted 0 to ${keyOverlapMsMax}`);
+      }
+      const account = await platform.get(accountKind, request.project, request.serviceAccount);
+      await access.requireAllOf(context.principal, principalOf.serviceAccount(account.id));
+      const secret = newSecret(rng);
+      const idempotency = idempotencyOf(context, RotateApiKeyRequestSchema, request, CreateApiKeyResponseSchema);
+      return await platform.transact(async (tx) => {
+        const { id: serviceAccountId } = await tx.get(accountKind, request.project, account.id);
+        tx.touch(serviceAccountId);
+        const old = await tx.get(keyKind, request.project, request.keyId);
+        if (old.value.serviceAccountId !== serviceAccountId) throw notFound(keyKind, request.project, request.keyId);
+        if ((await keysOf(tx, request.project, serviceAccountId)).length >= keysPerAccountMax) {
+          throw keysFull(account.name);
+        }
+        // It ends by itself, and never later than it would have.
+        tx.update(keyKind, old, {
+          value: { ...old.value, expiresAtMs: Math.min(old.value.expiresAtMs, tx.nowMs + overlapMs) },
+        });
+        const id = tx.newId("key");
+        const value = { serviceAccountId, secretHash: hashSecret(secret), expiresAtMs: tx.nowMs + ttlMs };
+        return { key: toKey(await tx.create(keyKind, { project: request.project, id, name: id, value })), secret };
       }, { idempotency: idempotency && sealedAnswer(idempotency, sealer) });
     },
     async listApiKeys(request) {
@@ -133,12 +162,21 @@ export function serviceAccountService(core: Core): BoundService {
       scope: (r) => scope(r.project, r.serviceAccount),
     },
     createApiKey: { resource: "api_key", action: "create", scope: (r) => scope(r.project, r.serviceAccount) },
+    rotateApiKey: { resource: "api_key", action: "create", scope: (r) => scope(r.project, r.serviceAccount) },
     listApiKeys: { resource: "api_key", action: "list", scope: (r) => scope(r.project, r.serviceAccount) },
     deleteApiKey: { resource: "api_key", action: "delete", scope: (r) => scope(r.project, r.serviceAccount) },
   });
 }
 
-function keyTtlOf(request: CreateApiKeyRequest): number {
+function keysFull(account: string) {
+  return fault(
+    "resource_exhausted",
+    "api_keys_full",
+    `Cannot make another key for ${account} as it has ${keysPerAccountMax}: wanted one deleted first`,
+  );
+}
+
+function keyTtlOf(request: { readonly ttlMs: bigint }): number {
   const ttlMs = Number(request.ttlMs);
   if (ttlMs >= 0 && ttlMs <= keyTtlMsMax) return ttlMs === 0 ? keyTtlMsDefault : ttlMs;
   throw invalidField("ttlMs", `Cannot make a key that lives ${ttlMs} ms: wanted 0 to ${keyTtlMsMax}`);

@@ -13,16 +13,20 @@ import { type Clock, Fault, Redacted, systemClock, systemRng } from "@ultracloud
 import { Health, type Logger, Registry } from "@ultracloud/observe";
 import { type KvBackend, memoryBackend, openPlatform } from "@ultracloud/platform";
 import {
+  AccessKeyService,
+  AuditService,
   AuthorizeService,
   BoundaryService,
   FederationService,
   GroupService,
+  MasterKeyService,
   OAuthClientService,
   OrgService,
   PolicyService,
   ProjectService,
   RoleService,
   ServiceAccountService,
+  SigningKeyService,
   TokenService,
   UserService,
 } from "@ultracloud/proto/iam/v1";
@@ -44,6 +48,10 @@ export interface As {
   readonly accounts: RpcClient<typeof ServiceAccountService>;
   readonly roles: RpcClient<typeof RoleService>;
   readonly tokens: RpcClient<typeof TokenService>;
+  readonly accessKeys: RpcClient<typeof AccessKeyService>;
+  readonly signingKeys: RpcClient<typeof SigningKeyService>;
+  readonly masterKeys: RpcClient<typeof MasterKeyService>;
+  readonly audit: RpcClient<typeof AuditService>;
   readonly groups: RpcClient<typeof GroupService>;
   readonly boundaries: RpcClient<typeof BoundaryService>;
   readonly clients: RpcClient<typeof OAuthClientService>;
@@ -98,7 +106,11 @@ export async function until(what: string, holds: () => boolean | Promise<boolean
 
 /** iam on a loopback port over a store in memory, with real tokens and real policy. */
 export async function world(
-  options: { /** Tokens name the first replica's own address as their issuer. */ readonly ownIssuer?: boolean } = {},
+  options: {
+    /** Tokens name the first replica's own address as their issuer. */
+    readonly ownIssuer?: boolean;
+    readonly masterKey?: Uint8Array;
+  } = {},
 ): Promise<World> {
   const port = options.ownIssuer ? freePort() : 0;
   const iss = options.ownIssuer ? `http://127.0.0.1:${port}` : issuer;
@@ -119,7 +131,7 @@ export async function world(
   const lines: string[] = [];
   const log = recorder(lines);
   const signer = (name: string) => createWorkloadSigner({ clusterId, name, keyFile: `${dir}/${name}.key` }, { clock });
-  const masterKeyDefault = crypto.getRandomValues(new Uint8Array(32));
+  const masterKeyDefault = options.masterKey ?? crypto.getRandomValues(new Uint8Array(32));
 
   let started = 0;
   const replica = async (o: { masterKey?: Uint8Array; waitReady?: boolean } = {}): Promise<Replica> => {
@@ -131,6 +143,7 @@ export async function world(
     const iam = createIam({
       issuer: iss,
       accessTtlMs: 900_000,
+      keysMaxAgeMs: 300_000,
       loginTtlMs: 86_400_000,
       secrets: {
         adminToken: new Redacted(adminToken),
@@ -155,6 +168,7 @@ export async function world(
     const server = own.use(
       await startRpcServer({ name: "iam", version: "0.0.0", listen }, {
         ...iam,
+        audit: (record) => iam.trail.note(record),
         registry: new Registry(),
         health,
         log,
@@ -179,6 +193,10 @@ export async function world(
         accounts: client(ServiceAccountService),
         roles: client(RoleService),
         tokens: client(TokenService),
+        accessKeys: client(AccessKeyService),
+        signingKeys: client(SigningKeyService),
+        masterKeys: client(MasterKeyService),
+        audit: client(AuditService),
         groups: client(GroupService),
         boundaries: client(BoundaryService),
         clients: client(OAuthClientService),

@@ -2,6 +2,7 @@ import { create, type MessageInitShape, toJson } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type StoredRecord, toMeta } from "@ultracloud/platform";
 import {
+  type AccessKeySchema,
   ApiKeySchema,
   BindingSchema,
   type FederationSchema,
@@ -14,6 +15,7 @@ import {
   UserSchema,
 } from "@ultracloud/proto/iam/v1";
 import type {
+  AccessKey,
   ApiKey,
   Binding,
   Federation,
@@ -51,6 +53,10 @@ export function toKey(r: StoredRecord<ApiKey>): MessageInitShape<typeof ApiKeySc
     createTime: timestampFromMs(r.createMs),
     expireTime: timestampFromMs(r.value.expiresAtMs),
   };
+}
+
+export function toAccessKey(r: StoredRecord<AccessKey>): MessageInitShape<typeof AccessKeySchema> {
+  return { id: r.id, serviceAccountId: r.value.serviceAccountId, createTime: timestampFromMs(r.createMs) };
 }
 
 export function toClient(r: StoredRecord<OAuthClient>): MessageInitShape<typeof OAuthClientSchema> {
