@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { Direction, Protocol } from "@ultracloud/proto/prismnet/v1";
 import { labelsOf, pages } from "./_shared.ts";
+import { parseTxn } from "./_txn_text.ts";
+import { exactly, prefixEnd, rangeOf, shown, toBytes } from "./_kv_bytes.ts";
 import { parseRule } from "./network.ts";
 
 Deno.test("parseRule() reads protocol, ports and remote", () => {
@@ -55,4 +57,52 @@ Deno.test("pages() reads until there is no further page", async () => {
     (response) => response.items,
   );
   assert.deepEqual([all, tokens], [[1, 2, 3], ["", "p1", "p2"]]);
+});
+
+Deno.test("parseTxn() reads three parts, quoted words and comments, and names the line it cannot read", () => {
+  const { compare, success, failure } = parseTxn(
+    '# swap\nversion("a b") = "1"\nvalue("k\\"q") != x\n\nput "a b" "c d"\ndelete p/ --prefix\n\nget k\n',
+    "text",
+  );
+  const text = (bytes: Uint8Array | undefined) => new TextDecoder().decode(bytes);
+  assert.deepEqual(compare.map(({ key, target }) => [text(key as Uint8Array), target?.case]), [
+    ["a b", "version"],
+    ['k"q', "value"],
+  ]);
+  assert.deepEqual(success.map(({ request }) => request?.case), ["put", "deleteRange"]);
+  const [put, gone] = success.map(({ request }) => request!.value as { key: Uint8Array; rangeEnd?: Uint8Array });
+  assert.deepEqual([text(put!.key), text(gone!.rangeEnd)], ["a b", "p0"]);
+  assert.deepEqual(failure.map(({ request }) => request?.case), ["range"]);
+  for (
+    const [bad, line] of [["version(a) = 1", 1], ['age("a") = 1', 1], ['version("a") = x', 1], ["\nput a", 2]] as const
+  ) {
+    assert.throws(() => parseTxn(bad, "text"), { code: "bad_transaction", message: new RegExp(`line ${line} `) }, bad);
+  }
+  for (const bad of ["get", "get a b", "move a b", 'put "a b', "put a b --prefix", "delete a b"]) {
+    assert.throws(() => parseTxn(`\n${bad}`, "text"), { code: "bad_transaction" }, bad);
+  }
+});
+
+Deno.test("keys and values survive every encoding, and bytes that are no text are never printed as text", () => {
+  fc.assert(fc.property(fc.uint8Array(), (raw) => {
+    const bytes = new Uint8Array(raw);
+    for (const encoding of ["hex", "base64"] as const) {
+      assert.deepEqual(toBytes(shown(bytes, encoding), encoding), bytes);
+    }
+  }));
+  fc.assert(
+    fc.property(fc.string({ unit: "grapheme" }), (text) => assert.equal(exactly(toBytes(text, "text"), "text"), text)),
+  );
+  assert.throws(() => exactly(new Uint8Array([255]), "text"), { code: "not_text" });
+  assert.equal(shown(new Uint8Array([255]), "text"), "0xff");
+  assert.throws(() => toBytes("xyz", "hex"), { code: "bad_encoding" });
+});
+
+Deno.test("a prefix ends before the next key that does not begin with it", () => {
+  assert.deepEqual(prefixEnd(new Uint8Array([97, 47])), new Uint8Array([97, 48]));
+  assert.deepEqual(prefixEnd(new Uint8Array([97, 255])), new Uint8Array([98]));
+  assert.deepEqual(prefixEnd(new Uint8Array([255])), new Uint8Array([0]));
+  assert.deepEqual(prefixEnd(new Uint8Array([])), new Uint8Array([0]));
+  const all = rangeOf("", { prefix: true, fromKey: false, encoding: "text" });
+  assert.deepEqual([all.key, all.rangeEnd], [new Uint8Array([0]), new Uint8Array([0])]);
 });

@@ -2,7 +2,8 @@ import { createWorkloadSigner, type WorkloadSigner } from "@ultracloud/authz";
 import { fault, systemClock } from "@ultracloud/base";
 import type { ComponentName, Context } from "./contexts.ts";
 
-let signer: Promise<WorkloadSigner> | undefined;
+/** By cluster and key: a library's caller may work with several. */
+const signers = new Map<string, Promise<WorkloadSigner>>();
 
 /**
  * The header that makes a call to a store as the cluster's operator: a workload token of 60 seconds, signed with the
@@ -17,6 +18,11 @@ export async function operatorAuthorization(context: Context, callee: ComponentN
       `Cannot call ${callee} as this context has no operator key: wanted one made by the quickstart or the deployer`,
     );
   }
-  signer ??= createWorkloadSigner({ clusterId, name: "operator", keyFile }, { clock: systemClock });
+  const place = `${clusterId} ${keyFile}`;
+  let signer = signers.get(place);
+  if (signer === undefined) {
+    signer = createWorkloadSigner({ clusterId, name: "operator", keyFile }, { clock: systemClock });
+    signers.set(place, signer);
+  }
   return await (await signer).authorization(callee)();
 }

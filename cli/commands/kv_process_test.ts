@@ -1,0 +1,195 @@
+import assert from "node:assert/strict";
+import { run } from "@stricli/core";
+import { systemClock } from "@ultracloud/base";
+import { buildUc } from "../app.ts";
+import type { Io } from "../frame/io.ts";
+import { prepareCluster, type TestCluster } from "../../services/chainfire/test_cluster.ts";
+
+interface Result {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** A terminal whose words are kept, over one real member. */
+class Desk implements AsyncDisposable {
+  readonly #cluster: TestCluster;
+  readonly dir: string;
+
+  constructor(cluster: TestCluster, dir: string) {
+    this.#cluster = cluster;
+    this.dir = dir;
+  }
+
+  static async open(): Promise<Desk> {
+    const cluster = await prepareCluster(1);
+    const dir = await Deno.makeTempDir({ prefix: "uc-kv-" });
+    const desk = new Desk(cluster, dir);
+    try {
+      await cluster.startAll();
+      const { url } = await cluster.address(1);
+      const { clusterId, keyFile } = cluster.operator;
+      const context = { clusterId, operatorKeyFile: keyFile, endpoints: { chainfire: url } };
+      await Deno.writeTextFile(
+        `${dir}/uc.json`,
+        JSON.stringify({ version: 1, current: "test", contexts: { test: context } }),
+        { mode: 0o600 },
+      );
+      return desk;
+    } catch (error) {
+      await desk[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** Runs a command; `told` hears what it prints while it runs. */
+  async uc(words: readonly string[], signal?: AbortSignal, told: (result: Result) => void = () => {}): Promise<Result> {
+    let out = "", err = "";
+    const io: Io = {
+      out: (text) => told({ code: -1, out: out += text, err }),
+      err: (text) => told({ code: -1, out, err: err += text }),
+      interactive: false,
+      env: (name) => name === "UC_CONFIG" ? `${this.dir}/uc.json` : undefined,
+      ask: () => undefined,
+      signal: signal ?? new AbortController().signal,
+    };
+    const process = { exitCode: 0, stdout: { write: io.out }, stderr: { write: io.err } };
+    await run(await buildUc(words), [...words], { io, process } as never);
+    return { code: Number(process.exitCode), out, err };
+  }
+
+  async ok(...words: string[]): Promise<string> {
+    const { code, out, err } = await this.uc(words);
+    assert.equal(code, 0, `${words.join(" ")}: ${err}`);
+    return out;
+  }
+
+  async fails(code: number, words: readonly string[], expected: RegExp): Promise<void> {
+    const result = await this.uc(words);
+    assert.match(result.err, expected, words.join(" "));
+    assert.deepEqual([result.code, result.out], [code, ""], words.join(" "));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#cluster[Symbol.asyncDispose]();
+    await Deno.remove(this.dir, { recursive: true });
+  }
+}
+
+async function until(what: string, holds: () => boolean): Promise<void> {
+  const end = performance.now() + 30_000;
+  while (!holds()) {
+    assert.ok(performance.now() < end, `Cannot see within 30 s that ${what}`);
+    await systemClock.sleep(10);
+  }
+}
+
+Deno.test("uc kv writes, reads, compares and deletes keys, text and binary", async () => {
+  await using desk = await Desk.open();
+  await desk.ok("kv", "put", "a/1", "one");
+  await desk.ok("kv", "put", "a/2", "two", "--if-absent");
+  assert.equal(await desk.ok("kv", "get", "a/1"), "one\n");
+  await desk.fails(5, ["kv", "put", "a/1", "again", "--if-absent"], /^error\[key_changed\]: .*wanted no such key/);
+  await desk.fails(3, ["kv", "get", "none"], /^error\[key_not_found\]/);
+  await desk.fails(2, ["kv", "get", ""], /^error\[empty_key\]/);
+  await desk.fails(2, ["kv", "put", "a/1"], /^error\[value_unclear\]/);
+  const pair = JSON.parse(await desk.ok("kv", "get", "a/1", "-o", "json")) as { modRevision: string };
+  await desk.ok("kv", "put", "a/1", "uno", "--if-revision", pair.modRevision);
+  assert.equal(await desk.ok("kv", "get", "a/1", "--revision", pair.modRevision), "one\n");
+  assert.equal(
+    await desk.ok("kv", "get", "a/", "--prefix", "--columns", "key,value", "--no-headers"),
+    "a/1  uno\na/2  two\n",
+  );
+  assert.equal(await desk.ok("kv", "get", "a/", "--prefix", "--count-only"), "2\n");
+  assert.equal(await desk.ok("kv", "list", "a/", "-o", "name", "--filter", "value=two"), "a/2\n");
+  await desk.fails(2, ["kv", "get", "a", "--prefix", "--from-key"], /^error\[range_unclear\]/);
+
+  const file = `${desk.dir}/value`;
+  await Deno.writeFile(file, new Uint8Array([0, 255, 10]));
+  await desk.ok("kv", "put", "bin", "--file", file);
+  await desk.fails(5, ["kv", "get", "bin"], /^error\[not_text\]: .*--encoding hex/);
+  assert.equal(await desk.ok("kv", "get", "62696e", "--encoding", "hex"), "00ff0a\n");
+  await desk.ok("kv", "get", "bin", "--to-file", `${file}.out`);
+  assert.deepEqual(await Deno.readFile(`${file}.out`), new Uint8Array([0, 255, 10]));
+  await desk.fails(2, ["kv", "get", "xyz", "--encoding", "hex"], /^error\[bad_encoding\]/);
+
+  await desk.fails(2, ["kv", "delete", "a/", "--prefix"], /^error\[needs_confirmation\]: .*Delete 2 keys\?/);
+  assert.match(await desk.ok("kv", "del", "a/", "--prefix", "--dry-run"), /^would call .*KvService\/DeleteRange/);
+  await desk.ok("kv", "del", "a/", "--prefix", "-y");
+  await desk.fails(3, ["kv", "delete", "a/", "--prefix", "-y"], /^error\[key_not_found\]/);
+  await desk.fails(2, ["kv", "compact", "soon", "-y"], /^error\[bad_revision\]/);
+  await desk.ok("kv", "compact", "latest", "-y");
+  await desk.fails(2, ["kv", "get", "bin", "--revision", "1"], /^error\[compacted\]/);
+});
+
+Deno.test("uc kv txn does one of two lists, and says which", async () => {
+  await using desk = await Desk.open();
+  const file = `${desk.dir}/txn`;
+  await Deno.writeTextFile(file, 'created("k") = "0"\n\nput k "first value"\nput l 2\n\nget k\n');
+  const first = await desk.uc(["kv", "txn", "--file", file]);
+  assert.match(first.err, /hold; revision 2/);
+  const second = JSON.parse(await desk.ok("kv", "txn", "--file", file, "-o", "json"));
+  assert.deepEqual([second.succeeded, second.responses[0].value], [false, "first value"]);
+  await Deno.writeTextFile(file, "\n\nput\n");
+  await desk.fails(2, ["kv", "txn", "--file", file], /^error\[bad_transaction\]: Cannot read line 3/);
+});
+
+Deno.test("uc kv watch tells history and changes, and ends when it is told to", async () => {
+  await using desk = await Desk.open();
+  await desk.ok("kv", "put", "w/1", "one");
+  const history = await desk.ok("kv", "watch", "w/", "--prefix", "--from-revision", "1", "--max-events", "1");
+  assert.equal(history, '2 PUT w/1 "one"\n');
+  const stop = new AbortController();
+  let out = "";
+  const watching = desk.uc(
+    ["kv", "watch", "w/", "--prefix", "--from-revision", "3", "--prev", "-o", "json"],
+    stop.signal,
+    (r) => {
+      out = r.out;
+    },
+  );
+  await desk.ok("kv", "put", "w/1", "two");
+  await desk.ok("kv", "delete", "w/1", "-y");
+  await until("both changes are told", () => out.split("\n").length > 2);
+  stop.abort();
+  assert.equal((await watching).code, 130);
+  const [put, gone] = out.trim().split("\n").map((line) => JSON.parse(line));
+  assert.deepEqual([put.type, put.kv.value, put.prevKv.value, gone.type], ["put", "two", "one", "delete"]);
+});
+
+Deno.test("uc kv lease, lock and elect hold what they got as long as they run", async () => {
+  await using desk = await Desk.open();
+  const id = (await desk.ok("kv", "lease", "grant", "10m")).trim();
+  await desk.ok("kv", "put", "leased", "x", "--lease", id);
+  const ttl = JSON.parse(await desk.ok("kv", "lease", "ttl", id, "-o", "json"));
+  assert.deepEqual([ttl.ttlMs, ttl.keys], ["600000", ["leased"]]);
+  await desk.ok("kv", "lease", "keep-alive", id, "--once");
+  assert.equal(await desk.ok("kv", "lease", "list", "-o", "name"), `${id}\n`);
+  await desk.ok("kv", "lease", "revoke", id, "-y");
+  await desk.fails(3, ["kv", "get", "leased"], /^error\[key_not_found\]/);
+  await desk.fails(3, ["kv", "lease", "ttl", id], /^error\[lease_not_found\]/);
+  await desk.fails(2, ["kv", "lease", "grant", "soon"], /^error\[bad_ttl\]/);
+  await desk.fails(2, ["kv", "lease", "ttl", "x"], /^error\[bad_lease\]/);
+
+  const stop = new AbortController();
+  let err = "";
+  const holding = desk.uc(["kv", "lock", "door"], stop.signal, (r) => err = r.err);
+  await until("the lock is held", () => /fencing token \d+/.test(err));
+  const { code } = await desk.uc(["kv", "lock", "door", "--wait", "0s", "--", "true"]);
+  assert.notEqual(code, 0, "somebody else has it");
+  stop.abort();
+  assert.equal((await holding).code, 130);
+  const shell = `test -n "$UC_FENCING_TOKEN" && printf '%s' "$UC_KEY" > ${desk.dir}/key`;
+  await desk.ok("kv", "lock", "door", "--", "sh", "-c", shell);
+  assert.match(await Deno.readTextFile(`${desk.dir}/key`), /^door\/[0-9a-f]+$/);
+  await desk.fails(5, ["kv", "lock", "door", "--", "sh", "-c", "exit 3"], /error\[command_failed\]: .*ended with 3/);
+
+  await desk.fails(3, ["kv", "elect", "chair", "--leader"], /^error\[no_leader\]/);
+  const end = new AbortController();
+  let said = "";
+  const leading = desk.uc(["kv", "elect", "chair", "--value", "me"], end.signal, (r) => said = r.err);
+  await until("the campaign is won", () => /Leading as/.test(said));
+  assert.match(await desk.ok("kv", "elect", "chair", "--leader"), /me/);
+  end.abort();
+  assert.equal((await leading).code, 130);
+});
