@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { Fault } from "@ultracloud/base";
 import { ClusterService, KvService, type Member } from "@ultracloud/proto/chainfire/v1";
 import type { Lane, LaneRun } from "../harness/lane.ts";
 import { chainfireProbe } from "../harness/stores.ts";
@@ -6,6 +7,7 @@ import { waitFor } from "../harness/wait.ts";
 
 const guest = "node04";
 const probeKey = "/lane/membership";
+const notYet: ReadonlySet<string> = new Set(["members_unknown", "change_pending", "not_leader"]);
 
 /** Live reconfiguration of chainfire, from three members over four and two back to the canonical three. */
 export const membership: Lane = {
@@ -93,7 +95,17 @@ class Membership {
   async #add(node: string, isLearner: boolean): Promise<void> {
     const { cluster, signal } = this.#run;
     const { name, peerUrl, clientUrl } = cluster.memberInfo(node, "chainfire");
-    const answer = await this.#cluster(await this.#leader()).memberAdd({ name, peerUrl, clientUrl, isLearner });
+    const request = { name, peerUrl, clientUrl, isLearner };
+    // One change at a time, and the founders must be on record first: both are told before anything is done.
+    const what = `${node} to be added`;
+    const answer = await waitFor({ timeoutMs: 60_000, what, everyMs: 200, signal }, async () => {
+      try {
+        return await this.#cluster(await this.#leader()).memberAdd(request);
+      } catch (error) {
+        if (error instanceof Fault && notYet.has(error.code)) return undefined;
+        throw error;
+      }
+    });
     const id = answer.member!.id;
     this.#ids.set(node, id);
     await cluster.stop(node, "chainfire");
