@@ -5,6 +5,7 @@ import {
   DatabaseService,
   DatabaseSettingsSchema,
   DeleteDatabaseRequestSchema,
+  PlaceDatabaseRequestSchema,
 } from "@ultracloud/proto/flaredb/v1";
 import { invalidField } from "@ultracloud/base";
 import { bind, type BoundService } from "@ultracloud/rpc";
@@ -18,9 +19,13 @@ export function databaseScope(name: string, field = "database"): string {
   return checkDatabase(name, field);
 }
 
+const replicasDefault = 3;
+/** More voters make every write slower and nothing safer. */
+const replicasMax = 7;
+
 /** Creates, lists and deletes databases, and says how their groups are. */
 export function databaseService(
-  options: { readonly version: string; readonly nodeId: number },
+  options: { readonly version: string; readonly nodeId: number; readonly members: readonly number[] },
   deps: { readonly databases: Databases },
 ): BoundService {
   const { databases } = deps;
@@ -29,6 +34,8 @@ export function databaseService(
     return {
       name: row.name,
       createTime: timestampFromMs(row.createMs),
+      replicas: row.replicas.map(BigInt),
+      placed: row.placed,
       appliedIndex: BigInt(machine?.appliedIndex() ?? 0),
       bytes: BigInt(machine?.bytes() ?? 0),
       settings: {
@@ -36,6 +43,28 @@ export function databaseService(
         archive: machine?.parts.archive.on ?? false,
       },
     };
+  };
+  const known = new Set(options.members);
+  const checkMembers = (replicas: readonly bigint[]): bigint[] => {
+    const ids = new Set(replicas.map(Number));
+    if (
+      ids.size === replicas.length && ids.size > 0 && ids.size <= replicasMax && [...ids].every((id) => known.has(id))
+    ) {
+      return [...replicas];
+    }
+    throw invalidField(
+      "replicas",
+      `Cannot place a database on [${
+        replicas.slice(0, 10)
+      }]: wanted 1 to ${replicasMax} different ones of ${options.members}`,
+    );
+  };
+  /** Up to three members, another first one for each name. */
+  const chosenMembers = (name: string): bigint[] => {
+    const { members } = options;
+    const first = [...name].reduce((sum, char) => (sum * 31 + char.charCodeAt(0)) >>> 0, 0) % members.length;
+    const count = Math.min(members.length, replicasDefault);
+    return Array.from({ length: count }, (_, i) => BigInt(members[(first + i) % members.length]!));
   };
   const scope = (request: { readonly name: string }) => databaseScope(request.name, "name");
 
@@ -46,12 +75,14 @@ export function databaseService(
         await databases.system.readBarrier();
         const present = databases.catalog.find(request.name);
         if (present !== undefined) {
-          await databases.find(request.name);
+          if (present.replicas.includes(options.nodeId)) await databases.findAny(request.name);
           return toMessage(present);
         }
       }
+      // The same wherever it is asked, so that a repeated request is the same request.
+      const replicas = request.replicas.length > 0 ? checkMembers(request.replicas) : chosenMembers(request.name);
       const { entry, schema } = { entry: entryKinds.createDatabase, schema: CreateDatabaseRequestSchema };
-      const created = await databases.changeCatalog(entry, schema, request, context) as Database;
+      const created = await databases.changeCatalog(entry, schema, { ...request, replicas }, context) as Database;
       await databases.waitForLeader(request.name, context.signal);
       const row = databases.catalog.find(request.name);
       return row === undefined ? created : toMessage(row);
@@ -77,6 +108,17 @@ export function databaseService(
       const opened = await databases.find(name);
       await databases.propose(opened, entryKinds.settings, DatabaseSettingsSchema, settings, context);
       return toMessage(opened.row);
+    },
+    async placeDatabase(request, context) {
+      checkMembers(request.replicas);
+      const { placeDatabase: kind } = entryKinds;
+      await databases.changeCatalog(kind, PlaceDatabaseRequestSchema, request, context);
+      return toMessage(databases.catalog.find(request.name)!);
+    },
+    async transferLeader({ name, member }) {
+      const { group } = await databases.find(name);
+      group.transferLeader(Number(checkMembers([member])[0]));
+      return {};
     },
     async checkReplicas({ name }, context) {
       const { index, sha256 } = await databases.checkReplicas(await databases.find(name), context);
@@ -113,6 +155,8 @@ export function databaseService(
     getDatabase: { resource: "database", action: "get", scope },
     listDatabases: { resource: "database", action: "list", scope: () => "" },
     deleteDatabase: { resource: "database", action: "delete", scope },
+    placeDatabase: { resource: "database", action: "place", scope },
+    transferLeader: { resource: "database", action: "place", scope },
     updateDatabase: { resource: "database", action: "update", scope },
     checkReplicas: { resource: "database", action: "check", scope },
     status: { resource: "database", action: "status", scope: () => "" },

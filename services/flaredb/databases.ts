@@ -4,12 +4,13 @@ import { backoffMs, type Clock, Fault, fault, type Rng } from "@ultracloud/base"
 import type { Health, Logger } from "@ultracloud/observe";
 import type { Group, ReplicaNode } from "@ultracloud/replica";
 import type { CallContext } from "@ultracloud/rpc";
-import { CheckReplicasResponseSchema } from "@ultracloud/proto/flaredb/v1";
+import { CheckReplicasResponseSchema, LoggedPlacedSchema } from "@ultracloud/proto/flaredb/v1";
 import { createHash } from "node:crypto";
 import { type DedupeKey, encodeEntry, type EntryKind, entryKinds, noSeed } from "./domain/log_entry.ts";
-import { checkDatabase } from "./domain/names.ts";
+import { checkDatabase, databaseNotFound } from "./domain/names.ts";
 import { CatalogMachine, type CatalogRow, systemGroup } from "./state/catalog_machine.ts";
 import { type ContentDigest, DatabaseMachine } from "./state/database_machine.ts";
+import { stepPlacement, surplusLeader } from "./placement.ts";
 import { removeFiles } from "./state/store.ts";
 
 /** A database of this replica: its log and its state. */
@@ -29,8 +30,12 @@ export function unkeyed({ principal }: Proposer): Proposer {
 
 export interface DatabasesOptions {
   readonly stateDir: string;
-  /** Founding voters of every group. */
+  /** Which of the members this is. */
+  readonly memberId: number;
+  /** All members; they found the system group. */
   readonly voters: readonly number[];
+  /** Client address of each member. */
+  readonly clientUrls: Readonly<Record<number, string>>;
 }
 
 export interface DatabasesDeps {
@@ -43,6 +48,8 @@ export interface DatabasesDeps {
 
 /** How often overdue keys are looked for; a key is gone at most this long after its time. */
 const sweepEveryMs = 1_000;
+/** One step of each move, and at most one leader handed over, this often. */
+const placeEveryMs = 500;
 const pollMs = { baseMs: 5, maxMs: 100, tries: Infinity };
 /** How long a new database may take to get a leader before the call answers without. */
 const leaderWaitMs = 5_000;
@@ -65,7 +72,11 @@ export class Databases implements AsyncDisposable {
   private constructor(options: DatabasesOptions, deps: DatabasesDeps) {
     this.#options = options;
     this.#deps = deps;
-    this.#catalog = new CatalogMachine({ path: `${options.stateDir}/catalog.db`, onChange: () => this.#agree() });
+    this.#catalog = new CatalogMachine({
+      path: `${options.stateDir}/catalog.db`,
+      members: options.voters,
+      onChange: () => this.#agree(),
+    });
   }
 
   /** Opens the catalog and every database in it. Owns `node` from here on. */
@@ -75,7 +86,7 @@ export class Databases implements AsyncDisposable {
     databases.#system = await deps.node.openGroup({ group: systemGroup, voters: options.voters }, databases.#catalog);
     databases.#agree();
     await databases.#agreeing;
-    databases.#loops = Promise.all([databases.#sweep(), databases.#watchHealth()]);
+    databases.#loops = Promise.all([databases.#sweep(), databases.#watchHealth(), databases.#keepPlaces()]);
     return databases;
   }
 
@@ -120,8 +131,14 @@ export class Databases implements AsyncDisposable {
     await this.#agreeing;
     const opened = this.#open.get(name);
     if (opened !== undefined) return opened;
-    if (this.#catalog.find(name) === undefined) {
-      throw fault("not_found", "database_not_found", `Cannot find database ${name}`);
+    const row = this.#catalog.find(name);
+    if (row === undefined) throw databaseNotFound(name);
+    if (!row.replicas.includes(this.#options.memberId)) {
+      const url = row.replicas.map((id) => this.#options.clientUrls[id]).find((known) => known !== undefined);
+      throw fault("unavailable", "database_elsewhere", `Cannot use database ${name} here: ${row.replicas} hold it`, {
+        retryAfterMs: 50,
+        ...(url === undefined ? {} : { leaderHint: url }),
+      });
     }
     throw fault("unavailable", "database_opening", `Cannot use database ${name} yet as it is being opened`, {
       retryAfterMs: 100,
@@ -174,6 +191,13 @@ export class Databases implements AsyncDisposable {
     return noted;
   }
 
+  /** The refusal of whoever does not lead, with a hint at who does. */
+  async leaderOnly({ group }: OpenDatabase): Promise<void> {
+    const { barrier: kind } = entryKinds;
+    const base = { kind, timeMs: this.#deps.clock.nowMs(), seed: noSeed, dedupe: undefined };
+    await group.propose(encodeEntry({ ...base, payload: new Uint8Array() }));
+  }
+
   /** Resolves with the index of an entry of its own, once that is applied here; refused unless this replica leads. */
   async barrier(database: OpenDatabase, context: Proposer): Promise<number> {
     const request = create(EmptySchema);
@@ -192,13 +216,14 @@ export class Databases implements AsyncDisposable {
   ): Promise<unknown> {
     const payload = toBinary(schema, request, { writeUnknownFields: false });
     const random = kind === entryKinds.execute || kind === entryKinds.batch || kind === entryKinds.migrate;
-    const result = await group.propose(encodeEntry({
+    const data = encodeEntry({
       kind,
       timeMs: this.#deps.clock.nowMs(),
       seed: random ? this.#deps.rng.fill(new Uint8Array(16)) : noSeed,
       dedupe: dedupeKey(context, kind, payload),
       payload,
-    }));
+    });
+    const result = await group.propose(data, { forward: true });
     if (result instanceof Fault) throw result;
     return result;
   }
@@ -221,22 +246,49 @@ export class Databases implements AsyncDisposable {
       if (this.#removed.has(row.group)) continue;
       const opened = this.#open.get(row.name);
       const mine = opened?.row.group === row.group ? opened : undefined;
-      if (mine !== undefined || exists(this.#path(row))) {
-        this.#open.delete(mine?.row.name ?? "");
-        // The log first: while the file is there, a killed process comes back to this.
-        await node.removeGroup(row.group);
-        mine?.machine.close();
-        removeFiles(this.#path(row));
-        this.#deps.log.info("database removed", { database: row.name, group: row.group });
-      }
+      if (mine !== undefined || exists(this.#path(row))) await this.#remove(row, mine);
       this.#removed.add(row.group);
     }
     for (const row of this.#catalog.list()) {
-      if (this.#open.get(row.name)?.row.group === row.group) continue;
+      const mine = row.replicas.includes(this.#options.memberId);
+      const opened = this.#open.get(row.name);
+      if (opened?.row.group === row.group) {
+        if (mine || !row.placed) continue;
+        // The group goes on without this replica.
+        await this.#remove(row, opened);
+        continue;
+      }
+      if (!mine && !exists(this.#path(row))) continue;
+      if (!mine && row.placed) {
+        await this.#remove(row, undefined);
+        continue;
+      }
+      // One that was placed anew is there already, elsewhere: what is new here learns from that.
+      const join = row.moved && !exists(this.#path(row));
       const machine = new DatabaseMachine({ path: this.#path(row) });
-      const group = await node.openGroup({ group: row.group, voters: this.#options.voters }, machine);
+      const group = await node.openGroup({ group: row.group, voters: row.replicas, join }, machine);
       this.#open.set(row.name, { row, group, machine });
     }
+  }
+
+  async #remove(
+    row: { readonly name: string; readonly group: number },
+    opened: OpenDatabase | undefined,
+  ): Promise<void> {
+    if (opened !== undefined) this.#open.delete(row.name);
+    // The log first: while the file is there, a killed process comes back to this.
+    await this.#deps.node.removeGroup(row.group);
+    opened?.machine.close();
+    removeFiles(this.#path(row));
+    this.#deps.log.info("database removed", { database: row.name, group: row.group });
+  }
+
+  /** Says through the catalog that a group has the members that were asked for. */
+  async placed(row: CatalogRow): Promise<void> {
+    const { placed: kind } = entryKinds;
+    const request = create(LoggedPlacedSchema, { group: BigInt(row.group), replicas: row.replicas.map(BigInt) });
+    const nobody = { principal: { kind: "workload", id: "flaredb" }, idempotencyKey: undefined } as const;
+    await this.#propose(this.#system, kind, LoggedPlacedSchema, request, nobody);
   }
 
   /** Removes overdue keys through the log, on the leader of each database. */
@@ -251,6 +303,27 @@ export class Databases implements AsyncDisposable {
         await group.propose(encodeEntry({ ...entry, payload: new Uint8Array() })).catch((error) =>
           log.debug("cannot remove overdue keys", { database: row.name, error })
         );
+      }
+    }
+  }
+
+  /** Moves replicas and leaders where they are wanted. */
+  async #keepPlaces(): Promise<void> {
+    const { log } = this.#deps;
+    const { memberId } = this.#options;
+    while (await this.#pause(placeEveryMs)) {
+      for (const { row, group } of this.#open.values()) {
+        const now = this.#catalog.find(row.name);
+        if (now === undefined || now.group !== row.group || now.placed) continue;
+        await stepPlacement(group, now.replicas, memberId).then((done) => done ? this.placed(now) : undefined)
+          .catch((error) => log.debug("cannot move a replica yet", { database: row.name, error }));
+      }
+      const surplus = surplusLeader(this.opened(), memberId);
+      if (surplus === undefined) continue;
+      try {
+        surplus.group.transferLeader(surplus.to);
+      } catch (error) {
+        log.debug("cannot hand a leader over", { error });
       }
     }
   }

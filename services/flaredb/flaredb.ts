@@ -56,7 +56,7 @@ export async function createFlaredb(options: FlaredbOptions, deps: FlaredbDeps):
   const voters = members.length === 0 ? [memberId] : members.map((member) => member.id);
   let databases: Databases;
   try {
-    databases = await Databases.open({ stateDir, voters }, { ...deps, node });
+    databases = await Databases.open({ stateDir, memberId, voters, clientUrls }, { ...deps, node });
   } catch (error) {
     await node[Symbol.asyncDispose]();
     throw error;
@@ -65,7 +65,7 @@ export async function createFlaredb(options: FlaredbOptions, deps: FlaredbDeps):
   const served = { ...deps, databases, transactions };
   return {
     services: [
-      databaseService({ version, nodeId: memberId }, served),
+      databaseService({ version, nodeId: memberId, members: voters }, served),
       kvService(served),
       sqlService(options.sql, served),
       backupService({ ...served, stateDir }),

@@ -1,6 +1,6 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
-import { backoffMs, type Clock, fault, seededRng } from "@ultracloud/base";
+import { type Clock, fault } from "@ultracloud/base";
 import type { Logger } from "@ultracloud/observe";
 import {
   CreateDatabaseRequestSchema,
@@ -24,10 +24,6 @@ export interface RestoreDeps {
   readonly log: Logger;
 }
 
-/** How long the new database may take to have its leader here. */
-const leaderWaitMs = 15_000;
-const poll = { baseMs: 5, maxMs: 100, tries: Infinity };
-
 /**
  * Fills a new database, piece by piece through its own log, so that every replica gets it. Before that everything is
  * checked that can be. What fails half way leaves nothing: the database is deleted again.
@@ -47,8 +43,8 @@ export async function restoreInto(
   const wanted = create(CreateDatabaseRequestSchema, { name });
   await databases.changeCatalog(createDatabase, CreateDatabaseRequestSchema, wanted, proposer);
   try {
-    const opened = await leadHere(deps, name, context.signal);
-    return await fill(received, deps, opened, context);
+    await databases.waitForLeader(name, context.signal);
+    return await fill(received, deps, await databases.findAny(name), context);
   } catch (error) {
     log.warn("cannot restore", { database: name, error });
     const gone = create(DeleteDatabaseRequestSchema, { name });
@@ -56,27 +52,6 @@ export async function restoreInto(
       log.error("cannot delete what was restored half way", { database: name, error: failure })
     );
     throw error;
-  }
-}
-
-/** The new database once this replica leads it; another leader is a reason to try again. */
-async function leadHere({ databases, clock }: RestoreDeps, name: string, signal: AbortSignal): Promise<OpenDatabase> {
-  const opened = await databases.findAny(name);
-  const giveUpMs = clock.monotonicMs() + leaderWaitMs;
-  for (let attempt = 1;; attempt++) {
-    const { role, leader } = opened.group.status();
-    if (role === "leader") return opened;
-    if (leader !== 0 || clock.monotonicMs() > giveUpMs) {
-      throw fault(
-        "unavailable",
-        "leader_elsewhere",
-        `Cannot restore ${name} here as replica ${leader} leads it: try again`,
-        {
-          retryAfterMs: 100,
-        },
-      );
-    }
-    await clock.sleep(backoffMs(poll, attempt, seededRng(attempt)), signal);
   }
 }
 

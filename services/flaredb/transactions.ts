@@ -63,7 +63,8 @@ export class Transactions {
     // Answered by a leader only, which then knows everything that was committed before.
     const index = await this.#databases.barrier(database, context);
     const id = `tx_${ulid(this.#clock, this.#rng)}`;
-    const { group, term } = database.group.status();
+    const { group, term, role } = database.group.status();
+    if (role !== "leader") await this.#databases.leaderOnly(database);
     const { clock, rng } = { clock: this.#clock, rng: this.#rng };
     this.#open.set(id, {
       id,

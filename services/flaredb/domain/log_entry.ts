@@ -36,6 +36,9 @@ export const entryKinds = {
   /** On the catalog's own log. */
   createDatabase: 32,
   deleteDatabase: 33,
+  placeDatabase: 34,
+  /** The members of a group are those that were asked for. */
+  placed: 35,
 } as const;
 export type EntryKind = (typeof entryKinds)[keyof typeof entryKinds];
 

@@ -213,7 +213,7 @@ class World {
         node.syncMsMax = pick(rng, [1, 20, 80]);
         break;
       case "transfer":
-        leader?.replicas.get(group)!.driver.transferLeader(pick(rng, ids));
+        leader?.replicas.get(group)?.driver.transferLeader(pick(rng, ids));
         break;
       case "checkpoint":
         for (const each of this.#nodes) if (uniform(rng, 2) === 0) each.checkpoint();

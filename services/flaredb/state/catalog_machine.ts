@@ -6,6 +6,8 @@ import {
   type Database as DatabaseMessage,
   DatabaseSchema,
   DeleteDatabaseRequestSchema,
+  LoggedPlacedSchema,
+  PlaceDatabaseRequestSchema,
 } from "@ultracloud/proto/flaredb/v1";
 import type { AppliedEntry, GroupStateMachine } from "@ultracloud/replica";
 import { type Database, openDatabase } from "@ultracloud/sqlite";
@@ -25,11 +27,30 @@ export interface CatalogRow {
   /** Raft group; never used again after the database is deleted. */
   readonly group: number;
   readonly createMs: number;
+  /** Members that hold it or are to hold it. */
+  readonly replicas: readonly number[];
+  /** Its group has exactly these members. */
+  readonly placed: boolean;
+  /** It was placed anew since it was made: replicas that are new here join, they found nothing. */
+  readonly moved: boolean;
 }
+
+interface StoredRow {
+  readonly name: string;
+  readonly group: number;
+  readonly createMs: number;
+  readonly replicas: string | null;
+  readonly placed: number | null;
+  readonly moved: number | null;
+}
+
+const selectRows = `SELECT name, d.grp AS "group", create_ms AS createMs, replicas, placed, moved
+  FROM databases d LEFT JOIN placement p ON p.grp = d.grp`;
 
 /** Which databases there are: the replicated state of the system group. */
 export class CatalogMachine implements GroupStateMachine, Disposable {
   readonly #path: string;
+  readonly #members: readonly number[];
   readonly #onChange: () => void;
   #db!: Database;
   #meta!: Meta;
@@ -38,9 +59,15 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
   #timeMs = 0;
 
   constructor(
-    options: { readonly path: string; /** Told after every applied batch. */ readonly onChange: () => void },
+    options: {
+      readonly path: string;
+      /** All members. */
+      readonly members: readonly number[];
+      /** Told after every applied batch. */ readonly onChange: () => void;
+    },
   ) {
     this.#path = options.path;
+    this.#members = options.members;
     this.#onChange = options.onChange;
     this.#open(openDatabase(options.path));
   }
@@ -51,6 +78,8 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
     db.exec(`
       CREATE TABLE IF NOT EXISTS databases(name TEXT PRIMARY KEY, grp INTEGER NOT NULL UNIQUE, create_ms INTEGER NOT NULL)
         WITHOUT ROWID;
+      CREATE TABLE IF NOT EXISTS placement(
+        grp INTEGER PRIMARY KEY, replicas TEXT NOT NULL, placed INTEGER NOT NULL, moved INTEGER NOT NULL);
       CREATE TABLE IF NOT EXISTS deleted(grp INTEGER PRIMARY KEY, name TEXT NOT NULL);
     `);
     this.#meta = new Meta(db);
@@ -62,14 +91,18 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
 
   /** All databases by name. */
   list(): CatalogRow[] {
-    return this.#db.all<CatalogRow>(`SELECT name, grp AS "group", create_ms AS createMs FROM databases ORDER BY name`);
+    return this.#db.all<StoredRow>(`${selectRows} ORDER BY name`).map((row) => this.#row(row));
   }
 
   find(name: string): CatalogRow | undefined {
-    return this.#db.get<CatalogRow>(
-      `SELECT name, grp AS "group", create_ms AS createMs FROM databases WHERE name=?`,
-      name,
-    );
+    const row = this.#db.get<StoredRow>(`${selectRows} WHERE name=?`, name);
+    return row === undefined ? undefined : this.#row(row);
+  }
+
+  /** One made before placements were stored is everywhere. */
+  #row({ name, group, createMs, replicas, placed, moved }: StoredRow): CatalogRow {
+    const held = replicas === null ? this.#members : JSON.parse(replicas) as number[];
+    return { name, group, createMs, replicas: held, placed: placed !== 0, moved: moved === 1 };
   }
 
   /** Databases that were deleted: what is left of them may be removed. */
@@ -99,13 +132,13 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
   #apply(entry: Entry): unknown {
     this.#timeMs = Math.max(this.#timeMs, entry.timeMs);
     const { dedupe } = entry;
-    const isCreate = entry.kind === entryKinds.createDatabase;
+    const isCreate = entry.kind === entryKinds.createDatabase || entry.kind === entryKinds.placeDatabase;
     if (dedupe !== undefined) {
       const verdict = this.#dedupe.check(dedupe, this.#timeMs);
       if (verdict.kind === "refused") return verdict.fault;
       if (verdict.kind === "known") return isCreate ? fromBinary(DatabaseSchema, verdict.answer) : undefined;
     }
-    const result = isCreate ? this.#create(entry.payload) : this.#delete(entry.payload);
+    const result = this.#effect(entry);
     if (dedupe !== undefined && !(result instanceof Fault)) {
       const answer = result === undefined ? new Uint8Array() : toBinary(DatabaseSchema, result);
       this.#dedupe.store(dedupe, answer, this.#timeMs);
@@ -113,8 +146,40 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
     return result;
   }
 
+  #effect({ kind, payload }: Entry): DatabaseMessage | Fault | undefined {
+    switch (kind) {
+      case entryKinds.createDatabase:
+        return this.#create(payload);
+      case entryKinds.placeDatabase:
+        return this.#place(payload);
+      case entryKinds.placed:
+        return this.#placed(payload);
+      case entryKinds.deleteDatabase:
+        return this.#delete(payload);
+      default:
+        throw fault("data_loss", "entry_misplaced", `Cannot apply an entry of kind ${kind} to the catalog`);
+    }
+  }
+
+  #place(payload: Uint8Array): DatabaseMessage | Fault {
+    const { name, replicas } = fromBinary(PlaceDatabaseRequestSchema, payload);
+    const present = this.find(name);
+    if (present === undefined) return fault("not_found", "database_not_found", `Cannot find database ${name}`);
+    const wanted = JSON.stringify(replicas.map(Number));
+    this.#db.run("INSERT OR REPLACE INTO placement VALUES(?,?,0,1)", present.group, wanted);
+    return toDatabase(this.find(name)!);
+  }
+
+  /** Counts only for what is still asked for. */
+  #placed(payload: Uint8Array): undefined {
+    const { group, replicas } = fromBinary(LoggedPlacedSchema, payload);
+    const reached = JSON.stringify(replicas.map(Number));
+    this.#db.run("UPDATE placement SET placed=1 WHERE grp=? AND replicas=?", Number(group), reached);
+    return undefined;
+  }
+
   #create(payload: Uint8Array): DatabaseMessage | Fault {
-    const { name, ifNotExists } = fromBinary(CreateDatabaseRequestSchema, payload);
+    const { name, ifNotExists, replicas } = fromBinary(CreateDatabaseRequestSchema, payload);
     const present = this.find(name);
     if (present !== undefined) {
       if (ifNotExists) return toDatabase(present);
@@ -127,7 +192,10 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
     const group = Math.max(this.#meta.get("last_group"), systemGroup) + 1;
     this.#meta.set("last_group", group);
     this.#db.run("INSERT INTO databases VALUES(?,?,?)", name, group, this.#timeMs);
-    return toDatabase({ name, group, createMs: this.#timeMs });
+    if (replicas.length > 0) {
+      this.#db.run("INSERT INTO placement VALUES(?,?,1,0)", group, JSON.stringify(replicas.map(Number)));
+    }
+    return toDatabase(this.find(name)!);
   }
 
   #delete(payload: Uint8Array): Fault | undefined {
@@ -135,6 +203,7 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
     const present = this.find(name);
     if (present === undefined) return fault("not_found", "database_not_found", `Cannot find database ${name}`);
     this.#db.run("DELETE FROM databases WHERE name=?", name);
+    this.#db.run("DELETE FROM placement WHERE grp=?", present.group);
     this.#db.run("INSERT INTO deleted VALUES(?,?)", present.group, name);
     return undefined;
   }
@@ -176,5 +245,10 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
 }
 
 function toDatabase(row: CatalogRow): DatabaseMessage {
-  return create(DatabaseSchema, { name: row.name, createTime: timestampFromMs(row.createMs) });
+  return create(DatabaseSchema, {
+    name: row.name,
+    createTime: timestampFromMs(row.createMs),
+    replicas: row.replicas.map(BigInt),
+    placed: row.placed,
+  });
 }

@@ -1,0 +1,63 @@
+import type { Group } from "@ultracloud/replica";
+import type { OpenDatabase } from "./databases.ts";
+
+/** Entries that a newcomer may lag behind and still be given its vote. */
+const lagMax = 1_000;
+
+/**
+ * One step of a group towards having exactly `wanted` as its voters, if this replica leads it; true when it is there.
+ * Newcomers learn first and vote once they have caught up; only then do others go, so that the number of copies never
+ * falls below what it was. Every step may be repeated, and the next leader goes on where this one stopped.
+ */
+export async function stepPlacement(group: Group, wanted: readonly number[], memberId: number): Promise<boolean> {
+  const { role, configuration, progress, lastIndex } = group.status();
+  if (role !== "leader" || configuration.votersOutgoing.length > 0) return false;
+  const voters = new Set(configuration.voters);
+  const learners = new Set(configuration.learners);
+  const missing = wanted.filter((id) => !voters.has(id));
+  const newcomer = missing.find((id) => !learners.has(id));
+  if (newcomer !== undefined) {
+    await group.changeConfiguration({ steps: [{ type: "add_learner", id: newcomer }] });
+    return false;
+  }
+  const ready = missing.find((id) => (progress?.get(id)?.match ?? 0) + lagMax >= lastIndex);
+  if (ready !== undefined) {
+    await group.changeConfiguration({ steps: [{ type: "add_voter", id: ready }] });
+    return false;
+  }
+  if (missing.length > 0) return false;
+  if (!wanted.includes(memberId)) {
+    const heir = wanted.find((id) => progress?.get(id)?.recentlyActive) ?? wanted[0]!;
+    group.transferLeader(heir);
+    return false;
+  }
+  const surplus = [...voters, ...learners].find((id) => !wanted.includes(id));
+  if (surplus === undefined) return true;
+  await group.changeConfiguration({ steps: [{ type: "remove", id: surplus }] });
+  return false;
+}
+
+/** A group this replica should hand over, and to whom: when it leads more than its share of those it holds. */
+export function surplusLeader(
+  databases: readonly OpenDatabase[],
+  memberId: number,
+): { readonly group: Group; readonly to: number } | undefined {
+  const led = new Map<number, number>();
+  for (const { group } of databases) {
+    const { leader, voters } = group.status();
+    for (const id of voters) led.set(id, (led.get(id) ?? 0) + (id === leader ? 1 : 0));
+  }
+  const mine = led.get(memberId) ?? 0;
+  for (const { group } of databases) {
+    const { role, voters, progress, lastIndex } = group.status();
+    if (role !== "leader") continue;
+    // Two apart at least: handing one over then makes it even, and nobody hands it back.
+    const poorer = voters.filter((id) => id !== memberId && (led.get(id) ?? 0) <= mine - 2);
+    const to = poorer.sort((a, b) => led.get(a)! - led.get(b)!).find((id) => {
+      const peer = progress?.get(id);
+      return peer !== undefined && peer.recentlyActive && peer.match + lagMax >= lastIndex;
+    });
+    if (to !== undefined) return { group, to };
+  }
+  return undefined;
+}
