@@ -131,11 +131,6 @@ export class TestCluster implements AsyncDisposable {
     return this.#place(id).process!.identity.pid;
   }
 
-  /** What a program of the operator needs to make tokens of its own. */
-  get operator(): { readonly clusterId: string; readonly keyFile: string } {
-    return { clusterId, keyFile: `${this.#dir}/operator.key` };
-  }
-
   /** Where a member answers and what its callers show, for programs that are no clients. */
   async address(id: number): Promise<{ readonly url: string; readonly authorization: string }> {
     return { url: this.#place(id).url, authorization: await this.#authorization() };
