@@ -70,6 +70,10 @@ const sentences: Readonly<Record<string, string>> = {
   too_many_calls: "etcdserver: too many requests",
   overloaded: "etcdserver: too many requests",
   member_not_found: "etcdserver: member not found",
+  member_exists: "etcdserver: Peer URLs already exists",
+  member_not_learner: "etcdserver: can only promote a learner member",
+  learner: "etcdserver: rpc not supported for learner",
+  corrupt: "etcdserver: corrupt cluster",
   not_leader: "etcdserver: not leader",
   no_leader: "etcdserver: no leader",
   election_lost: "election: not leader",
@@ -77,6 +81,9 @@ const sentences: Readonly<Record<string, string>> = {
   rate_exceeded: "etcdserver: too many requests",
   permission_denied: "etcdserver: permission denied",
 };
+
+/** Failures that etcd counts to another kind. */
+const otherKinds: Readonly<Record<string, FaultKind>> = { member_exists: "failed_precondition" };
 
 /** How a path numbers its failures: by their kind, or as unknown where etcd gives them no number. */
 export type Numbering = "by_kind" | "unknown";
@@ -90,7 +97,9 @@ export interface EtcdFailure {
 }
 
 export function etcdFailure(error: Fault, numbering: Numbering = "by_kind"): EtcdFailure {
-  const code = numbering === "unknown" && !onTheWay.has(error.kind) ? unknownCode : grpcCodes[error.kind];
+  const code = numbering === "unknown" && !onTheWay.has(error.kind)
+    ? unknownCode
+    : grpcCodes[otherKinds[error.code] ?? error.kind];
   return { message: sentences[error.code] ?? error.message, code, status: statuses[code]! };
 }
 
