@@ -8,7 +8,7 @@ import { RaftChecks, Violation } from "./sim_raft_checks.ts";
 import { SimClients } from "./sim_raft_clients.ts";
 import { type MachineKit, registerKit } from "./sim_raft_machine.ts";
 import { SimMembers } from "./sim_raft_members.ts";
-import { type Packet, type PlantedBug, SimNode, type SimParts } from "./sim_raft_node.ts";
+import { type Packet, type PlantedBug, SimNode, type SimParts, TICK_MS_MAX, TICK_MS_MIN } from "./sim_raft_node.ts";
 
 /** How long faults are injected, and how long a healed cluster may take to come back. */
 const FAULTS_MS = 6_000;
@@ -94,8 +94,9 @@ class RaftWorld {
     const trace = (what: string, a: number, b: number) => this.#trace(what, a, b);
     const count = (fault: string) => this.#count(fault);
     const raft = raftKnobs(knobs);
+    const leases = pick(knobs, [true, false]);
     this.#addNode = () => {
-      const node = new SimNode({ id: this.#nodes.length + 1, seed, founders, raft, parts, bug }, {
+      const node = new SimNode({ id: this.#nodes.length + 1, seed, founders, raft, parts, leases, bug }, {
         clock,
         checks: this.#checks,
         send: (from, to, packet) => this.#send(from, to, packet),
@@ -249,6 +250,11 @@ class RaftWorld {
         // The others can go on without it.
         this.#net.heal();
         this.#net.partition([leader.id], ids.filter((id) => id !== leader.id));
+        // For a clock that is slow it has led for a moment only, while for the others an age has passed.
+        if (uniform(rng, 3) === 0) {
+          this.#count("clock drift");
+          for (const each of this.#nodes) each.drift(each === leader ? TICK_MS_MAX : TICK_MS_MIN);
+        }
         break;
       case "partition": {
         const left = ids.filter(() => uniform(rng, 2) === 0);
@@ -279,7 +285,7 @@ class RaftWorld {
         this.#loseDisk();
         break;
       case "clock drift":
-        node.tickMs = pick(rng, [7, 10, 14, 20]);
+        node.drift(pick(rng, [TICK_MS_MIN, 10, 14, TICK_MS_MAX]));
         break;
       case "transfer":
         if (leader && others.length > 0) leader.driver!.transferLeader(pick(rng, ids));

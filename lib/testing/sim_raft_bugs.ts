@@ -11,6 +11,7 @@ export const plantedBugs: Readonly<Record<string, PlantedBug>> = {
   "serves reads without asking a quorum": { rules: { readConfirmed: () => true } },
   "serves reads before a commit in its own term": { rules: { mayRead: () => true } },
   "applies entries that its own log may lose": { rules: { mayApply: (committed) => committed } },
+  "serves reads in a lease that rests on equal clocks": { trustsClocks: true },
   "changes the members while a change is open": { rules: { mayChange: () => true } },
   "takes a repeated request for a new one": { machine: { forgetSessions: "at once" } },
   "leaves the clients' sessions out of its snapshots": { machine: { forgetSessions: "in snapshots" } },

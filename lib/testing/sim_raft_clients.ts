@@ -10,6 +10,10 @@ const KEYS = 2;
 const TIMEOUT_MS = 400;
 /** A write is asked for again this often before its outcome counts as unknown. */
 const ATTEMPTS_MAX = 4;
+/** How often it is looked whether two believe that they lead. */
+const DUEL_MS = 10;
+/** The client that makes use of it. */
+const DUELLIST = 200;
 
 export interface SimClientsDeps {
   readonly clock: SimClock;
@@ -25,9 +29,11 @@ export interface SimClientsDeps {
 /** A write on its way: the same bytes, however often it is asked for. */
 interface Write {
   readonly key: number;
+  readonly value: number;
   readonly action: (swapped: boolean) => RegisterAction;
   readonly data: Uint8Array;
   readonly invokedAt: number;
+  readonly ended: (acknowledged: boolean) => void;
   attempts: number;
 }
 
@@ -62,6 +68,26 @@ export class SimClients {
   start(count: number): void {
     const { clock, rng } = this.#deps;
     for (let client = 1; client <= count; client++) clock.after(uniform(rng, 200), () => this.#next(client));
+    clock.after(DUEL_MS, () => this.#duel());
+  }
+
+  /** While two believe that they lead, a write goes to the later one and then a read to the earlier: it must not miss it. */
+  #duel(): void {
+    if (this.stopped) return;
+    const leaders = this.#leaders();
+    const again = () => void this.#deps.clock.after(DUEL_MS, () => this.#duel());
+    if (leaders.length < 2) return again();
+    const key = uniform(this.#deps.rng, KEYS);
+    this.#write(DUELLIST, key, leaders[0], (acknowledged) => {
+      if (acknowledged) this.#read(key, leaders.at(-1)!, again);
+      else again();
+    });
+  }
+
+  /** Whoever believes to lead, the latest first. */
+  #leaders(): SimNode[] {
+    const leaders = this.#deps.nodes().filter(({ core }) => core?.role === "leader");
+    return leaders.sort((a, b) => b.core!.term - a.core!.term);
   }
 
   performed({ command, result, repeated }: Performed): void {
@@ -89,22 +115,23 @@ export class SimClients {
     if (this.stopped) return;
     const { rng } = this.#deps;
     const key = uniform(rng, KEYS);
-    if (uniform(rng, 100) < 55) this.#read(client, key);
-    else this.#write(client, key);
+    const later = () => void this.#deps.clock.after(uniform(rng, 60), () => this.#next(client));
+    if (uniform(rng, 100) < 55) this.#read(key, this.#node(true), later);
+    else this.#write(client, key, undefined, later);
   }
 
-  /** While two believe that they lead, writes go to the later one and reads to the earlier: what must not be seen. */
+  /** Mostly one that believes to lead: the latest for writes, the earliest for reads. */
   #node(read: boolean): SimNode {
     const { rng } = this.#deps;
     const nodes = this.#deps.nodes();
-    const leaders = nodes.filter(({ core }) => core?.role === "leader");
-    leaders.sort((a, b) => b.core!.term - a.core!.term);
+    const leaders = this.#leaders();
     const leader = read ? leaders.at(-1) : leaders[0];
     const anyone = nodes[uniform(rng, nodes.length)]!;
     return leader && uniform(rng, 10) < 7 ? leader : anyone;
   }
 
-  #write(client: number, key: number): void {
+  /** Asks `first`, and others when it has no answer; `ended` hears whether one came. */
+  #write(client: number, key: number, first: SimNode | undefined, ended: (acknowledged: boolean) => void): void {
     const { rng } = this.#deps;
     const value = ++this.#value;
     const sequence = (this.#sequences.get(client) ?? 0) + 1;
@@ -115,24 +142,25 @@ export class SimClients {
     const data = this.#encode({ client, sequence, key, kind, value, expected }, uniform(rng, 24));
     const action = (swapped: boolean): RegisterAction =>
       swap ? { kind: "cas", expected, value, swapped } : { kind: "write", value };
-    this.#attempt(client, { key, action, data, invokedAt: this.#instant++, attempts: 0 });
+    const write = { key, value, action, data, invokedAt: this.#instant++, ended, attempts: 0 };
+    this.#attempt(write, first ?? this.#node(false));
   }
 
-  #attempt(client: number, write: Write): void {
+  #attempt(write: Write, node: SimNode): void {
     const { clock, rng, count } = this.#deps;
-    const { key, action, data, invokedAt } = write;
-    const node = this.#node(false);
+    const { key, value, action, data, invokedAt, ended } = write;
     write.attempts++;
     this.#call<ProposalOutcome>(node, (done) => this.#propose(node, data, done), (outcome) => {
-      if (outcome && !("refused" in outcome)) {
+      const acknowledged = outcome !== undefined && !("refused" in outcome);
+      if (acknowledged) {
         this.acknowledgedWrites++;
-        this.#lastSeen.set(key, (action(true) as { value: number }).value);
+        this.#lastSeen.set(key, value);
         this.#note(key, action(outcome.result === true), invokedAt, this.#instant++);
       } else if (write.attempts < ATTEMPTS_MAX && !this.stopped) {
-        clock.after(uniform(rng, 80), () => this.#attempt(client, write));
+        clock.after(uniform(rng, 80), () => this.#attempt(write, this.#node(false)));
         return;
       } else this.#note(key, action(true), invokedAt, Infinity);
-      this.#later(client);
+      ended(acknowledged);
     });
     if (this.#lateRepeats === 0 || uniform(rng, 1000) >= this.#lateRepeats * 1000) return;
     count("repeated request");
@@ -151,9 +179,8 @@ export class SimClients {
     });
   }
 
-  #read(client: number, key: number): void {
+  #read(key: number, node: SimNode, ended: () => void): void {
     const invokedAt = this.#instant++;
-    const node = this.#node(true);
     this.#call<number | undefined>(node, (done) => {
       node.read(key, (outcome, value) => done("refused" in outcome ? undefined : value));
     }, (value) => {
@@ -162,12 +189,8 @@ export class SimClients {
         this.#lastSeen.set(key, value);
         this.#note(key, { kind: "read", value }, invokedAt, this.#instant++);
       }
-      this.#later(client);
+      ended();
     });
-  }
-
-  #later(client: number): void {
-    this.#deps.clock.after(uniform(this.#deps.rng, 60), () => this.#next(client));
   }
 
   /** A call over the network: `answered` gets undefined when nothing came back in time. */

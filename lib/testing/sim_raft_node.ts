@@ -23,6 +23,8 @@ export interface PlantedBug {
   readonly rules?: Partial<Rules>;
   readonly log?: SimLogBugs;
   readonly machine?: SimMachineBugs;
+  /** Believes that clocks differ by less than they do. */
+  readonly trustsClocks?: boolean;
   /** Comes back from a crash with an empty disk, under the id it had. */
   readonly emptyDisk?: boolean;
   /** Cuts the log behind what is applied, not behind what is durable. */
@@ -59,6 +61,8 @@ export interface SimNodeDeps {
 }
 
 const TICK_MS = 10;
+/** What a replica's clock may take for TICK_MS. */
+export const TICK_MS_MIN = 7, TICK_MS_MAX = 20;
 /** A snapshot that has not been answered by then counts as lost. */
 const SNAPSHOT_TIMEOUT_MS = 400;
 
@@ -79,11 +83,14 @@ export class SimNode {
   readonly #founders: readonly NodeId[];
   readonly #options: Omit<RaftOptions, "id">;
   readonly #parts: SimParts;
+  readonly #leases: boolean;
   readonly #bug: PlantedBug;
   readonly #deps: SimNodeDeps;
   readonly #rng: Rng;
   /** How long its clock takes for what it holds to be TICK_MS. */
-  tickMs: number;
+  #tickMs: number;
+  /** What its clock showed when it changed its speed, and when that was. */
+  #clock = { showsMs: 0, atMs: 0 };
 
   constructor(
     options: {
@@ -93,6 +100,8 @@ export class SimNode {
       readonly founders: readonly NodeId[];
       readonly raft: Omit<RaftOptions, "id">;
       readonly parts: SimParts;
+      /** Leaders serve reads within a lease. */
+      readonly leases: boolean;
       readonly bug: PlantedBug;
     },
     deps: SimNodeDeps,
@@ -102,12 +111,24 @@ export class SimNode {
     this.#founders = options.founders;
     this.#options = options.raft;
     this.#parts = options.parts;
+    this.#leases = options.leases;
     this.#bug = options.bug;
     this.#deps = deps;
     this.#rng = seededRng(Math.imul(options.seed + 1, 7919) + options.id);
     // Clocks that run at other speeds: safety must not rest on them.
-    this.tickMs = TICK_MS * [1, 1, 0.7, 2][this.#rng.uint32() % 4]!;
+    this.#tickMs = [TICK_MS, TICK_MS, TICK_MS_MIN, TICK_MS_MAX][this.#rng.uint32() % 4]!;
     this.disk = this.#newDisk();
+  }
+
+  /** Its clock runs at another speed from now on; it never jumps. */
+  drift(tickMs: number): void {
+    this.#clock = { showsMs: this.#nowMs(), atMs: this.#deps.clock.monotonicMs() };
+    this.#tickMs = tickMs;
+  }
+
+  #nowMs(): number {
+    const { showsMs, atMs } = this.#clock;
+    return showsMs + (this.#deps.clock.monotonicMs() - atMs) * TICK_MS / this.#tickMs;
   }
 
   #newDisk(): SimDisk {
@@ -186,7 +207,9 @@ export class SimNode {
         checks.restored(this.id, index, hash);
       },
     });
-    const driver = new RaftDriver({ ...this.#options, id: this.id }, {
+    const driftMax = this.#bug.trustsClocks ? 0 : 1 - TICK_MS_MIN / TICK_MS_MAX;
+    const lease = this.#leases || this.#bug.trustsClocks ? { leaseReads: { tickMs: TICK_MS, driftMax } } : {};
+    const driver = new RaftDriver({ ...this.#options, ...lease, id: this.id }, {
       log,
       machine: this.machine,
       transport: {
@@ -201,6 +224,7 @@ export class SimNode {
         },
         fatal: (error) => this.#deps.fatal(this, error),
       },
+      nowMs: () => this.#nowMs(),
       rng: seededRng(Math.imul(this.#seed + 1, 104729) + this.id * 1000 + life),
       rules: { ...raftRules, ...this.#bug.rules },
     });
@@ -210,9 +234,9 @@ export class SimNode {
     this.#turn(() => driver.start());
     const tick = this.#alive(() => {
       if (clock.monotonicMs() >= this.pausedUntilMs) this.#turn(() => driver.tick());
-      clock.after(this.tickMs, tick);
+      clock.after(this.#tickMs, tick);
     });
-    clock.after(this.tickMs, tick);
+    clock.after(this.#tickMs, tick);
   }
 
   /** Ends the replica: `power` takes unsynced writes with it. */
