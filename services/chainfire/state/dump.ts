@@ -5,7 +5,9 @@ import { Reader, Writer } from "./bytes.ts";
 /** First byte of a dump. A later number has more tables; those of the release before are read too. */
 const dumpVersion = 2;
 
-const rowsAtOnce = 256;
+const rowsAtOnce = 64;
+/** A piece of a dump, but for a row that is larger. */
+const pieceBytes = 1 << 20;
 
 type ColumnType = "uint" | "uint64" | "bytes" | "bytes?" | "text";
 
@@ -73,15 +75,15 @@ const tables: readonly {
   { name: "hash_report", columns: { member: "uint", hash: "uint" }, order: ["member"], since: 2 },
 ];
 
-/** The whole state, independent of how SQLite lays it out. */
-export function encodeDump(db: Database): Uint8Array {
-  const w = new Writer(1 << 16);
+/** The whole state, independent of how SQLite lays it out, in pieces that end between two rows. */
+export function* dumpPieces(db: Database): Generator<Uint8Array> {
+  let w = new Writer(pieceBytes);
   w.byte(dumpVersion);
   for (const { name, columns, order } of tables) {
     const names = Object.keys(columns);
     const types = Object.values(columns);
     w.uint(db.get<{ n: number }>(`SELECT COUNT(*) AS n FROM ${name}`)!.n);
-    // In pieces, each behind the last row of the one before: a table need not fit twice into memory.
+    // Some rows at a time, behind the last one before: a table need not fit into memory.
     const behind = (after: Row | undefined) => after ? `WHERE (${order}) > (${order.map(() => "?").join(", ")})` : "";
     let after: Row | undefined;
     for (let full = true; full;) {
@@ -89,18 +91,33 @@ export function encodeDump(db: Database): Uint8Array {
       const keys = last ? order.map((column) => last[column]!) : [];
       const sql = `SELECT ${names.join(", ")} FROM ${name} ${behind(after)} ORDER BY ${order} LIMIT ${rowsAtOnce}`;
       const rows = db.all<Row>(sql, ...keys);
-      for (const row of rows) names.forEach((column, i) => writeValue(w, types[i]!, row[column]!));
+      for (const row of rows) {
+        names.forEach((column, i) => writeValue(w, types[i]!, row[column]!));
+        if (w.length < pieceBytes) continue;
+        yield w.finish();
+        w = new Writer(pieceBytes);
+      }
       full = rows.length === rowsAtOnce;
       after = rows.at(-1);
     }
   }
-  return w.finish();
+  yield w.finish();
 }
 
 /** Replaces the whole state, inside the caller's transaction. */
-export function decodeDump(db: Database, bytes: Uint8Array): void {
-  const r = new Reader(bytes);
-  const version = r.byte();
+export function decodeDump(db: Database, pieces: Iterable<Uint8Array>): void {
+  const source = pieces[Symbol.iterator]();
+  let r = new Reader(new Uint8Array(0));
+  /** The reader of what comes next; a value never spans two pieces. */
+  const reader = (): Reader => {
+    while (r.done) {
+      const { value, done } = source.next();
+      if (done) return r;
+      r = new Reader(value);
+    }
+    return r;
+  };
+  const version = reader().byte();
   assert(
     version >= 1 && version <= dumpVersion,
     `A dump must have version 1 to ${dumpVersion}, this one has ${version}`,
@@ -111,9 +128,12 @@ export function decodeDump(db: Database, bytes: Uint8Array): void {
     const insert = `INSERT INTO ${name}(${names.join(", ")}) VALUES(${names.map(() => "?").join(", ")})`;
     db.run(`DELETE FROM ${name}`);
     if (version < since) continue;
-    for (let rows = r.uint(); rows > 0; rows--) db.run(insert, ...types.map((type) => readValue(r, type)));
+    for (let rows = reader().uint(); rows > 0; rows--) {
+      const row = reader();
+      db.run(insert, ...types.map((type) => readValue(row, type)));
+    }
   }
-  assert(r.done, "A dump must end after its last table");
+  assert(reader().done, "A dump must end after its last table");
 }
 
 function writeValue(w: Writer, type: ColumnType, value: unknown): void {

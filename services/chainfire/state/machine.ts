@@ -1,4 +1,4 @@
-import { Fault, unreachable } from "@ultracloud/base";
+import { concatBytes, Fault, unreachable } from "@ultracloud/base";
 import type { AppliedEntry, GroupStateMachine } from "@ultracloud/replica";
 import type { Database } from "@ultracloud/sqlite";
 import type {
@@ -20,7 +20,8 @@ import { rejections } from "../errors.ts";
 import { type AdminState, applyAdmin } from "./admin.ts";
 import { isAdmin } from "./admin_codec.ts";
 import { Calls } from "./calls.ts";
-import { decodeDump, encodeDump } from "./dump.ts";
+import { decodeDump, dumpPieces } from "./dump.ts";
+import { readPieces, writePieces } from "./dump_file.ts";
 import { decodeEntry } from "./entry_codec.ts";
 import { backupPieces } from "./backup.ts";
 import { KvHash } from "./kv_hash.ts";
@@ -351,13 +352,28 @@ export class ChainfireState implements GroupStateMachine {
 
   snapshot(): Uint8Array {
     this.#commit();
-    return encodeDump(this.#db);
+    return concatBytes([...dumpPieces(this.#db)]);
   }
 
   restore(index: number, bytes: Uint8Array): void {
+    this.#replace(index, [bytes]);
+  }
+
+  snapshotTo(path: string): Promise<number> {
+    this.#commit();
+    writePieces(path, dumpPieces(this.#db));
+    return Promise.resolve(this.#counters.applied);
+  }
+
+  restoreFrom(index: number, path: string): Promise<void> {
+    this.#replace(index, readPieces(path));
+    return Promise.resolve();
+  }
+
+  #replace(index: number, pieces: Iterable<Uint8Array>): void {
     this.#commit();
     this.#db.transaction(() => {
-      decodeDump(this.#db, bytes);
+      decodeDump(this.#db, pieces);
       Object.assign(this.#written, readCounters(this.#db));
       Object.assign(this.#counters, this.#written, { applied: index });
       writeCounters(this.#db, this.#counters, this.#written);

@@ -145,6 +145,27 @@ Deno.test("restore() of a snapshot gives the same answers and the same snapshot"
   assert.deepEqual(copy.apply(put("n", "1")), source.apply(put("n", "1")));
 });
 
+Deno.test("a snapshot through a file carries the same state as one of bytes", async () => {
+  const dir = await Deno.makeTempDir();
+  try {
+    using source = new Fed();
+    const rng = seededRng(8);
+    for (let i = 0; i < 200; i++) source.apply(randomCommand(rng, { revision: source.state.revision }), i);
+    source.apply(put("z", "1"), 500, { caller: "a", key: "k", bodyHash: "h" });
+    const index = await source.state.snapshotTo(`${dir}/state`);
+    assert.equal(index, source.state.appliedIndex());
+    // What comes later is not in it.
+    const before = source.state.snapshot();
+    source.apply(put("later", "x"));
+    using copy = new Fed();
+    copy.apply(put("gone", "x"));
+    for (let i = 0; i < 2; i++) await copy.state.restoreFrom(index, `${dir}/state`);
+    assert.deepEqual(copy.state.snapshot(), before);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});
+
 Deno.test("a range larger than an answer is cut where it is full, and says so", () => {
   using fed = new Fed();
   const keys = Array.from({ length: 400 }, (_, i) => `k${String(i).padStart(3, "0")}`);
