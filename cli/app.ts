@@ -44,6 +44,10 @@ const nouns: Readonly<Record<string, { readonly brief: string; readonly load: ()
   node: { brief: "Workers", load: async () => (await import("./commands/compute.ts")).node },
   operation: { brief: "Long work", load: async () => (await import("./commands/compute.ts")).operation },
   event: { brief: "Changes as they happen", load: async () => (await import("./commands/compute.ts")).event },
+  cluster: {
+    brief: "The coordination store: members, health, backups",
+    load: async () => (await import("./commands/cluster.ts")).cluster,
+  },
   kv: { brief: "Keys of the coordination store", load: async () => (await import("./commands/kv.ts")).kv },
   db: { brief: "Databases", load: async () => (await import("./commands/stores.ts")).db },
   sql: { brief: "One SQL statement", load: async () => (await import("./commands/stores.ts")).sql },

@@ -24,14 +24,20 @@ export class Desk implements AsyncDisposable {
   static async open(): Promise<Desk> {
     const member = await startComponent("chainfire");
     const dir = await Deno.makeTempDir({ prefix: "uc-desk-" });
+    const desk = new Desk(member, dir);
+    desk.point({ url: member.url, operatorKeyFile: member.stack.operatorKeyFile });
+    return desk;
+  }
+
+  /** Commands go to this member from now on. */
+  point({ url, operatorKeyFile }: { readonly url: string; readonly operatorKeyFile: string }): void {
     const context = {
       clusterId: "test",
       endpoint: "http://127.0.0.1",
-      operatorKeyFile: member.stack.operatorKeyFile,
-      endpoints: { chainfire: member.url },
+      operatorKeyFile,
+      endpoints: { chainfire: url },
     };
-    writeContexts(`${dir}/uc.json`, { version: 1, current: "test", contexts: { test: context }, credentials: {} });
-    return new Desk(member, dir);
+    writeContexts(`${this.dir}/uc.json`, { version: 1, current: "test", contexts: { test: context }, credentials: {} });
   }
 
   /** Runs a command; `told` hears what it prints while it runs. */

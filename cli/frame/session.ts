@@ -72,14 +72,22 @@ export class Session {
 
   /** A client whose calls carry credentials and, when they change something, an idempotency key. */
   client<S extends DescService>(service: S, component: ComponentName): Client<S> {
-    const url = this.endpoint(component);
+    return this.clientAt(service, component, this.endpoint(component));
+  }
+
+  /** The same for other processes of a component: calls that only one of them can do follow it there. */
+  clientAt<S extends DescService>(
+    service: S,
+    component: ComponentName,
+    ...urls: readonly [string, ...string[]]
+  ): Client<S> {
     const store = component === "chainfire" || component === "flaredb" || component === "vm-agent";
     const client = createRpcClient(service, {
-      endpoints: [url],
+      endpoints: urls,
       authorization: () => store ? operatorAuthorization(this.context, component) : this.bearer(),
       timeoutMs: this.options.timeoutMs,
     });
-    return this.#watched(service, client, url);
+    return this.#watched(service, client, urls[0]);
   }
 
   /** A client without credentials, for the calls that obtain them. */
