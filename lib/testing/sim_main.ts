@@ -21,7 +21,7 @@ Runs a simulated Raft cluster under network, process and disk faults, every seed
 export async function simMain(
   args: readonly string[],
   print: (line: string) => void,
-  machine?: { readonly name: string; readonly kit: MachineKit },
+  machine?: { readonly name: string; readonly kit: () => MachineKit },
 ): Promise<number> {
   const value = (name: string) => {
     const at = args.findIndex((arg) => arg === name || arg.startsWith(`${name}=`));
@@ -49,7 +49,7 @@ export async function simMain(
   const start = performance.now();
   const range = { from, count, twice: true };
   const summary: SeedSummary = machine || args.includes("--stack")
-    ? await runSeedsAsync(range, (seed) => simulateStack(seed, machine?.kit))
+    ? await runSeedsAsync(range, (seed) => simulateStack(seed, machine?.kit()))
     : runSeeds(range, (seed) => simulateRaft(seed, bug));
   const seconds = (performance.now() - start) / 1000;
   for (const kind of Object.keys(summary.faults).sort()) print(`  ${kind}: ${summary.faults[kind]}`);

@@ -2,7 +2,7 @@ import { Fault } from "@ultracloud/base";
 import type { Done, Entry, Snapshot } from "@ultracloud/raft";
 import { type Database, openDatabase } from "@ultracloud/sqlite";
 import type { Command, MachineKit, SimMachineEvents, SimulatedMachine } from "@ultracloud/testing";
-import type { CommandResult, LogEntry, PutOp } from "../domain/types.ts";
+import type { CommandResult, KvEvent, LogEntry, PutOp } from "../domain/types.ts";
 import { decodeEntry, encodeEntry } from "../state/entry_codec.ts";
 import { ChainfireState } from "../state/machine.ts";
 
@@ -12,11 +12,14 @@ interface Image {
   readonly bytes: Uint8Array;
 }
 
-/** chainfire's own state in SQLite as the state machine of the simulated cluster: a register is a key. */
-export const chainfireKit: MachineKit = {
-  encode: (command, padding) => encodeEntry(entryOf(command, padding)),
-  start: (survivors, _bugs, events) => new SimChainfire(survivors as Image | undefined, events),
-};
+/** chainfire's own state in SQLite as the state machine of one simulated cluster: a register is a key. */
+export function chainfireKit(): MachineKit {
+  const told = new Map<number, string>();
+  return {
+    encode: (command, padding) => encodeEntry(entryOf(command, padding)),
+    start: (survivors, _bugs, events) => new SimChainfire(survivors as Image | undefined, told, events),
+  };
+}
 
 const none = new Uint8Array(0);
 
@@ -61,12 +64,41 @@ class SimChainfire implements SimulatedMachine {
   readonly #db: Database = openDatabase(":memory:");
   readonly #state = new ChainfireState(this.#db);
   readonly #events: SimMachineEvents;
+  /** What watches were told of each revision, by whichever replica came there first. */
+  readonly #told: Map<number, string>;
+  /** The revision that watches here were told last. */
+  #watched: number;
   #durable: Image | undefined;
 
-  constructor(survived: Image | undefined, events: SimMachineEvents) {
+  constructor(survived: Image | undefined, told: Map<number, string>, events: SimMachineEvents) {
     this.#events = events;
+    this.#told = told;
     this.#durable = survived;
     if (survived) this.#state.restore(survived.index, survived.bytes);
+    this.#watched = this.#state.revision;
+    this.#state.listen({
+      changed: (changes) => this.#watch(changes),
+      replaced: () => this.#watched = this.#state.revision,
+    });
+  }
+
+  /** A watch hears every revision, in order, once, whole, and the same on every replica. */
+  #watch(changes: readonly KvEvent[]): void {
+    for (const revision of new Set(changes.map(({ kv }) => kv.modRevision))) {
+      if (revision !== this.#watched + 1) throw new Error(`Watches hear of ${revision} after ${this.#watched}`);
+      this.#watched = revision;
+      const whole = changes.filter(({ kv }) => kv.modRevision === revision);
+      const text = whole.map(({ type, kv, prev }) => `${type} ${kv.key} ${kv.value} ${kv.version} ${prev?.value}`)
+        .join();
+      const before = this.#told.get(revision);
+      if (before !== undefined && before !== text) {
+        throw new Error(`Watches hear another revision ${revision}: ${text}`);
+      }
+      this.#told.set(revision, text);
+    }
+    if (this.#watched !== this.#state.revision) {
+      throw new Error(`Watches have heard of ${this.#watched} at revision ${this.#state.revision}`);
+    }
   }
 
   appliedIndex(): number {
