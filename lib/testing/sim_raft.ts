@@ -1,5 +1,5 @@
 import { type Rng, uniform } from "@ultracloud/base";
-import { isJoint, type NodeId, type RaftOptions } from "@ultracloud/raft";
+import { isJoint, type NodeId } from "@ultracloud/raft";
 import { checkLinearizable } from "./history.ts";
 import { type SeedOutcome, splitRng } from "./seeds.ts";
 import { SimClock } from "./sim_clock.ts";
@@ -7,6 +7,7 @@ import { SimNet } from "./sim_net.ts";
 import { RaftChecks, Violation } from "./sim_raft_checks.ts";
 import { SimClients } from "./sim_raft_clients.ts";
 import { type MachineKit, registerKit } from "./sim_raft_machine.ts";
+import { ACTIONS, pick, raftKnobs } from "./sim_raft_knobs.ts";
 import { SimMembers } from "./sim_raft_members.ts";
 import { type Packet, type PlantedBug, SimNode, type SimParts, TICK_MS_MAX, TICK_MS_MIN } from "./sim_raft_node.ts";
 
@@ -183,7 +184,10 @@ class RaftWorld {
     const before = this.#clients.acknowledgedWrites;
     while (this.#clients.acknowledgedWrites < before + 3) {
       const now = this.#clock.monotonicMs();
-      if (now >= deadline) throw new Violation(`No write was served within ${RECOVERY_MS} ms after everything healed`);
+      if (now >= deadline) {
+        if (this.#hopeless()) return yield* this.#giveUp();
+        throw new Violation(`No write was served within ${RECOVERY_MS} ms after everything healed`);
+      }
       this.#members.leave();
       yield* this.#runUntil(now + 50);
     }
@@ -192,11 +196,30 @@ class RaftWorld {
     yield* this.#runUntil(this.#clock.monotonicMs() + 500);
     for (let apart = this.#apart(); apart !== undefined; apart = this.#apart()) {
       const now = this.#clock.monotonicMs();
-      if (now >= deadline) throw new Violation(`Replicas have not come together after everything healed: ${apart}`);
+      if (now >= deadline) {
+        if (this.#hopeless()) return yield* this.#giveUp();
+        throw new Violation(`Replicas have not come together after everything healed: ${apart}`);
+      }
       this.#members.leave();
       yield* this.#runUntil(now + 50);
     }
     if (!this.#replays) yield* this.#rest();
+  }
+
+  /** Nobody is left to answer: what clients wait for runs out. */
+  *#giveUp(): Generator<void> {
+    this.#count("(quorum lost with a disk)");
+    this.#clients.stopped = true;
+    yield* this.#runUntil(this.#clock.monotonicMs() + 1000);
+  }
+
+  /** True when the disk went in the moment in which a change made it indispensable: no majority comes together again. */
+  #hopeless(): boolean {
+    const known = this.#checks.configuration;
+    const lost = (id: NodeId) => this.#nodes[id - 1]!.lost;
+    return [known.voters, known.votersOutgoing].some((half) =>
+      2 * half.filter(lost).length >= Math.max(1, half.length)
+    );
   }
 
   /** How the members differ, in state or in the way to their last configuration; undefined when they are one. */
@@ -362,50 +385,4 @@ class RaftWorld {
     this.#hash = Math.imul(this.#hash ^ mixed, 0x01000193) >>> 0;
     this.#hash2 = (Math.imul(this.#hash2, 31) + (mixed >>> 3)) >>> 0;
   }
-}
-
-const ACTIONS = [
-  "power cut",
-  "power cut of all",
-  "kill",
-  "kill of the leader",
-  "isolation of the leader",
-  "isolation of the leader",
-  "isolation of the leader",
-  "partition",
-  "one-way cut",
-  "healing",
-  "healing",
-  "healing",
-  "healing",
-  "healing",
-  "pause",
-  "slow disk",
-  "failed sync",
-  "full disk",
-  "loss of a disk",
-  "clock drift",
-  "transfer",
-  "checkpoint",
-  "checkpoint",
-  "checkpoint",
-] as const;
-
-/** Sizes so small that every limit is met many times in a run. */
-function raftKnobs(rng: Rng): Omit<RaftOptions, "id"> {
-  return {
-    electionTicks: 10,
-    heartbeatTicks: 2,
-    messageBytesMax: pick(rng, [1, 1, 60, 1000]),
-    inflightMessagesMax: pick(rng, [1, 2, 8]),
-    inflightBytesMax: pick(rng, [30, 1000]),
-    uncommittedBytesMax: pick(rng, [60, 10_000]),
-    applyBytesMax: pick(rng, [1, 100, 10_000]),
-    cacheBytesMax: pick(rng, [1, 200, 10_000]),
-    retainedEntries: pick(rng, [0, 3, 30]),
-  };
-}
-
-function pick<T>(rng: Rng, from: readonly T[]): T {
-  return from[uniform(rng, from.length)]!;
 }

@@ -66,6 +66,11 @@ export class RaftChecks {
     this.logged(founders[0]!, bootstrapBatch(founders).entries, 0);
   }
 
+  /** The last that came into force. */
+  get configuration(): Configuration {
+    return this.#configurations.at(-1)!.configuration;
+  }
+
   get decidedLast(): number {
     return this.#decided.length - 1;
   }
