@@ -2,6 +2,7 @@ import { buildRouteMap } from "@stricli/core";
 import { fault } from "@ultracloud/base";
 import { CompareResult, Consistency, KvService, SortOrder, SortTarget } from "@ultracloud/proto/chainfire/v1";
 import { command, parseInteger, type Run, text } from "../frame/command.ts";
+import { operatorAuthorization } from "../frame/operator_key.ts";
 import {
   type Encoding,
   encodingFlag,
@@ -260,8 +261,15 @@ const compact = command<{ physical: boolean }, [string]>({
   },
 });
 
+const token = command({
+  brief: "Print a header with a token of one minute, for curl: uc kv token | curl -H @- ...",
+  async run({ session, io }) {
+    io.out(`authorization: ${await operatorAuthorization(session.context, "chainfire")}\n`);
+  },
+});
+
 export const kv = buildRouteMap({
   docs: { brief: "Keys of the coordination store, as the operator" },
-  routes: { get, list, put, delete: remove, txn, watch, compact, lease, lock, elect },
+  routes: { get, list, put, delete: remove, txn, watch, compact, lease, lock, elect, token },
   aliases: { del: "delete" },
 });

@@ -48,6 +48,19 @@ Deno.test("uc kv writes, reads, compares and deletes keys, text and binary", asy
   await desk.fails(2, ["kv", "get", "bin", "--revision", "1"], /^error\[compacted\]/);
 });
 
+Deno.test("the token of uc kv opens etcd's paths to other programs", async () => {
+  await using desk = await Desk.open();
+  await desk.ok("kv", "put", "k", "v");
+  const [name, value] = (await desk.ok("kv", "token")).trim().split(/: /);
+  assert.equal(name, "authorization");
+  const request = { method: "POST", body: JSON.stringify({ key: btoa("k") }) };
+  const path = `${desk.url}/v3/kv/range`;
+  const found = await (await fetch(path, { ...request, headers: { authorization: value! } })).json();
+  assert.equal(found.kvs[0].value, btoa("v"));
+  const refused = await fetch(path, request);
+  assert.deepEqual([refused.status, (await refused.json()).code], [401, 16]);
+});
+
 Deno.test("uc kv txn does one of two lists, and says which", async () => {
   await using desk = await Desk.open();
   const file = `${desk.dir}/txn`;

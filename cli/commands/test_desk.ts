@@ -29,6 +29,10 @@ export class Desk implements AsyncDisposable {
     return desk;
   }
 
+  get url(): string {
+    return this.#member.url;
+  }
+
   /** Commands go to this member from now on. */
   point({ url, operatorKeyFile }: { readonly url: string; readonly operatorKeyFile: string }): void {
     const context = {
