@@ -139,11 +139,12 @@ const alarm = buildRouteMap({
   routes: {
     list: command({
       brief: "List alarms that are raised",
-      async run({ session, items, io }) {
+      async run({ session, items, io, flags }) {
         const client = session.client(MaintenanceService, "chainfire");
         const { alarms } = await client.alarm({ action: AlarmAction.GET });
+        const table = flags.output === "table" || flags.output === "wide";
+        if (alarms.length === 0 && table) return io.err("No alarms.\n");
         await items(alarms.map(alarmItem), alarmColumns);
-        if (alarms.length === 0) io.err("No alarms.\n");
       },
     }),
     disarm: command<Record<never, never>, []>({
@@ -153,7 +154,7 @@ const alarm = buildRouteMap({
         confirm("Take every alarm back?");
         const client = await leading(run, MaintenanceService);
         const { alarms } = await client.alarm({ action: AlarmAction.DEACTIVATE });
-        await items(alarms.map(alarmItem), alarmColumns);
+        if (alarms.length > 0) await items(alarms.map(alarmItem), alarmColumns);
         io.err(`Took ${alarms.length} alarms back\n`);
       },
     }),

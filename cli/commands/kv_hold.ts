@@ -17,7 +17,7 @@ const holdFlags = {
     default: ttlDefault,
     brief: "How soon others get it when this one vanishes",
   },
-  wait: { kind: "parsed", parse: parseDuration, default: "10m", brief: "How long to wait for it; 0s does not wait" },
+  maxWait: { kind: "parsed", parse: parseDuration, default: "10m", brief: "How long to wait for it; 0s does not wait" },
 } as const;
 
 interface Held {
@@ -92,7 +92,7 @@ async function release(run: Run, id: bigint): Promise<void> {
 interface HoldFlags {
   readonly encoding: Encoding;
   readonly ttl: number;
-  readonly wait: number;
+  readonly maxWait: number;
 }
 
 export const lock = command<HoldFlags, string[]>({
@@ -102,7 +102,7 @@ export const lock = command<HoldFlags, string[]>({
   variadic: { brief: "Name, then the command", placeholder: "name", minimum: 1 },
   flags: holdFlags,
   async run(run, flags, name, ...words) {
-    const { waitMs, timeoutMs } = waitOf(flags.wait);
+    const { waitMs, timeoutMs } = waitOf(flags.maxWait);
     const held = await run.session.client(LockService, "chainfire").lock({
       name: toBytes(name!, flags.encoding),
       ttlMs: BigInt(flags.ttl),
@@ -138,7 +138,7 @@ export const elect = command<HoldFlags & { listen: boolean; leader: boolean; val
       for await (const { kv } of elections.observe({ name })) await show(kv);
       return;
     }
-    const { waitMs, timeoutMs } = waitOf(flags.wait);
+    const { waitMs, timeoutMs } = waitOf(flags.maxWait);
     const { leader } = await elections.campaign({
       name,
       value: toBytes(flags.value, flags.encoding),

@@ -114,7 +114,7 @@ Deno.test("uc kv lease, lock and elect hold what they got as long as they run", 
   let err = "";
   const holding = desk.uc(["kv", "lock", "door"], stop.signal, (r) => err = r.err);
   await until("the lock is held", () => /fencing token \d+/.test(err));
-  const { code } = await desk.uc(["kv", "lock", "door", "--wait", "0s", "--", "true"]);
+  const { code } = await desk.uc(["kv", "lock", "door", "--max-wait", "0s", "--", "true"]);
   assert.notEqual(code, 0, "somebody else has it");
   stop.abort();
   assert.equal((await holding).code, 130);
