@@ -122,7 +122,14 @@ class Members implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const process of this.#processes.values()) process.kill("SIGKILL");
+    for (const process of this.#processes.values()) {
+      try {
+        process.kill("SIGKILL");
+      } catch (error) {
+        // It has ended by itself, which the test has noticed.
+        if (!(error instanceof TypeError)) throw error;
+      }
+    }
     await Promise.all([...this.#processes.values()].map(({ status }) => status));
     await Deno.remove(this.#dir, { recursive: true });
   }
@@ -136,65 +143,79 @@ function occasion(point: CrashPoint): "writes" | "checkpoints" | "vote" | "sends
   return point.startsWith("snapshot") ? "gets a snapshot" : "writes";
 }
 
-/** Writes at the leader until the member is dead. */
-async function writeUntilDead(members: Members, victim: number, each: () => Promise<unknown>): Promise<void> {
+/** Writes at the leader until the member is dead; false when it has not died in a long time. */
+async function writeUntilDead(members: Members, victim: number, each: () => Promise<unknown>): Promise<boolean> {
   let dead = false;
   const death = members.ended(victim).then(() => dead = true);
-  const deadline = performance.now() + 60_000;
+  const deadline = performance.now() + 20_000;
   for (let leader = await members.leader(); !dead;) {
-    assert.ok(performance.now() < deadline, "the point was not passed");
+    if (performance.now() > deadline) return false;
     await Promise.all([members.write(leader, 4_000), members.write(leader), members.write(leader), each()]);
     if (!dead && (await members.state(leader))?.role !== "leader") leader = await members.leader();
   }
   await death;
+  return true;
 }
 
-/** A follower is gone for so long that the leader has cut the log behind it. */
+/** A follower is gone for so long that whoever leads has cut the log behind it. */
 async function leaveBehind(members: Members, away: number): Promise<void> {
   await members.kill(away);
   const leader = await members.leader();
   for (let i = 0; i < 10; i++) await members.write(leader);
-  await members.call(leader, "/checkpoint");
+  for (const id of ids) if (id !== away) await members.call(id, "/checkpoint");
   await members.write(leader);
 }
 
-async function crashAt(members: Members, point: CrashPoint, asLeader: boolean): Promise<void> {
+/** Brings a member to where it will pass the point; answers it, and what else is to be done until it does. */
+async function arm(
+  members: Members,
+  point: CrashPoint,
+  asLeader: boolean,
+): Promise<{ victim: number; each: () => Promise<unknown> }> {
   const leader = await members.leader();
   const follower = ids.find((id) => id !== leader)!;
   const nothing = () => Promise.resolve();
-  let victim = asLeader ? leader : follower;
   switch (occasion(point)) {
-    case "writes":
+    case "writes": {
+      const victim = asLeader ? leader : follower;
       await members.call(victim, "/arm", point);
-      await writeUntilDead(members, victim, nothing);
-      break;
-    case "checkpoints":
-      await members.call(victim, "/arm", point);
-      await writeUntilDead(members, victim, () => members.call(victim, "/checkpoint"));
-      break;
-    case "vote": {
-      victim = follower;
-      await members.call(victim, "/arm", point);
-      const heir = ids.find((id) => id !== leader && id !== victim)!;
-      await writeUntilDead(members, victim, () => members.call(leader, "/transfer", String(heir)));
-      break;
+      return { victim, each: nothing };
     }
-    case "sends a snapshot":
+    case "checkpoints": {
+      const victim = asLeader ? leader : follower;
+      await members.call(victim, "/arm", point);
+      return { victim, each: () => members.call(victim, "/checkpoint") };
+    }
+    case "vote": {
+      await members.call(follower, "/arm", point);
+      const heir = ids.find((id) => id !== leader && id !== follower)!;
+      return { victim: follower, each: () => members.call(leader, "/transfer", String(heir)) };
+    }
+    case "sends a snapshot": {
       await leaveBehind(members, follower);
-      victim = await members.leader();
+      const victim = await members.leader();
       await members.call(victim, "/arm", point);
       members.start(follower);
-      await members.ended(victim);
-      break;
+      return { victim, each: nothing };
+    }
     case "gets a snapshot":
-      victim = follower;
-      await leaveBehind(members, victim);
-      members.start(victim, point);
-      await writeUntilDead(members, victim, () => members.call(victim, "/checkpoint"));
-      break;
+      await leaveBehind(members, follower);
+      members.start(follower, point);
+      return { victim: follower, each: () => members.call(follower, "/checkpoint") };
   }
-  members.start(victim);
-  await members.check(`${point}, ${asLeader ? "leader" : "follower"}`);
+}
+
+async function crashAt(members: Members, point: CrashPoint, asLeader: boolean): Promise<void> {
+  for (let attempt = 1;; attempt++) {
+    const { victim, each } = await arm(members, point, asLeader);
+    const passed = await writeUntilDead(members, victim, each);
+    // On a slow machine another may have come to lead meanwhile, and this one does not get there.
+    if (!passed) await members.kill(victim);
+    members.start(victim);
+    await members.check(`${point}, ${asLeader ? "leader" : "follower"}`);
+    if (passed) return;
+    assert.ok(attempt < 3, `Nobody passed "${point}"`);
+  }
 }
 
 Deno.test("a member that is killed at any point comes back exact: nothing acknowledged is lost, all states are equal", async () => {

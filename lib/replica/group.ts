@@ -15,7 +15,7 @@ import {
 import type { Rng } from "@ultracloud/base";
 import type { WalLogStore } from "./log_store.ts";
 import { nothingLogged, refusalFault } from "./refusals.ts";
-import { readWhole, type SnapshotFile } from "./snapshot_file.ts";
+import { memoryBytesMax, readWhole, type SnapshotFile } from "./snapshot_file.ts";
 import { type InboxAnswer, type IncomingSnapshot, SnapshotInbox } from "./snapshot_inbox.ts";
 import { SnapshotShelf } from "./snapshot_shelf.ts";
 import type { GroupStateMachine } from "./state_machine.ts";
@@ -49,8 +49,6 @@ export interface GroupDeps {
 /** The log is cut after this many applied entries, or after this long when anything was applied. */
 const checkpointEntries = 20_000;
 const checkpointEveryMs = 30_000;
-/** A machine that restores from bytes gets at most this many. */
-const memoryBytesMax = 2 ** 30;
 
 /** One group on this replica: driver, log and state machine tied together. */
 export class GroupReplica implements Group {

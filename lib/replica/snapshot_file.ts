@@ -14,6 +14,9 @@ export interface SnapshotFile {
 /** What is read, hashed, sent and written at once: the memory that a snapshot of any size costs. */
 export const snapshotChunkBytes = 2 ** 20;
 
+/** A state machine that deals in bytes gives and gets at most this many. */
+export const memoryBytesMax = 2 ** 30;
+
 /** Other tasks of the process get a turn between two chunks. */
 export const breathe = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));
 

@@ -1,5 +1,12 @@
-import type { Disk } from "@ultracloud/base";
-import { describeFile, removeIfThere, type SnapshotFile, type SnapshotNames, writeWhole } from "./snapshot_file.ts";
+import { type Disk, fault } from "@ultracloud/base";
+import {
+  describeFile,
+  memoryBytesMax,
+  removeIfThere,
+  type SnapshotFile,
+  type SnapshotNames,
+  writeWhole,
+} from "./snapshot_file.ts";
 import type { GroupStateMachine } from "./state_machine.ts";
 
 /** A snapshot of the own state, with the index it stands for. */
@@ -68,7 +75,16 @@ export class SnapshotShelf {
   async #write(path: string): Promise<number> {
     if (this.#machine.snapshotTo) return await this.#machine.snapshotTo(path);
     const index = this.#machine.appliedIndex();
-    writeWhole(this.#disk, path, this.#machine.snapshot());
+    const bytes = this.#machine.snapshot();
+    if (bytes.length > memoryBytesMax) {
+      // Whoever gets it could not restore it.
+      throw fault(
+        "resource_exhausted",
+        "snapshot_too_large",
+        `Cannot send a state of ${bytes.length} bytes from memory`,
+      );
+    }
+    writeWhole(this.#disk, path, bytes);
     return index;
   }
 

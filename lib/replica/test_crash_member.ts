@@ -38,7 +38,7 @@ const node = openReplicaNode({
   nodeId: id,
   dir: `${dir}/raft`,
   tickMs: 10,
-  electionTicks: 30,
+  electionTicks: 60,
   heartbeatTicks: 3,
   clientUrls: {},
   walSegmentBytes: 32 * 1024,

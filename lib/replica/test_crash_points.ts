@@ -23,7 +23,7 @@ export const crashPoints = [
   "send: after an acknowledgement left",
   "send: before a vote leaves",
   "apply: before the transaction",
-  "apply: before its commit",
+  "apply: in the middle of the transaction",
   "apply: committed, nobody told",
   "checkpoint: before",
   "checkpoint: durable, the log not cut",
@@ -219,8 +219,8 @@ export class CrashingMachine implements GroupStateMachine, Disposable {
         this.#db.run("INSERT INTO item VALUES(?, ?)", index, text);
         hash = createHash("sha256").update(hash).update(`${index} ${text}`).digest("hex");
       }
+      this.#fuse.pass("apply: in the middle of the transaction");
       this.#db.run("UPDATE meta SET applied = ?, hash = ?", entries.at(-1)!.index, hash);
-      this.#fuse.pass("apply: before its commit");
       return entries.map(({ index }) => index);
     });
     this.#fuse.pass("apply: committed, nobody told");
