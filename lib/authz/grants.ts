@@ -26,6 +26,7 @@ const byPrincipal: Readonly<Record<string, readonly Grant[]>> = {
     grant("vmagent.*.*"),
   ],
   "vm-agent": [grant("plasmavmc.node.register"), grant("plasmavmc.node.heartbeat"), grant("plasmavmc.image.read")],
+  "net-agent": [grant("prismnet.host.sync")],
   operator: [grant("chainfire.*.*"), grant("flaredb.*.*"), grant("vmagent.*.get"), grant("vmagent.*.list")],
 };
 

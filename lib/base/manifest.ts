@@ -13,7 +13,8 @@ const listenerSchema = z.strictObject({
  * Schema of `component.json`, the one place where a component says what it listens on, whom it calls, which
  * directories it owns and which programs it starts.
  *
- * Variables in paths: `${dir.config}`, `${dir.state}`, `${dir.run}`, `${file.trust}`.
+ * Variables in paths: `${dir.config}`, `${dir.state}`, `${dir.run}`, `${dir.runs}` (where the run directories of this
+ * host's components lie side by side), `${file.trust}`.
  */
 export const componentSchema = z.strictObject({
   $schema: z.string().optional(),
@@ -31,7 +32,9 @@ export const componentSchema = z.strictObject({
   run: z.array(z.string().regex(/^[A-Za-z0-9._+-]+$/)).default([]).describe(
     "Programs it may start; never a shell or deno",
   ),
-  sys: z.array(z.enum(["hostname", "cpus", "osRelease", "systemMemoryInfo", "uid", "networkInterfaces", "loadavg", "statfs"]))
+  sys: z.array(
+    z.enum(["hostname", "cpus", "osRelease", "systemMemoryInfo", "uid", "networkInterfaces", "loadavg", "statfs"]),
+  )
     .default([]),
   v8: z.array(z.string()).default([]).describe("V8 flags, for example --max-old-space-size=512"),
 });
@@ -96,6 +99,7 @@ export function resolveText(text: string, placement: Placement): string {
     "dir.config": placement.configDir,
     "dir.state": placement.stateDir,
     "dir.run": placement.runDir,
+    "dir.runs": placement.runDir.slice(0, placement.runDir.lastIndexOf("/")),
     "file.trust": placement.trustFile,
   };
   return text.replace(/\$\{([^}]+)\}/g, (_, name: string) => {

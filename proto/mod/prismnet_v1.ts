@@ -1,1 +1,2 @@
+export * from "../gen/ultracloud/prismnet/v1/edge_pb.ts";
 export * from "../gen/ultracloud/prismnet/v1/prismnet_pb.ts";

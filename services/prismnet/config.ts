@@ -10,7 +10,10 @@ export const configSchema = z.strictObject({
     chainfire: endpoints.describe("Where replicas agree on who reconciles"),
     iam: endpoints.describe("Where policy comes from"),
   }),
-  engine: z.enum(["user"]).default("user").describe("What carries tenant traffic"),
+  engine: z.enum(["user", "ovn"]).default("user").describe("What carries tenant traffic"),
+  northbound: z.string().default("").describe(
+    "OVN's northbound database, unix:/path or tcp:host:port; empty: net-agent's on this host",
+  ),
   // Below Linux's default ephemeral range (32768), so that no outgoing connection of the host sits on a forward.
   hostPortMin: z.number().int().min(1024).max(65535).default(20000).describe("First host port for forwards"),
   hostPortMax: z.number().int().min(1024).max(65535).default(29999).describe("Last host port for forwards"),

@@ -4,7 +4,7 @@ import { KvService as CoordinationService, LeaseService } from "@ultracloud/prot
 import { DatabaseService, KvService } from "@ultracloud/proto/flaredb/v1";
 import { createRpcClient, runComponent, startRpcServer } from "@ultracloud/rpc";
 import { configSchema } from "./config.ts";
-import { createPrismnet, userEngine } from "./mod.ts";
+import { createPrismnet, openNorthbound, ovnEngine, userEngine } from "./mod.ts";
 
 const name = "prismnet";
 const version = "0.1.0";
@@ -28,7 +28,12 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
     leases: stack.use(createRpcClient(LeaseService, at("chainfire"))),
   };
   const platform = openPlatform({ service: name }, { ...boot, kv });
-  const { services, reconcile } = createPrismnet({ platform, engine: userEngine(config, boot) });
+  const { services, reconcile } = createPrismnet({
+    platform,
+    ...(config.engine === "user"
+      ? { engine: userEngine(config, boot) }
+      : { engine: ovnEngine(), northbound: stack.use(openNorthbound(config, boot)) }),
+  });
   stack.use(runBackground({ name, clients: coordination }, { ...boot, kv }, reconcile));
   stack.use(
     await startRpcServer({ name, version, listen, tls }, { ...boot, services, authenticator, authorizer }),

@@ -21,16 +21,19 @@ import {
   UnbindPortRequestSchema,
 } from "@ultracloud/proto/prismnet/v1";
 import { bind, type BoundService, type CallContext } from "@ultracloud/rpc";
+import { checkPeer } from "./domain/acl.ts";
+import { addressOf } from "./domain/ipv6.ts";
 import { checkHostIp, formatIp, parseIp, parseNetwork } from "./domain/ipv4.ts";
 import { checkMac, randomMac } from "./domain/mac.ts";
 import type { Owner, Port, Subnet } from "./domain/types.ts";
 import type { Engine } from "./engine.ts";
-import { addressPool, macKey, portKind, subnetKind } from "./kinds.ts";
+import { addressPool, floatingIpKind, macKey, portKind, subnetKind } from "./kinds.ts";
 import { bindPort, groupsOf, noteGroupUse, resolveGroups } from "./ports_core.ts";
 import { type PortInit, toPort, views } from "./wire.ts";
 
 /** Random addresses tried before giving up; the VPC would have to hold millions of ports. */
 const macTriesMax = 16;
+const allowedAddressesMax = 8;
 const hostPattern = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
 
 function ownerOf(ref: Owner | undefined): Owner | undefined {
@@ -106,21 +109,43 @@ async function takeMac(tx: Tx, platform: Platform, vpcId: string, wanted: string
   );
 }
 
+/** Addresses beside its own, each a CIDR or an address. */
+function allowedOf(wanted: readonly string[]): string[] {
+  if (wanted.length > allowedAddressesMax) {
+    throw invalidField(
+      "allowedAddresses",
+      `Cannot allow ${wanted.length} addresses: wanted at most ${allowedAddressesMax}`,
+    );
+  }
+  return wanted.map((text, i) => {
+    const peer = checkPeer(
+      text.includes("/") ? text : `${text}/${text.includes(":") ? 128 : 32}`,
+      `allowedAddresses.${i}`,
+    );
+    return peer.replace(/\/(32|128)$/, (suffix, bits) => (bits === "32") === !peer.includes(":") ? "" : suffix);
+  });
+}
+
 export function portService(platform: Platform, engine: Engine): BoundService {
   const scope = (project: string, port: string) => resourceScope("prismnet", "port", project, port);
   return bind(PortService, {
     createPort(request, context) {
       const name = checkName(request.name, "name");
       const owner = ownerOf(request.owner);
+      const allowedAddresses = allowedOf(request.allowedAddresses);
       return platform.transact<PortInit>(async (tx) => {
         const subnet = await tx.get(subnetKind, request.project, request.subnet);
         const groups = await resolveGroups(tx, request.project, request.securityGroups);
         const id = tx.newId("port");
         const vpcId = subnet.value.vpcId;
+        const ipAddress = await takeAddress(tx, subnet, request.ipAddress, id);
+        const { cidrV6 } = subnet.value;
         const value: Port = {
           subnetId: subnet.id,
           vpcId,
-          ipAddress: await takeAddress(tx, subnet, request.ipAddress, id),
+          ipAddress,
+          ...(cidrV6 === undefined ? {} : { ipv6Address: addressOf(cidrV6, ipAddress) }),
+          ...(allowedAddresses.length > 0 ? { allowedAddresses } : {}),
           macAddress: await takeMac(tx, platform, vpcId, request.macAddress, id),
           securityGroupIds: groups.map((group) => group.id),
           host: "",
@@ -193,6 +218,15 @@ export function portService(platform: Platform, engine: Engine): BoundService {
             "failed_precondition",
             "port_bound",
             `Cannot delete port ${record.name} as it is bound to ${port.host}: wanted it unbound first`,
+          );
+        }
+        await tx.guard(record.id);
+        const ip = (await platform.list(floatingIpKind, request.project)).find((f) => f.value.portId === record.id);
+        if (ip) {
+          throw fault(
+            "failed_precondition",
+            "port_has_floating_ip",
+            `Cannot delete port ${record.name} as floating IP ${ip.name} is attached: wanted it detached first`,
           );
         }
         await release(tx, addressPool(subnet.id, subnet.value.cidr), parseIp(port.ipAddress)!, record.id);

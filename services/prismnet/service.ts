@@ -1,10 +1,19 @@
+import type { OvsdbClient } from "@ultracloud/ovsdb";
 import type { Platform } from "@ultracloud/platform";
 import { EngineService } from "@ultracloud/proto/prismnet/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
+import { aclService } from "./acls.ts";
 import type { Engine } from "./engine.ts";
+import { floatingIpService } from "./floating_ips.ts";
+import { gatewayService } from "./gateways.ts";
 import { groupService } from "./groups.ts";
+import { hostService } from "./hosts.ts";
+import { NorthboundReconciler } from "./ovn/reconciler.ts";
+import { peeringService } from "./peerings.ts";
+import { poolService } from "./pools.ts";
 import { reconcilePorts } from "./ports_core.ts";
 import { portService } from "./ports.ts";
+import { routerService } from "./routers.ts";
 import { subnetService } from "./subnets.ts";
 import { vpcService } from "./vpcs.ts";
 import { toFeature, views } from "./wire.ts";
@@ -20,8 +29,13 @@ export interface Prismnet {
 }
 
 /** Tenant networking over a platform and an engine. Nothing starts by itself. */
-export function createPrismnet(deps: { readonly platform: Platform; readonly engine: Engine }): Prismnet {
-  const { platform, engine } = deps;
+export function createPrismnet(deps: {
+  readonly platform: Platform;
+  readonly engine: Engine;
+  /** Of the engine `ovn`: what carries the records out. */
+  readonly northbound?: OvsdbClient;
+}): Prismnet {
+  const { platform, engine, northbound } = deps;
   const engines = bind(EngineService, {
     getEngine: () => ({ name: engine.name, features: engine.features.map(toFeature) }),
   }, {
@@ -33,12 +47,20 @@ export function createPrismnet(deps: { readonly platform: Platform; readonly eng
       subnetService(platform),
       groupService(platform, engine),
       portService(platform, engine),
+      aclService(platform),
+      routerService(platform),
+      poolService(platform),
+      gatewayService(platform),
+      floatingIpService(platform),
+      peeringService(platform),
+      hostService(platform),
       engines,
       platform.operationService(),
       platform.eventService(views),
     ],
     async reconcile(signal) {
       const sagas = platform.sagas.run(signal);
+      const carrying = northbound && new NorthboundReconciler({ platform, db: northbound }).run(signal);
       while (!signal.aborted) {
         try {
           const changed = await reconcilePorts(platform, engine, signal);
@@ -48,7 +70,7 @@ export function createPrismnet(deps: { readonly platform: Platform; readonly eng
         }
         await platform.clock.sleep(reconcileMs, signal).catch(() => {});
       }
-      await sagas;
+      await Promise.all([sagas, carrying]);
     },
   };
 }

@@ -13,13 +13,15 @@ import {
   CreateSubnetRequestSchema,
   DeleteSubnetRequestSchema,
   DeleteSubnetResponseSchema,
+  SetSubnetAclRequestSchema,
   SubnetSchema,
   SubnetService,
 } from "@ultracloud/proto/prismnet/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { checkHostIp, checkNoOverlap, checkSubnetCidr, formatIp, parseIp } from "./domain/ipv4.ts";
-import { addressPool, gatewayHolder, subnetKind, vpcKind } from "./kinds.ts";
-import { toSubnet, views } from "./wire.ts";
+import { checkSubnetCidr6, gatewayOf } from "./domain/ipv6.ts";
+import { aclKind, addressPool, gatewayHolder, peeringKind, subnetKind, vpcKind } from "./kinds.ts";
+import { type SubnetInit, toSubnet, views } from "./wire.ts";
 
 const dnsServersMax = 4;
 
@@ -40,13 +42,24 @@ export function subnetService(platform: Platform): BoundService {
           throw invalidField(`dnsServers.${i}`, `Cannot use ${JSON.stringify(server.slice(0, 40))} as an IPv4 address`);
         }
       }
+      const cidrV6 = request.cidrV6 === "" ? undefined : checkSubnetCidr6(request.cidrV6, "cidrV6");
       return platform.transact(async (tx) => {
         const vpc = await tx.get(vpcKind, request.project, request.vpc);
         // Guard and touch: of two subnets made at once the second sees the first.
         await tx.guard(vpc.id);
         tx.touch(vpc.id);
-        const siblings = (await platform.list(subnetKind, request.project)).filter((s) => s.value.vpcId === vpc.id);
+        const near = new Set([vpc.id]);
+        for (const { value } of await platform.list(peeringKind, request.project)) {
+          if (value.vpcId === vpc.id) near.add(value.peerVpcId);
+          if (value.peerVpcId === vpc.id) near.add(value.vpcId);
+        }
+        const siblings = (await platform.list(subnetKind, request.project)).filter((s) => near.has(s.value.vpcId));
         checkNoOverlap(network, siblings.map((s) => ({ name: s.name, cidr: s.value.cidr })));
+        if (cidrV6 !== undefined && siblings.some((s) => s.value.cidrV6 === cidrV6)) {
+          throw fault("failed_precondition", "cidr_overlaps", `Cannot use ${cidrV6} as another subnet has it`, {
+            field: "cidrV6",
+          });
+        }
         const subnet = await tx.create(subnetKind, {
           project: request.project,
           name,
@@ -56,6 +69,7 @@ export function subnetService(platform: Platform): BoundService {
             cidr: network.cidr,
             gatewayIp: formatIp(gateway),
             dnsServers: [...request.dnsServers],
+            ...(cidrV6 === undefined ? {} : { cidrV6, gatewayV6: gatewayOf(cidrV6) }),
           },
         });
         await claim(tx, addressPool(subnet.id, network.cidr), gateway, gatewayHolder);
@@ -75,6 +89,16 @@ export function subnetService(platform: Platform): BoundService {
         view: views.subnet,
       });
       return { subnets: page.items.map(toSubnet), page: { nextPageToken: page.nextPageToken } };
+    },
+    setSubnetAcl(request, context) {
+      return platform.transact<SubnetInit>(async (tx) => {
+        const subnet = await tx.get(subnetKind, request.project, request.subnet);
+        const { networkAclId: _, ...rest } = subnet.value;
+        if (request.networkAcl === "") return toSubnet(tx.update(subnetKind, subnet, { value: rest }));
+        const acl = await tx.get(aclKind, request.project, request.networkAcl);
+        tx.touch(acl.id);
+        return toSubnet(tx.update(subnetKind, subnet, { value: { ...rest, networkAclId: acl.id } }));
+      }, { idempotency: idempotencyOf(context, SetSubnetAclRequestSchema, request, SubnetSchema) });
     },
     deleteSubnet(request, context) {
       return platform.transact(async (tx) => {
@@ -99,6 +123,7 @@ export function subnetService(platform: Platform): BoundService {
     createSubnet: { resource: "subnet", action: "create", scope: (r) => projectScope(r.project) },
     getSubnet: { resource: "subnet", action: "get", scope: (r) => scope(r.project, r.subnet) },
     listSubnets: { resource: "subnet", action: "list", scope: (r) => projectScope(r.project) },
+    setSubnetAcl: { resource: "subnet", action: "update", scope: (r) => scope(r.project, r.subnet) },
     deleteSubnet: { resource: "subnet", action: "delete", scope: (r) => scope(r.project, r.subnet) },
   });
 }

@@ -48,6 +48,11 @@ function dnsAddress(subnet: Subnet, port: Port): string {
   return formatIp(address);
 }
 
+/** Forwards the port holds; one that another engine bound holds none. */
+function forwardsOf(port: Port): readonly Forward[] {
+  return port.binding?.engine === "user" ? port.binding.forwards : [];
+}
+
 /** QEMU user networking: needs no privilege on the host and joins nothing. */
 export function userEngine(o: UserEngineOptions, deps: { readonly rng: Rng }): Engine {
   const pool = (host: string, protocol: string): NumberPool => ({
@@ -64,11 +69,11 @@ export function userEngine(o: UserEngineOptions, deps: { readonly rng: Rng }): E
       const text = (forwards: readonly { protocol: string; guestPort: number }[]) =>
         forwards.map((f) => `${f.protocol}/${f.guestPort}`).join();
       const binding = port.binding;
-      return binding !== undefined && binding.restrict === !allowsAllEgress(rules) &&
+      return binding?.engine === "user" && binding.restrict === !allowsAllEgress(rules) &&
         text(binding.forwards) === text(wantedForwards(rules));
     },
     async bind(tx, { portId, host, port, subnet, rules }) {
-      const present = port.binding?.forwards ?? [];
+      const present = forwardsOf(port);
       const wanted = wantedForwards(rules);
       const forwards: Forward[] = [];
       for (const forward of present) {
@@ -90,7 +95,7 @@ export function userEngine(o: UserEngineOptions, deps: { readonly rng: Rng }): E
       };
     },
     async unbind(tx, { portId, host, port }) {
-      for (const forward of port.binding?.forwards ?? []) {
+      for (const forward of forwardsOf(port)) {
         await release(tx, pool(host, forward.protocol), forward.hostPort, portId);
       }
     },

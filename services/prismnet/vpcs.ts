@@ -9,7 +9,7 @@ import {
   VpcService,
 } from "@ultracloud/proto/prismnet/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
-import { subnetKind, vpcKind } from "./kinds.ts";
+import { gatewayKind, peeringKind, routerKind, subnetKind, vpcKind } from "./kinds.ts";
 import { toVpc, views } from "./wire.ts";
 
 export const descriptionCharsMax = 512;
@@ -65,6 +65,20 @@ export function vpcService(platform: Platform): BoundService {
             "failed_precondition",
             "vpc_in_use",
             `Cannot delete VPC ${vpc.name} as subnet ${subnet.name} is in it: wanted none`,
+          );
+        }
+        const uses = [
+          ...(await platform.list(routerKind, request.project)).filter((r) => r.value.vpcId === vpc.id),
+          ...(await platform.list(gatewayKind, request.project)).filter((g) => g.value.vpcId === vpc.id),
+          ...(await platform.list(peeringKind, request.project))
+            .filter(({ value }) => value.vpcId === vpc.id || value.peerVpcId === vpc.id),
+        ];
+        const [use] = uses;
+        if (use) {
+          throw fault(
+            "failed_precondition",
+            "vpc_in_use",
+            `Cannot delete VPC ${vpc.name} as ${use.kind.replaceAll("_", " ")} ${use.name} is part of it: wanted none`,
           );
         }
         tx.remove(vpcKind, vpc, { etag: request.etag });

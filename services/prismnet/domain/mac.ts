@@ -20,3 +20,16 @@ export function checkMac(text: string, field: string): string {
     "invalid_mac",
   );
 }
+
+/** The address of a router's port: always the same for the same name, and never one of a guest. */
+export function derivedMac(name: string): string {
+  // FNV-1a, twice with different bases: 40 bits that differ between names.
+  const hash = (basis: number) => {
+    let h = basis;
+    for (let i = 0; i < name.length; i++) h = Math.imul(h ^ name.charCodeAt(i), 0x01000193) >>> 0;
+    return h;
+  };
+  const [a, b] = [hash(0x811c9dc5), hash(0x2b5d3f17)];
+  const bytes = [a >>> 24, (a >>> 16) & 255, (a >>> 8) & 255, a & 255, b & 255];
+  return ["0a", ...bytes.map((byte) => byte.toString(16).padStart(2, "0"))].join(":");
+}

@@ -1,4 +1,5 @@
 import { invalidField } from "@ultracloud/base";
+import { checkPeer } from "./acl.ts";
 import { contains, parseIp, parseNetwork } from "./ipv4.ts";
 import type { Rule } from "./types.ts";
 
@@ -38,16 +39,7 @@ export function checkRule(rule: Rule, field: string): Rule {
   }
   if (rule.remoteGroupId !== "") return rule;
   const remoteCidr = rule.remoteCidr === "" ? "0.0.0.0/0" : rule.remoteCidr;
-  if (!parseNetwork(remoteCidr)) {
-    throw invalidField(
-      `${field}.remoteCidr`,
-      `Cannot use ${
-        JSON.stringify(remoteCidr.slice(0, 40))
-      } as peer: wanted IPv4 a.b.c.d/n without bits behind the prefix`,
-      "invalid_cidr",
-    );
-  }
-  return { ...rule, remoteCidr };
+  return { ...rule, remoteCidr: checkPeer(remoteCidr, `${field}.remoteCidr`) };
 }
 
 /** Two rules that let the same pass. */
@@ -77,7 +69,9 @@ export function wantedForwards(rules: readonly Rule[]): WantedForward[] {
     if (rule.direction !== "ingress" || rule.remoteGroupId !== "") continue;
     if (rule.protocol !== "tcp" && rule.protocol !== "udp") continue;
     if (rule.portMin === 0 || rule.portMax - rule.portMin >= forwardRangeMax) continue;
-    if (!contains(parseNetwork(rule.remoteCidr)!, loopback)) continue;
+    const peer = parseNetwork(rule.remoteCidr);
+    // An IPv6 peer opens nothing: the forwards are IPv4.
+    if (!peer || !contains(peer, loopback)) continue;
     for (let guestPort = rule.portMin; guestPort <= rule.portMax; guestPort++) {
       found.set(`${rule.protocol}/${guestPort}`, { protocol: rule.protocol, guestPort });
     }

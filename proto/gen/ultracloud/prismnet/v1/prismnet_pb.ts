@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ultracloud/prismnet/v1/prismnet.proto.
  */
 export const file_ultracloud_prismnet_v1_prismnet: GenFile = /*@__PURE__*/
-  fileDesc("CiV1bHRyYWNsb3VkL3ByaXNtbmV0L3YxL3ByaXNtbmV0LnByb3RvEhZ1bHRyYWNsb3VkLnByaXNtbmV0LnYxIkQKA1ZwYxIoCgRtZXRhGAEgASgLMhoudWx0cmFjbG91ZC5jb21tb24udjEuTWV0YRITCgtkZXNjcmlwdGlvbhgCIAEoCSK7AQoQQ3JlYXRlVnBjUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgwKBG5hbWUYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSRAoGbGFiZWxzGAQgAygLMjQudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5DcmVhdGVWcGNSZXF1ZXN0LkxhYmVsc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiLQoNR2V0VnBjUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgsKA3ZwYxgCIAEoCSJTCg9MaXN0VnBjc1JlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIvCgRwYWdlGAIgASgLMiEudWx0cmFjbG91ZC5jb21tb24udjEuUGFnZVJlcXVlc3QibwoQTGlzdFZwY3NSZXNwb25zZRIpCgR2cGNzGAEgAygLMhsudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5WcGMSMAoEcGFnZRgCIAEoCzIiLnVsdHJhY2xvdWQuY29tbW9uLnYxLlBhZ2VSZXNwb25zZSKbAQoQVXBkYXRlVnBjUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgsKA3ZwYxgCIAEoCRIqCgV2YWx1ZRgDIAEoCzIbLnVsdHJhY2xvdWQucHJpc21uZXQudjEuVnBjEi8KC3VwZGF0ZV9tYXNrGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIMCgRldGFnGAUgASgJIj4KEERlbGV0ZVZwY1JlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRILCgN2cGMYAiABKAkSDAoEZXRhZxgDIAEoCSITChFEZWxldGVWcGNSZXNwb25zZSJ5CgZTdWJuZXQSKAoEbWV0YRgBIAEoCzIaLnVsdHJhY2xvdWQuY29tbW9uLnYxLk1ldGESDgoGdnBjX2lkGAIgASgJEgwKBGNpZHIYAyABKAkSEgoKZ2F0ZXdheV9pcBgEIAEoCRITCgtkbnNfc2VydmVycxgFIAMoCSLwAQoTQ3JlYXRlU3VibmV0UmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgwKBG5hbWUYAiABKAkSCwoDdnBjGAMgASgJEgwKBGNpZHIYBCABKAkSEgoKZ2F0ZXdheV9pcBgFIAEoCRITCgtkbnNfc2VydmVycxgGIAMoCRJHCgZsYWJlbHMYByADKAsyNy51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkNyZWF0ZVN1Ym5ldFJlcXVlc3QuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIzChBHZXRTdWJuZXRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDgoGc3VibmV0GAIgASgJImMKEkxpc3RTdWJuZXRzUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgsKA3ZwYxgCIAEoCRIvCgRwYWdlGAMgASgLMiEudWx0cmFjbG91ZC5jb21tb24udjEuUGFnZVJlcXVlc3QieAoTTGlzdFN1Ym5ldHNSZXNwb25zZRIvCgdzdWJuZXRzGAEgAygLMh4udWx0cmFjbG91ZC5wcmlzbW5ldC52MS5TdWJuZXQSMAoEcGFnZRgCIAEoCzIiLnVsdHJhY2xvdWQuY29tbW9uLnYxLlBhZ2VSZXNwb25zZSJEChNEZWxldGVTdWJuZXRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDgoGc3VibmV0GAIgASgJEgwKBGV0YWcYAyABKAkiFgoURGVsZXRlU3VibmV0UmVzcG9uc2Ui2wEKEVNlY3VyaXR5R3JvdXBSdWxlEgoKAmlkGAEgASgJEjQKCWRpcmVjdGlvbhgCIAEoDjIhLnVsdHJhY2xvdWQucHJpc21uZXQudjEuRGlyZWN0aW9uEjIKCHByb3RvY29sGAMgASgOMiAudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5Qcm90b2NvbBIQCghwb3J0X21pbhgEIAEoBRIQCghwb3J0X21heBgFIAEoBRITCgtyZW1vdGVfY2lkchgGIAEoCRIXCg9yZW1vdGVfZ3JvdXBfaWQYByABKAkiiAEKDVNlY3VyaXR5R3JvdXASKAoEbWV0YRgBIAEoCzIaLnVsdHJhY2xvdWQuY29tbW9uLnYxLk1ldGESEwoLZGVzY3JpcHRpb24YAiABKAkSOAoFcnVsZXMYAyADKAsyKS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlNlY3VyaXR5R3JvdXBSdWxlIokCChpDcmVhdGVTZWN1cml0eUdyb3VwUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgwKBG5hbWUYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSOAoFcnVsZXMYBCADKAsyKS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlNlY3VyaXR5R3JvdXBSdWxlEk4KBmxhYmVscxgFIAMoCzI+LnVsdHJhY2xvdWQucHJpc21uZXQudjEuQ3JlYXRlU2VjdXJpdHlHcm91cFJlcXVlc3QuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJCChdHZXRTZWN1cml0eUdyb3VwUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEhYKDnNlY3VyaXR5X2dyb3VwGAIgASgJIl0KGUxpc3RTZWN1cml0eUdyb3Vwc1JlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIvCgRwYWdlGAIgASgLMiEudWx0cmFjbG91ZC5jb21tb24udjEuUGFnZVJlcXVlc3QijgEKGkxpc3RTZWN1cml0eUdyb3Vwc1Jlc3BvbnNlEj4KD3NlY3VyaXR5X2dyb3VwcxgBIAMoCzIlLnVsdHJhY2xvdWQucHJpc21uZXQudjEuU2VjdXJpdHlHcm91cBIwCgRwYWdlGAIgASgLMiIudWx0cmFjbG91ZC5jb21tb24udjEuUGFnZVJlc3BvbnNlInIKDkFkZFJ1bGVSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSFgoOc2VjdXJpdHlfZ3JvdXAYAiABKAkSNwoEcnVsZRgDIAEoCzIpLnVsdHJhY2xvdWQucHJpc21uZXQudjEuU2VjdXJpdHlHcm91cFJ1bGUiTQoRUmVtb3ZlUnVsZVJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIWCg5zZWN1cml0eV9ncm91cBgCIAEoCRIPCgdydWxlX2lkGAMgASgJIlMKGkRlbGV0ZVNlY3VyaXR5R3JvdXBSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSFgoOc2VjdXJpdHlfZ3JvdXAYAiABKAkSDAoEZXRhZxgDIAEoCSIdChtEZWxldGVTZWN1cml0eUdyb3VwUmVzcG9uc2UijgIKBFBvcnQSKAoEbWV0YRgBIAEoCzIaLnVsdHJhY2xvdWQuY29tbW9uLnYxLk1ldGESEQoJc3VibmV0X2lkGAIgASgJEg4KBnZwY19pZBgDIAEoCRITCgttYWNfYWRkcmVzcxgEIAEoCRISCgppcF9hZGRyZXNzGAUgASgJEhoKEnNlY3VyaXR5X2dyb3VwX2lkcxgGIAMoCRIwCgVvd25lchgHIAEoCzIhLnVsdHJhY2xvdWQuY29tbW9uLnYxLlJlc291cmNlUmVmEgwKBGhvc3QYCCABKAkSNAoHYmluZGluZxgJIAEoCzIjLnVsdHJhY2xvdWQucHJpc21uZXQudjEuUG9ydEJpbmRpbmcifwoLUG9ydEJpbmRpbmcSMwoEdXNlchgBIAEoCzIjLnVsdHJhY2xvdWQucHJpc21uZXQudjEuVXNlckJpbmRpbmdIABIxCgN0YXAYAiABKAsyIi51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlRhcEJpbmRpbmdIAEIICgZlbmdpbmUihAEKC1VzZXJCaW5kaW5nEgwKBGNpZHIYASABKAkSEgoKZ2F0ZXdheV9pcBgCIAEoCRIOCgZkbnNfaXAYAyABKAkSMQoIZm9yd2FyZHMYBCADKAsyHy51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkZvcndhcmQSEAoIcmVzdHJpY3QYBSABKAgidQoHRm9yd2FyZBIyCghwcm90b2NvbBgBIAEoDjIgLnVsdHJhY2xvdWQucHJpc21uZXQudjEuUHJvdG9jb2wSDwoHaG9zdF9pcBgCIAEoCRIRCglob3N0X3BvcnQYAyABKAUSEgoKZ3Vlc3RfcG9ydBgEIAEoBSIpCgpUYXBCaW5kaW5nEg4KBmRldmljZRgBIAEoCRILCgNtdHUYAiABKAUirAIKEUNyZWF0ZVBvcnRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZzdWJuZXQYAyABKAkSEgoKaXBfYWRkcmVzcxgEIAEoCRITCgttYWNfYWRkcmVzcxgFIAEoCRIXCg9zZWN1cml0eV9ncm91cHMYBiADKAkSMAoFb3duZXIYByABKAsyIS51bHRyYWNsb3VkLmNvbW1vbi52MS5SZXNvdXJjZVJlZhJFCgZsYWJlbHMYCCADKAsyNS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkNyZWF0ZVBvcnRSZXF1ZXN0LkxhYmVsc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiLwoOR2V0UG9ydFJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIMCgRwb3J0GAIgASgJImQKEExpc3RQb3J0c1JlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIOCgZzdWJuZXQYAiABKAkSLwoEcGFnZRgDIAEoCzIhLnVsdHJhY2xvdWQuY29tbW9uLnYxLlBhZ2VSZXF1ZXN0InIKEUxpc3RQb3J0c1Jlc3BvbnNlEisKBXBvcnRzGAEgAygLMhwudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5Qb3J0EjAKBHBhZ2UYAiABKAsyIi51bHRyYWNsb3VkLmNvbW1vbi52MS5QYWdlUmVzcG9uc2UiVgocU2V0UG9ydFNlY3VyaXR5R3JvdXBzUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgwKBHBvcnQYAiABKAkSFwoPc2VjdXJpdHlfZ3JvdXBzGAMgAygJIj4KD0JpbmRQb3J0UmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgwKBHBvcnQYAiABKAkSDAoEaG9zdBgDIAEoCSIyChFVbmJpbmRQb3J0UmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgwKBHBvcnQYAiABKAkiQAoRRGVsZXRlUG9ydFJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIMCgRwb3J0GAIgASgJEgwKBGV0YWcYAyABKAkiFAoSRGVsZXRlUG9ydFJlc3BvbnNlIl0KDUVuZ2luZUZlYXR1cmUSDAoEbmFtZRgBIAEoCRIwCgdzdXBwb3J0GAIgASgOMh8udWx0cmFjbG91ZC5wcmlzbW5ldC52MS5TdXBwb3J0EgwKBG5vdGUYAyABKAkiEgoQR2V0RW5naW5lUmVxdWVzdCJPCgZFbmdpbmUSDAoEbmFtZRgBIAEoCRI3CghmZWF0dXJlcxgCIAMoCzIlLnVsdHJhY2xvdWQucHJpc21uZXQudjEuRW5naW5lRmVhdHVyZSpTCglEaXJlY3Rpb24SGQoVRElSRUNUSU9OX1VOU1BFQ0lGSUVEEAASFQoRRElSRUNUSU9OX0lOR1JFU1MQARIUChBESVJFQ1RJT05fRUdSRVNTEAIqWwoIUHJvdG9jb2wSGAoUUFJPVE9DT0xfVU5TUEVDSUZJRUQQABIQCgxQUk9UT0NPTF9UQ1AQARIQCgxQUk9UT0NPTF9VRFAQAhIRCg1QUk9UT0NPTF9JQ01QEAMqZwoHU3VwcG9ydBIXChNTVVBQT1JUX1VOU1BFQ0lGSUVEEAASFAoQU1VQUE9SVF9FTkZPUkNFRBABEhMKD1NVUFBPUlRfUEFSVElBTBACEhgKFFNVUFBPUlRfTk9UX0VORk9SQ0VEEAMyzQMKClZwY1NlcnZpY2USUgoJQ3JlYXRlVnBjEigudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5DcmVhdGVWcGNSZXF1ZXN0GhsudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5WcGMSUQoGR2V0VnBjEiUudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5HZXRWcGNSZXF1ZXN0GhsudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5WcGMiA5ACARJiCghMaXN0VnBjcxInLnVsdHJhY2xvdWQucHJpc21uZXQudjEuTGlzdFZwY3NSZXF1ZXN0GigudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5MaXN0VnBjc1Jlc3BvbnNlIgOQAgESUgoJVXBkYXRlVnBjEigudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5VcGRhdGVWcGNSZXF1ZXN0GhsudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5WcGMSYAoJRGVsZXRlVnBjEigudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5EZWxldGVWcGNSZXF1ZXN0GikudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5EZWxldGVWcGNSZXNwb25zZTKgAwoNU3VibmV0U2VydmljZRJbCgxDcmVhdGVTdWJuZXQSKy51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkNyZWF0ZVN1Ym5ldFJlcXVlc3QaHi51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlN1Ym5ldBJaCglHZXRTdWJuZXQSKC51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkdldFN1Ym5ldFJlcXVlc3QaHi51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlN1Ym5ldCIDkAIBEmsKC0xpc3RTdWJuZXRzEioudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5MaXN0U3VibmV0c1JlcXVlc3QaKy51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkxpc3RTdWJuZXRzUmVzcG9uc2UiA5ACARJpCgxEZWxldGVTdWJuZXQSKy51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkRlbGV0ZVN1Ym5ldFJlcXVlc3QaLC51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkRlbGV0ZVN1Ym5ldFJlc3BvbnNlMrYFChRTZWN1cml0eUdyb3VwU2VydmljZRJwChNDcmVhdGVTZWN1cml0eUdyb3VwEjIudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5DcmVhdGVTZWN1cml0eUdyb3VwUmVxdWVzdBolLnVsdHJhY2xvdWQucHJpc21uZXQudjEuU2VjdXJpdHlHcm91cBJvChBHZXRTZWN1cml0eUdyb3VwEi8udWx0cmFjbG91ZC5wcmlzbW5ldC52MS5HZXRTZWN1cml0eUdyb3VwUmVxdWVzdBolLnVsdHJhY2xvdWQucHJpc21uZXQudjEuU2VjdXJpdHlHcm91cCIDkAIBEoABChJMaXN0U2VjdXJpdHlHcm91cHMSMS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkxpc3RTZWN1cml0eUdyb3Vwc1JlcXVlc3QaMi51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkxpc3RTZWN1cml0eUdyb3Vwc1Jlc3BvbnNlIgOQAgESWAoHQWRkUnVsZRImLnVsdHJhY2xvdWQucHJpc21uZXQudjEuQWRkUnVsZVJlcXVlc3QaJS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlNlY3VyaXR5R3JvdXASXgoKUmVtb3ZlUnVsZRIpLnVsdHJhY2xvdWQucHJpc21uZXQudjEuUmVtb3ZlUnVsZVJlcXVlc3QaJS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlNlY3VyaXR5R3JvdXASfgoTRGVsZXRlU2VjdXJpdHlHcm91cBIyLnVsdHJhY2xvdWQucHJpc21uZXQudjEuRGVsZXRlU2VjdXJpdHlHcm91cFJlcXVlc3QaMy51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkRlbGV0ZVNlY3VyaXR5R3JvdXBSZXNwb25zZTKdBQoLUG9ydFNlcnZpY2USVQoKQ3JlYXRlUG9ydBIpLnVsdHJhY2xvdWQucHJpc21uZXQudjEuQ3JlYXRlUG9ydFJlcXVlc3QaHC51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlBvcnQSVAoHR2V0UG9ydBImLnVsdHJhY2xvdWQucHJpc21uZXQudjEuR2V0UG9ydFJlcXVlc3QaHC51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlBvcnQiA5ACARJlCglMaXN0UG9ydHMSKC51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkxpc3RQb3J0c1JlcXVlc3QaKS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkxpc3RQb3J0c1Jlc3BvbnNlIgOQAgESawoVU2V0UG9ydFNlY3VyaXR5R3JvdXBzEjQudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5TZXRQb3J0U2VjdXJpdHlHcm91cHNSZXF1ZXN0GhwudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5Qb3J0ElEKCEJpbmRQb3J0EicudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5CaW5kUG9ydFJlcXVlc3QaHC51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlBvcnQSVQoKVW5iaW5kUG9ydBIpLnVsdHJhY2xvdWQucHJpc21uZXQudjEuVW5iaW5kUG9ydFJlcXVlc3QaHC51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlBvcnQSYwoKRGVsZXRlUG9ydBIpLnVsdHJhY2xvdWQucHJpc21uZXQudjEuRGVsZXRlUG9ydFJlcXVlc3QaKi51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkRlbGV0ZVBvcnRSZXNwb25zZTJrCg1FbmdpbmVTZXJ2aWNlEloKCUdldEVuZ2luZRIoLnVsdHJhY2xvdWQucHJpc21uZXQudjEuR2V0RW5naW5lUmVxdWVzdBoeLnVsdHJhY2xvdWQucHJpc21uZXQudjEuRW5naW5lIgOQAgFiBnByb3RvMw", [file_google_protobuf_field_mask, file_ultracloud_common_v1_common]);
+  fileDesc("CiV1bHRyYWNsb3VkL3ByaXNtbmV0L3YxL3ByaXNtbmV0LnByb3RvEhZ1bHRyYWNsb3VkLnByaXNtbmV0LnYxIkQKA1ZwYxIoCgRtZXRhGAEgASgLMhoudWx0cmFjbG91ZC5jb21tb24udjEuTWV0YRITCgtkZXNjcmlwdGlvbhgCIAEoCSK7AQoQQ3JlYXRlVnBjUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgwKBG5hbWUYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSRAoGbGFiZWxzGAQgAygLMjQudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5DcmVhdGVWcGNSZXF1ZXN0LkxhYmVsc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiLQoNR2V0VnBjUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgsKA3ZwYxgCIAEoCSJTCg9MaXN0VnBjc1JlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIvCgRwYWdlGAIgASgLMiEudWx0cmFjbG91ZC5jb21tb24udjEuUGFnZVJlcXVlc3QibwoQTGlzdFZwY3NSZXNwb25zZRIpCgR2cGNzGAEgAygLMhsudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5WcGMSMAoEcGFnZRgCIAEoCzIiLnVsdHJhY2xvdWQuY29tbW9uLnYxLlBhZ2VSZXNwb25zZSKbAQoQVXBkYXRlVnBjUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgsKA3ZwYxgCIAEoCRIqCgV2YWx1ZRgDIAEoCzIbLnVsdHJhY2xvdWQucHJpc21uZXQudjEuVnBjEi8KC3VwZGF0ZV9tYXNrGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIMCgRldGFnGAUgASgJIj4KEERlbGV0ZVZwY1JlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRILCgN2cGMYAiABKAkSDAoEZXRhZxgDIAEoCSITChFEZWxldGVWcGNSZXNwb25zZSK2AQoGU3VibmV0EigKBG1ldGEYASABKAsyGi51bHRyYWNsb3VkLmNvbW1vbi52MS5NZXRhEg4KBnZwY19pZBgCIAEoCRIMCgRjaWRyGAMgASgJEhIKCmdhdGV3YXlfaXAYBCABKAkSEwoLZG5zX3NlcnZlcnMYBSADKAkSDwoHY2lkcl92NhgGIAEoCRISCgpnYXRld2F5X3Y2GAcgASgJEhYKDm5ldHdvcmtfYWNsX2lkGAggASgJIoECChNDcmVhdGVTdWJuZXRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDAoEbmFtZRgCIAEoCRILCgN2cGMYAyABKAkSDAoEY2lkchgEIAEoCRISCgpnYXRld2F5X2lwGAUgASgJEhMKC2Ruc19zZXJ2ZXJzGAYgAygJEkcKBmxhYmVscxgHIAMoCzI3LnVsdHJhY2xvdWQucHJpc21uZXQudjEuQ3JlYXRlU3VibmV0UmVxdWVzdC5MYWJlbHNFbnRyeRIPCgdjaWRyX3Y2GAggASgJGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiSwoTU2V0U3VibmV0QWNsUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEg4KBnN1Ym5ldBgCIAEoCRITCgtuZXR3b3JrX2FjbBgDIAEoCSIzChBHZXRTdWJuZXRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDgoGc3VibmV0GAIgASgJImMKEkxpc3RTdWJuZXRzUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgsKA3ZwYxgCIAEoCRIvCgRwYWdlGAMgASgLMiEudWx0cmFjbG91ZC5jb21tb24udjEuUGFnZVJlcXVlc3QieAoTTGlzdFN1Ym5ldHNSZXNwb25zZRIvCgdzdWJuZXRzGAEgAygLMh4udWx0cmFjbG91ZC5wcmlzbW5ldC52MS5TdWJuZXQSMAoEcGFnZRgCIAEoCzIiLnVsdHJhY2xvdWQuY29tbW9uLnYxLlBhZ2VSZXNwb25zZSJEChNEZWxldGVTdWJuZXRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDgoGc3VibmV0GAIgASgJEgwKBGV0YWcYAyABKAkiFgoURGVsZXRlU3VibmV0UmVzcG9uc2Ui2wEKEVNlY3VyaXR5R3JvdXBSdWxlEgoKAmlkGAEgASgJEjQKCWRpcmVjdGlvbhgCIAEoDjIhLnVsdHJhY2xvdWQucHJpc21uZXQudjEuRGlyZWN0aW9uEjIKCHByb3RvY29sGAMgASgOMiAudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5Qcm90b2NvbBIQCghwb3J0X21pbhgEIAEoBRIQCghwb3J0X21heBgFIAEoBRITCgtyZW1vdGVfY2lkchgGIAEoCRIXCg9yZW1vdGVfZ3JvdXBfaWQYByABKAkiiAEKDVNlY3VyaXR5R3JvdXASKAoEbWV0YRgBIAEoCzIaLnVsdHJhY2xvdWQuY29tbW9uLnYxLk1ldGESEwoLZGVzY3JpcHRpb24YAiABKAkSOAoFcnVsZXMYAyADKAsyKS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlNlY3VyaXR5R3JvdXBSdWxlIokCChpDcmVhdGVTZWN1cml0eUdyb3VwUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgwKBG5hbWUYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSOAoFcnVsZXMYBCADKAsyKS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlNlY3VyaXR5R3JvdXBSdWxlEk4KBmxhYmVscxgFIAMoCzI+LnVsdHJhY2xvdWQucHJpc21uZXQudjEuQ3JlYXRlU2VjdXJpdHlHcm91cFJlcXVlc3QuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJCChdHZXRTZWN1cml0eUdyb3VwUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEhYKDnNlY3VyaXR5X2dyb3VwGAIgASgJIl0KGUxpc3RTZWN1cml0eUdyb3Vwc1JlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIvCgRwYWdlGAIgASgLMiEudWx0cmFjbG91ZC5jb21tb24udjEuUGFnZVJlcXVlc3QijgEKGkxpc3RTZWN1cml0eUdyb3Vwc1Jlc3BvbnNlEj4KD3NlY3VyaXR5X2dyb3VwcxgBIAMoCzIlLnVsdHJhY2xvdWQucHJpc21uZXQudjEuU2VjdXJpdHlHcm91cBIwCgRwYWdlGAIgASgLMiIudWx0cmFjbG91ZC5jb21tb24udjEuUGFnZVJlc3BvbnNlInIKDkFkZFJ1bGVSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSFgoOc2VjdXJpdHlfZ3JvdXAYAiABKAkSNwoEcnVsZRgDIAEoCzIpLnVsdHJhY2xvdWQucHJpc21uZXQudjEuU2VjdXJpdHlHcm91cFJ1bGUiTQoRUmVtb3ZlUnVsZVJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIWCg5zZWN1cml0eV9ncm91cBgCIAEoCRIPCgdydWxlX2lkGAMgASgJIlMKGkRlbGV0ZVNlY3VyaXR5R3JvdXBSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSFgoOc2VjdXJpdHlfZ3JvdXAYAiABKAkSDAoEZXRhZxgDIAEoCSIdChtEZWxldGVTZWN1cml0eUdyb3VwUmVzcG9uc2UivwIKBFBvcnQSKAoEbWV0YRgBIAEoCzIaLnVsdHJhY2xvdWQuY29tbW9uLnYxLk1ldGESEQoJc3VibmV0X2lkGAIgASgJEg4KBnZwY19pZBgDIAEoCRITCgttYWNfYWRkcmVzcxgEIAEoCRISCgppcF9hZGRyZXNzGAUgASgJEhoKEnNlY3VyaXR5X2dyb3VwX2lkcxgGIAMoCRIwCgVvd25lchgHIAEoCzIhLnVsdHJhY2xvdWQuY29tbW9uLnYxLlJlc291cmNlUmVmEgwKBGhvc3QYCCABKAkSNAoHYmluZGluZxgJIAEoCzIjLnVsdHJhY2xvdWQucHJpc21uZXQudjEuUG9ydEJpbmRpbmcSFAoMaXB2Nl9hZGRyZXNzGAogASgJEhkKEWFsbG93ZWRfYWRkcmVzc2VzGAsgAygJIn8KC1BvcnRCaW5kaW5nEjMKBHVzZXIYASABKAsyIy51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlVzZXJCaW5kaW5nSAASMQoDdGFwGAIgASgLMiIudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5UYXBCaW5kaW5nSABCCAoGZW5naW5lIoQBCgtVc2VyQmluZGluZxIMCgRjaWRyGAEgASgJEhIKCmdhdGV3YXlfaXAYAiABKAkSDgoGZG5zX2lwGAMgASgJEjEKCGZvcndhcmRzGAQgAygLMh8udWx0cmFjbG91ZC5wcmlzbW5ldC52MS5Gb3J3YXJkEhAKCHJlc3RyaWN0GAUgASgIInUKB0ZvcndhcmQSMgoIcHJvdG9jb2wYASABKA4yIC51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlByb3RvY29sEg8KB2hvc3RfaXAYAiABKAkSEQoJaG9zdF9wb3J0GAMgASgFEhIKCmd1ZXN0X3BvcnQYBCABKAUiKQoKVGFwQmluZGluZxIOCgZkZXZpY2UYASABKAkSCwoDbXR1GAIgASgFIscCChFDcmVhdGVQb3J0UmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgwKBG5hbWUYAiABKAkSDgoGc3VibmV0GAMgASgJEhIKCmlwX2FkZHJlc3MYBCABKAkSEwoLbWFjX2FkZHJlc3MYBSABKAkSFwoPc2VjdXJpdHlfZ3JvdXBzGAYgAygJEjAKBW93bmVyGAcgASgLMiEudWx0cmFjbG91ZC5jb21tb24udjEuUmVzb3VyY2VSZWYSRQoGbGFiZWxzGAggAygLMjUudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5DcmVhdGVQb3J0UmVxdWVzdC5MYWJlbHNFbnRyeRIZChFhbGxvd2VkX2FkZHJlc3NlcxgJIAMoCRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIi8KDkdldFBvcnRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDAoEcG9ydBgCIAEoCSJkChBMaXN0UG9ydHNSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDgoGc3VibmV0GAIgASgJEi8KBHBhZ2UYAyABKAsyIS51bHRyYWNsb3VkLmNvbW1vbi52MS5QYWdlUmVxdWVzdCJyChFMaXN0UG9ydHNSZXNwb25zZRIrCgVwb3J0cxgBIAMoCzIcLnVsdHJhY2xvdWQucHJpc21uZXQudjEuUG9ydBIwCgRwYWdlGAIgASgLMiIudWx0cmFjbG91ZC5jb21tb24udjEuUGFnZVJlc3BvbnNlIlYKHFNldFBvcnRTZWN1cml0eUdyb3Vwc1JlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIMCgRwb3J0GAIgASgJEhcKD3NlY3VyaXR5X2dyb3VwcxgDIAMoCSI+Cg9CaW5kUG9ydFJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIMCgRwb3J0GAIgASgJEgwKBGhvc3QYAyABKAkiMgoRVW5iaW5kUG9ydFJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIMCgRwb3J0GAIgASgJIkAKEURlbGV0ZVBvcnRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDAoEcG9ydBgCIAEoCRIMCgRldGFnGAMgASgJIhQKEkRlbGV0ZVBvcnRSZXNwb25zZSJdCg1FbmdpbmVGZWF0dXJlEgwKBG5hbWUYASABKAkSMAoHc3VwcG9ydBgCIAEoDjIfLnVsdHJhY2xvdWQucHJpc21uZXQudjEuU3VwcG9ydBIMCgRub3RlGAMgASgJIhIKEEdldEVuZ2luZVJlcXVlc3QiTwoGRW5naW5lEgwKBG5hbWUYASABKAkSNwoIZmVhdHVyZXMYAiADKAsyJS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkVuZ2luZUZlYXR1cmUqUwoJRGlyZWN0aW9uEhkKFURJUkVDVElPTl9VTlNQRUNJRklFRBAAEhUKEURJUkVDVElPTl9JTkdSRVNTEAESFAoQRElSRUNUSU9OX0VHUkVTUxACKlsKCFByb3RvY29sEhgKFFBST1RPQ09MX1VOU1BFQ0lGSUVEEAASEAoMUFJPVE9DT0xfVENQEAESEAoMUFJPVE9DT0xfVURQEAISEQoNUFJPVE9DT0xfSUNNUBADKmcKB1N1cHBvcnQSFwoTU1VQUE9SVF9VTlNQRUNJRklFRBAAEhQKEFNVUFBPUlRfRU5GT1JDRUQQARITCg9TVVBQT1JUX1BBUlRJQUwQAhIYChRTVVBQT1JUX05PVF9FTkZPUkNFRBADMs0DCgpWcGNTZXJ2aWNlElIKCUNyZWF0ZVZwYxIoLnVsdHJhY2xvdWQucHJpc21uZXQudjEuQ3JlYXRlVnBjUmVxdWVzdBobLnVsdHJhY2xvdWQucHJpc21uZXQudjEuVnBjElEKBkdldFZwYxIlLnVsdHJhY2xvdWQucHJpc21uZXQudjEuR2V0VnBjUmVxdWVzdBobLnVsdHJhY2xvdWQucHJpc21uZXQudjEuVnBjIgOQAgESYgoITGlzdFZwY3MSJy51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkxpc3RWcGNzUmVxdWVzdBooLnVsdHJhY2xvdWQucHJpc21uZXQudjEuTGlzdFZwY3NSZXNwb25zZSIDkAIBElIKCVVwZGF0ZVZwYxIoLnVsdHJhY2xvdWQucHJpc21uZXQudjEuVXBkYXRlVnBjUmVxdWVzdBobLnVsdHJhY2xvdWQucHJpc21uZXQudjEuVnBjEmAKCURlbGV0ZVZwYxIoLnVsdHJhY2xvdWQucHJpc21uZXQudjEuRGVsZXRlVnBjUmVxdWVzdBopLnVsdHJhY2xvdWQucHJpc21uZXQudjEuRGVsZXRlVnBjUmVzcG9uc2Uy/QMKDVN1Ym5ldFNlcnZpY2USWwoMQ3JlYXRlU3VibmV0EisudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5DcmVhdGVTdWJuZXRSZXF1ZXN0Gh4udWx0cmFjbG91ZC5wcmlzbW5ldC52MS5TdWJuZXQSWgoJR2V0U3VibmV0EigudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5HZXRTdWJuZXRSZXF1ZXN0Gh4udWx0cmFjbG91ZC5wcmlzbW5ldC52MS5TdWJuZXQiA5ACARJrCgtMaXN0U3VibmV0cxIqLnVsdHJhY2xvdWQucHJpc21uZXQudjEuTGlzdFN1Ym5ldHNSZXF1ZXN0GisudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5MaXN0U3VibmV0c1Jlc3BvbnNlIgOQAgESaQoMRGVsZXRlU3VibmV0EisudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5EZWxldGVTdWJuZXRSZXF1ZXN0GiwudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5EZWxldGVTdWJuZXRSZXNwb25zZRJbCgxTZXRTdWJuZXRBY2wSKy51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlNldFN1Ym5ldEFjbFJlcXVlc3QaHi51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlN1Ym5ldDK2BQoUU2VjdXJpdHlHcm91cFNlcnZpY2UScAoTQ3JlYXRlU2VjdXJpdHlHcm91cBIyLnVsdHJhY2xvdWQucHJpc21uZXQudjEuQ3JlYXRlU2VjdXJpdHlHcm91cFJlcXVlc3QaJS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlNlY3VyaXR5R3JvdXASbwoQR2V0U2VjdXJpdHlHcm91cBIvLnVsdHJhY2xvdWQucHJpc21uZXQudjEuR2V0U2VjdXJpdHlHcm91cFJlcXVlc3QaJS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlNlY3VyaXR5R3JvdXAiA5ACARKAAQoSTGlzdFNlY3VyaXR5R3JvdXBzEjEudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5MaXN0U2VjdXJpdHlHcm91cHNSZXF1ZXN0GjIudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5MaXN0U2VjdXJpdHlHcm91cHNSZXNwb25zZSIDkAIBElgKB0FkZFJ1bGUSJi51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkFkZFJ1bGVSZXF1ZXN0GiUudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5TZWN1cml0eUdyb3VwEl4KClJlbW92ZVJ1bGUSKS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlJlbW92ZVJ1bGVSZXF1ZXN0GiUudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5TZWN1cml0eUdyb3VwEn4KE0RlbGV0ZVNlY3VyaXR5R3JvdXASMi51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkRlbGV0ZVNlY3VyaXR5R3JvdXBSZXF1ZXN0GjMudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5EZWxldGVTZWN1cml0eUdyb3VwUmVzcG9uc2UynQUKC1BvcnRTZXJ2aWNlElUKCkNyZWF0ZVBvcnQSKS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkNyZWF0ZVBvcnRSZXF1ZXN0GhwudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5Qb3J0ElQKB0dldFBvcnQSJi51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkdldFBvcnRSZXF1ZXN0GhwudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5Qb3J0IgOQAgESZQoJTGlzdFBvcnRzEigudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5MaXN0UG9ydHNSZXF1ZXN0GikudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5MaXN0UG9ydHNSZXNwb25zZSIDkAIBEmsKFVNldFBvcnRTZWN1cml0eUdyb3VwcxI0LnVsdHJhY2xvdWQucHJpc21uZXQudjEuU2V0UG9ydFNlY3VyaXR5R3JvdXBzUmVxdWVzdBocLnVsdHJhY2xvdWQucHJpc21uZXQudjEuUG9ydBJRCghCaW5kUG9ydBInLnVsdHJhY2xvdWQucHJpc21uZXQudjEuQmluZFBvcnRSZXF1ZXN0GhwudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5Qb3J0ElUKClVuYmluZFBvcnQSKS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlVuYmluZFBvcnRSZXF1ZXN0GhwudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5Qb3J0EmMKCkRlbGV0ZVBvcnQSKS51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkRlbGV0ZVBvcnRSZXF1ZXN0GioudWx0cmFjbG91ZC5wcmlzbW5ldC52MS5EZWxldGVQb3J0UmVzcG9uc2UyawoNRW5naW5lU2VydmljZRJaCglHZXRFbmdpbmUSKC51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkdldEVuZ2luZVJlcXVlc3QaHi51bHRyYWNsb3VkLnByaXNtbmV0LnYxLkVuZ2luZSIDkAIBYgZwcm90bzM", [file_google_protobuf_field_mask, file_ultracloud_common_v1_common]);
 
 /**
  * @generated from message ultracloud.prismnet.v1.Vpc
@@ -248,6 +248,25 @@ export type Subnet = Message<"ultracloud.prismnet.v1.Subnet"> & {
    * @generated from field: repeated string dns_servers = 5;
    */
   dnsServers: string[];
+
+  /**
+   * IPv6, a /64; empty: none.
+   *
+   * @generated from field: string cidr_v6 = 6;
+   */
+  cidrV6: string;
+
+  /**
+   * @generated from field: string gateway_v6 = 7;
+   */
+  gatewayV6: string;
+
+  /**
+   * What may pass the subnet's edge; empty: everything.
+   *
+   * @generated from field: string network_acl_id = 8;
+   */
+  networkAclId: string;
 };
 
 /**
@@ -299,6 +318,13 @@ export type CreateSubnetRequest = Message<"ultracloud.prismnet.v1.CreateSubnetRe
    * @generated from field: map<string, string> labels = 7;
    */
   labels: { [key: string]: string };
+
+  /**
+   * A /64 of 2000::/3 or fc00::/7; ports get an address in it too.
+   *
+   * @generated from field: string cidr_v6 = 8;
+   */
+  cidrV6: string;
 };
 
 /**
@@ -307,6 +333,35 @@ export type CreateSubnetRequest = Message<"ultracloud.prismnet.v1.CreateSubnetRe
  */
 export const CreateSubnetRequestSchema: GenMessage<CreateSubnetRequest> = /*@__PURE__*/
   messageDesc(file_ultracloud_prismnet_v1_prismnet, 9);
+
+/**
+ * @generated from message ultracloud.prismnet.v1.SetSubnetAclRequest
+ */
+export type SetSubnetAclRequest = Message<"ultracloud.prismnet.v1.SetSubnetAclRequest"> & {
+  /**
+   * @generated from field: string project = 1;
+   */
+  project: string;
+
+  /**
+   * @generated from field: string subnet = 2;
+   */
+  subnet: string;
+
+  /**
+   * Name or id; empty: none.
+   *
+   * @generated from field: string network_acl = 3;
+   */
+  networkAcl: string;
+};
+
+/**
+ * Describes the message ultracloud.prismnet.v1.SetSubnetAclRequest.
+ * Use `create(SetSubnetAclRequestSchema)` to create a new message.
+ */
+export const SetSubnetAclRequestSchema: GenMessage<SetSubnetAclRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 10);
 
 /**
  * @generated from message ultracloud.prismnet.v1.GetSubnetRequest
@@ -328,7 +383,7 @@ export type GetSubnetRequest = Message<"ultracloud.prismnet.v1.GetSubnetRequest"
  * Use `create(GetSubnetRequestSchema)` to create a new message.
  */
 export const GetSubnetRequestSchema: GenMessage<GetSubnetRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 10);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 11);
 
 /**
  * @generated from message ultracloud.prismnet.v1.ListSubnetsRequest
@@ -357,7 +412,7 @@ export type ListSubnetsRequest = Message<"ultracloud.prismnet.v1.ListSubnetsRequ
  * Use `create(ListSubnetsRequestSchema)` to create a new message.
  */
 export const ListSubnetsRequestSchema: GenMessage<ListSubnetsRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 11);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 12);
 
 /**
  * @generated from message ultracloud.prismnet.v1.ListSubnetsResponse
@@ -379,7 +434,7 @@ export type ListSubnetsResponse = Message<"ultracloud.prismnet.v1.ListSubnetsRes
  * Use `create(ListSubnetsResponseSchema)` to create a new message.
  */
 export const ListSubnetsResponseSchema: GenMessage<ListSubnetsResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 12);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 13);
 
 /**
  * @generated from message ultracloud.prismnet.v1.DeleteSubnetRequest
@@ -406,7 +461,7 @@ export type DeleteSubnetRequest = Message<"ultracloud.prismnet.v1.DeleteSubnetRe
  * Use `create(DeleteSubnetRequestSchema)` to create a new message.
  */
 export const DeleteSubnetRequestSchema: GenMessage<DeleteSubnetRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 13);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 14);
 
 /**
  * @generated from message ultracloud.prismnet.v1.DeleteSubnetResponse
@@ -419,7 +474,7 @@ export type DeleteSubnetResponse = Message<"ultracloud.prismnet.v1.DeleteSubnetR
  * Use `create(DeleteSubnetResponseSchema)` to create a new message.
  */
 export const DeleteSubnetResponseSchema: GenMessage<DeleteSubnetResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 14);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 15);
 
 /**
  * @generated from message ultracloud.prismnet.v1.SecurityGroupRule
@@ -470,7 +525,7 @@ export type SecurityGroupRule = Message<"ultracloud.prismnet.v1.SecurityGroupRul
  * Use `create(SecurityGroupRuleSchema)` to create a new message.
  */
 export const SecurityGroupRuleSchema: GenMessage<SecurityGroupRule> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 15);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 16);
 
 /**
  * Stateful, allow only; what no rule allows is dropped. A new group allows egress.
@@ -499,7 +554,7 @@ export type SecurityGroup = Message<"ultracloud.prismnet.v1.SecurityGroup"> & {
  * Use `create(SecurityGroupSchema)` to create a new message.
  */
 export const SecurityGroupSchema: GenMessage<SecurityGroup> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 16);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 17);
 
 /**
  * @generated from message ultracloud.prismnet.v1.CreateSecurityGroupRequest
@@ -538,7 +593,7 @@ export type CreateSecurityGroupRequest = Message<"ultracloud.prismnet.v1.CreateS
  * Use `create(CreateSecurityGroupRequestSchema)` to create a new message.
  */
 export const CreateSecurityGroupRequestSchema: GenMessage<CreateSecurityGroupRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 17);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 18);
 
 /**
  * @generated from message ultracloud.prismnet.v1.GetSecurityGroupRequest
@@ -560,7 +615,7 @@ export type GetSecurityGroupRequest = Message<"ultracloud.prismnet.v1.GetSecurit
  * Use `create(GetSecurityGroupRequestSchema)` to create a new message.
  */
 export const GetSecurityGroupRequestSchema: GenMessage<GetSecurityGroupRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 18);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 19);
 
 /**
  * @generated from message ultracloud.prismnet.v1.ListSecurityGroupsRequest
@@ -582,7 +637,7 @@ export type ListSecurityGroupsRequest = Message<"ultracloud.prismnet.v1.ListSecu
  * Use `create(ListSecurityGroupsRequestSchema)` to create a new message.
  */
 export const ListSecurityGroupsRequestSchema: GenMessage<ListSecurityGroupsRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 19);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 20);
 
 /**
  * @generated from message ultracloud.prismnet.v1.ListSecurityGroupsResponse
@@ -604,7 +659,7 @@ export type ListSecurityGroupsResponse = Message<"ultracloud.prismnet.v1.ListSec
  * Use `create(ListSecurityGroupsResponseSchema)` to create a new message.
  */
 export const ListSecurityGroupsResponseSchema: GenMessage<ListSecurityGroupsResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 20);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 21);
 
 /**
  * @generated from message ultracloud.prismnet.v1.AddRuleRequest
@@ -631,7 +686,7 @@ export type AddRuleRequest = Message<"ultracloud.prismnet.v1.AddRuleRequest"> & 
  * Use `create(AddRuleRequestSchema)` to create a new message.
  */
 export const AddRuleRequestSchema: GenMessage<AddRuleRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 21);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 22);
 
 /**
  * @generated from message ultracloud.prismnet.v1.RemoveRuleRequest
@@ -658,7 +713,7 @@ export type RemoveRuleRequest = Message<"ultracloud.prismnet.v1.RemoveRuleReques
  * Use `create(RemoveRuleRequestSchema)` to create a new message.
  */
 export const RemoveRuleRequestSchema: GenMessage<RemoveRuleRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 22);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 23);
 
 /**
  * @generated from message ultracloud.prismnet.v1.DeleteSecurityGroupRequest
@@ -685,7 +740,7 @@ export type DeleteSecurityGroupRequest = Message<"ultracloud.prismnet.v1.DeleteS
  * Use `create(DeleteSecurityGroupRequestSchema)` to create a new message.
  */
 export const DeleteSecurityGroupRequestSchema: GenMessage<DeleteSecurityGroupRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 23);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 24);
 
 /**
  * @generated from message ultracloud.prismnet.v1.DeleteSecurityGroupResponse
@@ -698,7 +753,7 @@ export type DeleteSecurityGroupResponse = Message<"ultracloud.prismnet.v1.Delete
  * Use `create(DeleteSecurityGroupResponseSchema)` to create a new message.
  */
 export const DeleteSecurityGroupResponseSchema: GenMessage<DeleteSecurityGroupResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 24);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 25);
 
 /**
  * @generated from message ultracloud.prismnet.v1.Port
@@ -754,6 +809,20 @@ export type Port = Message<"ultracloud.prismnet.v1.Port"> & {
    * @generated from field: ultracloud.prismnet.v1.PortBinding binding = 9;
    */
   binding?: PortBinding | undefined;
+
+  /**
+   * Its address in the subnet's IPv6 range.
+   *
+   * @generated from field: string ipv6_address = 10;
+   */
+  ipv6Address: string;
+
+  /**
+   * Addresses and CIDRs beside its own that it may send from.
+   *
+   * @generated from field: repeated string allowed_addresses = 11;
+   */
+  allowedAddresses: string[];
 };
 
 /**
@@ -761,7 +830,7 @@ export type Port = Message<"ultracloud.prismnet.v1.Port"> & {
  * Use `create(PortSchema)` to create a new message.
  */
 export const PortSchema: GenMessage<Port> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 25);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 26);
 
 /**
  * What a worker needs to realise the port on its host.
@@ -792,7 +861,7 @@ export type PortBinding = Message<"ultracloud.prismnet.v1.PortBinding"> & {
  * Use `create(PortBindingSchema)` to create a new message.
  */
 export const PortBindingSchema: GenMessage<PortBinding> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 26);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 27);
 
 /**
  * QEMU user networking: an own NAT per port; neighbours are not reachable.
@@ -833,7 +902,7 @@ export type UserBinding = Message<"ultracloud.prismnet.v1.UserBinding"> & {
  * Use `create(UserBindingSchema)` to create a new message.
  */
 export const UserBindingSchema: GenMessage<UserBinding> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 27);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 28);
 
 /**
  * @generated from message ultracloud.prismnet.v1.Forward
@@ -865,7 +934,7 @@ export type Forward = Message<"ultracloud.prismnet.v1.Forward"> & {
  * Use `create(ForwardSchema)` to create a new message.
  */
 export const ForwardSchema: GenMessage<Forward> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 28);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 29);
 
 /**
  * @generated from message ultracloud.prismnet.v1.TapBinding
@@ -887,7 +956,7 @@ export type TapBinding = Message<"ultracloud.prismnet.v1.TapBinding"> & {
  * Use `create(TapBindingSchema)` to create a new message.
  */
 export const TapBindingSchema: GenMessage<TapBinding> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 29);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 30);
 
 /**
  * @generated from message ultracloud.prismnet.v1.CreatePortRequest
@@ -938,6 +1007,13 @@ export type CreatePortRequest = Message<"ultracloud.prismnet.v1.CreatePortReques
    * @generated from field: map<string, string> labels = 8;
    */
   labels: { [key: string]: string };
+
+  /**
+   * At most 8.
+   *
+   * @generated from field: repeated string allowed_addresses = 9;
+   */
+  allowedAddresses: string[];
 };
 
 /**
@@ -945,7 +1021,7 @@ export type CreatePortRequest = Message<"ultracloud.prismnet.v1.CreatePortReques
  * Use `create(CreatePortRequestSchema)` to create a new message.
  */
 export const CreatePortRequestSchema: GenMessage<CreatePortRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 30);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 31);
 
 /**
  * @generated from message ultracloud.prismnet.v1.GetPortRequest
@@ -967,7 +1043,7 @@ export type GetPortRequest = Message<"ultracloud.prismnet.v1.GetPortRequest"> & 
  * Use `create(GetPortRequestSchema)` to create a new message.
  */
 export const GetPortRequestSchema: GenMessage<GetPortRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 31);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 32);
 
 /**
  * @generated from message ultracloud.prismnet.v1.ListPortsRequest
@@ -994,7 +1070,7 @@ export type ListPortsRequest = Message<"ultracloud.prismnet.v1.ListPortsRequest"
  * Use `create(ListPortsRequestSchema)` to create a new message.
  */
 export const ListPortsRequestSchema: GenMessage<ListPortsRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 32);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 33);
 
 /**
  * @generated from message ultracloud.prismnet.v1.ListPortsResponse
@@ -1016,7 +1092,7 @@ export type ListPortsResponse = Message<"ultracloud.prismnet.v1.ListPortsRespons
  * Use `create(ListPortsResponseSchema)` to create a new message.
  */
 export const ListPortsResponseSchema: GenMessage<ListPortsResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 33);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 34);
 
 /**
  * @generated from message ultracloud.prismnet.v1.SetPortSecurityGroupsRequest
@@ -1043,7 +1119,7 @@ export type SetPortSecurityGroupsRequest = Message<"ultracloud.prismnet.v1.SetPo
  * Use `create(SetPortSecurityGroupsRequestSchema)` to create a new message.
  */
 export const SetPortSecurityGroupsRequestSchema: GenMessage<SetPortSecurityGroupsRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 34);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 35);
 
 /**
  * @generated from message ultracloud.prismnet.v1.BindPortRequest
@@ -1072,7 +1148,7 @@ export type BindPortRequest = Message<"ultracloud.prismnet.v1.BindPortRequest"> 
  * Use `create(BindPortRequestSchema)` to create a new message.
  */
 export const BindPortRequestSchema: GenMessage<BindPortRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 35);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 36);
 
 /**
  * @generated from message ultracloud.prismnet.v1.UnbindPortRequest
@@ -1094,7 +1170,7 @@ export type UnbindPortRequest = Message<"ultracloud.prismnet.v1.UnbindPortReques
  * Use `create(UnbindPortRequestSchema)` to create a new message.
  */
 export const UnbindPortRequestSchema: GenMessage<UnbindPortRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 36);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 37);
 
 /**
  * @generated from message ultracloud.prismnet.v1.DeletePortRequest
@@ -1121,7 +1197,7 @@ export type DeletePortRequest = Message<"ultracloud.prismnet.v1.DeletePortReques
  * Use `create(DeletePortRequestSchema)` to create a new message.
  */
 export const DeletePortRequestSchema: GenMessage<DeletePortRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 37);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 38);
 
 /**
  * @generated from message ultracloud.prismnet.v1.DeletePortResponse
@@ -1134,7 +1210,7 @@ export type DeletePortResponse = Message<"ultracloud.prismnet.v1.DeletePortRespo
  * Use `create(DeletePortResponseSchema)` to create a new message.
  */
 export const DeletePortResponseSchema: GenMessage<DeletePortResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 38);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 39);
 
 /**
  * @generated from message ultracloud.prismnet.v1.EngineFeature
@@ -1142,7 +1218,7 @@ export const DeletePortResponseSchema: GenMessage<DeletePortResponse> = /*@__PUR
 export type EngineFeature = Message<"ultracloud.prismnet.v1.EngineFeature"> & {
   /**
    * "isolation", "dhcp", "security_group_ingress", "security_group_egress", "east_west", "floating_ip", "anti_spoofing",
-   * "host_isolation".
+   * "host_isolation", "ipv6", "network_acl", "routing".
    *
    * @generated from field: string name = 1;
    */
@@ -1164,7 +1240,7 @@ export type EngineFeature = Message<"ultracloud.prismnet.v1.EngineFeature"> & {
  * Use `create(EngineFeatureSchema)` to create a new message.
  */
 export const EngineFeatureSchema: GenMessage<EngineFeature> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 39);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 40);
 
 /**
  * @generated from message ultracloud.prismnet.v1.GetEngineRequest
@@ -1177,7 +1253,7 @@ export type GetEngineRequest = Message<"ultracloud.prismnet.v1.GetEngineRequest"
  * Use `create(GetEngineRequestSchema)` to create a new message.
  */
 export const GetEngineRequestSchema: GenMessage<GetEngineRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 40);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 41);
 
 /**
  * @generated from message ultracloud.prismnet.v1.Engine
@@ -1201,7 +1277,7 @@ export type Engine = Message<"ultracloud.prismnet.v1.Engine"> & {
  * Use `create(EngineSchema)` to create a new message.
  */
 export const EngineSchema: GenMessage<Engine> = /*@__PURE__*/
-  messageDesc(file_ultracloud_prismnet_v1_prismnet, 41);
+  messageDesc(file_ultracloud_prismnet_v1_prismnet, 42);
 
 /**
  * @generated from enum ultracloud.prismnet.v1.Direction
@@ -1379,6 +1455,16 @@ export const SubnetService: GenService<{
     methodKind: "unary";
     input: typeof DeleteSubnetRequestSchema;
     output: typeof DeleteSubnetResponseSchema;
+  },
+  /**
+   * Takes effect on running ports; needs an engine that enforces network ACLs.
+   *
+   * @generated from rpc ultracloud.prismnet.v1.SubnetService.SetSubnetAcl
+   */
+  setSubnetAcl: {
+    methodKind: "unary";
+    input: typeof SetSubnetAclRequestSchema;
+    output: typeof SubnetSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_ultracloud_prismnet_v1_prismnet, 1);

@@ -1,0 +1,87 @@
+import type { Client } from "@connectrpc/connect";
+import type { HostService } from "@ultracloud/proto/prismnet/v1";
+import type { NetAgentConfig } from "./config.ts";
+import { type HostDeps, NetHost, type WantedPort } from "./host.ts";
+
+/** How long prismnet may hold a call while nothing changes. */
+const waitMs = 5_000;
+const retryMs = 500;
+/** How often the host is made what is wanted, whatever was told: devices vanish and people change things. */
+const applyMs = 1_000;
+
+export interface AgentDeps extends HostDeps {
+  readonly hosts: Pick<Client<typeof HostService>, "syncHost">;
+}
+
+/**
+ * Starts the agent: daemons, switch and taps, kept what prismnet wants. While prismnet does not answer, what was last
+ * wanted stays. Disposing of it leaves daemons and taps alone: traffic goes on.
+ */
+export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): AsyncDisposable {
+  const { clock, log, health } = deps;
+  const stop = new AbortController();
+  const { signal } = stop;
+  const host = new NetHost(config, deps);
+  let wanted: readonly WantedPort[] | undefined;
+  let fingerprint = "";
+  let changed = new AbortController();
+  health.set("prismnet", "starting", "not yet asked");
+  health.set("switch", "starting", "not yet set up");
+
+  const asking = (async () => {
+    let reached = false;
+    while (!signal.aborted) {
+      try {
+        const answer = await deps.hosts.syncHost({
+          host: config.nodeName,
+          agentUrl: config.agentUrl ?? `http://${config.rpc.listen}`,
+          uplinks: config.uplinks.map(({ name }) => name),
+          ports: host.observed().map(({ logicalPort, up, error }) => ({ portId: logicalPort, up, error })),
+          fingerprint,
+          waitMs,
+        }, { signal, timeoutMs: waitMs * 2 });
+        if (answer.fingerprint !== fingerprint || wanted === undefined) {
+          fingerprint = answer.fingerprint;
+          wanted = answer.ports.map(({ portId, device, mtu }) => ({ portId, device, mtu }));
+          changed.abort();
+        }
+        if (!reached) health.set("prismnet", "ready");
+        reached = true;
+      } catch (error) {
+        if (signal.aborted) return;
+        health.set("prismnet", wanted === undefined ? "starting" : "degraded", "prismnet does not answer");
+        if (reached) log.warn("prismnet does not answer", { error: String(error) });
+        reached = false;
+        await clock.sleep(retryMs, signal).catch(() => {});
+      }
+    }
+  })();
+
+  const applying = (async () => {
+    let failing = false;
+    while (!signal.aborted) {
+      changed = new AbortController();
+      try {
+        // Before prismnet has said what is wanted nothing is known to be unwanted: guests may be running.
+        const done = wanted === undefined ? 0 : await host.apply(wanted);
+        if (wanted !== undefined && done === 0) health.set("switch", "ready");
+        if (done > 0) log.debug("host changed", { changes: done });
+        failing = false;
+      } catch (error) {
+        if (signal.aborted) return;
+        if (!failing) log.warn("cannot set up the host", { error: String(error) });
+        failing = true;
+        health.set("switch", "starting", error instanceof Error ? error.message : String(error));
+      }
+      await clock.sleep(applyMs, AbortSignal.any([signal, changed.signal])).catch(() => {});
+    }
+  })();
+
+  return {
+    async [Symbol.asyncDispose]() {
+      stop.abort();
+      await Promise.all([asking, applying]);
+      await host[Symbol.asyncDispose]();
+    },
+  };
+}

@@ -1,0 +1,6 @@
+/** The network of one worker: its switch, its daemons and the taps of its guests. Nothing starts on import. */
+export { type AgentDeps, openNetAgent } from "./agent.ts";
+export { configSchema, type NetAgentConfig } from "./config.ts";
+export { northboundSocket, southboundSocket } from "./daemons.ts";
+export { type HostDeps, type HostOptions, NetHost, type Uplink, type WantedPort } from "./host.ts";
+export { hostPrograms, type Programs } from "./programs.ts";

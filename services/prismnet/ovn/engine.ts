@@ -1,0 +1,33 @@
+import type { Engine, EngineFeature } from "../engine.ts";
+import { deviceOf, guestMtu } from "./names.ts";
+
+const features: readonly EngineFeature[] = [
+  { name: "isolation", support: "enforced", note: "a VPC is a router and switches of its own: same CIDRs stay apart" },
+  { name: "dhcp", support: "enforced", note: "the switch answers with exactly the port's address, IPv4 and IPv6" },
+  {
+    name: "security_group_ingress",
+    support: "enforced",
+    note: "stateful; what no rule allows is dropped, and removing a rule cuts the flows it let pass",
+  },
+  { name: "security_group_egress", support: "enforced", note: "stateful, as ingress" },
+  { name: "east_west", support: "enforced", note: "ports of a VPC reach each other where their groups let them" },
+  { name: "floating_ip", support: "enforced", note: "translated at the gateway host of the VPC's NAT gateway" },
+  {
+    name: "anti_spoofing",
+    support: "enforced",
+    note: "MAC, IP, ARP and neighbour discovery by port; no DHCP or router of guests",
+  },
+  { name: "host_isolation", support: "enforced", note: "a guest reaches the host only as the network outside does" },
+];
+
+/** Tenant networks on OVN. Bindings name a tap; everything else follows from the records, through the reconciler. */
+export function ovnEngine(): Engine {
+  return {
+    name: "ovn",
+    features,
+    stands: (port) => port.binding?.engine === "tap",
+    bind: (_tx, { portId }) => Promise.resolve({ engine: "tap", device: deviceOf(portId), mtu: guestMtu }),
+    // Nothing is taken that could be given back: the tap goes when no port of the host names it.
+    unbind: () => Promise.resolve(),
+  };
+}

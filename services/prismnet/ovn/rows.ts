@@ -1,0 +1,132 @@
+import { canonical, map, namedUuid, type Operation, type Replica, type Row, type Schema, set } from "@ultracloud/ovsdb";
+import { atomsOf, entriesOf, uuid, uuidOf, type Value } from "@ultracloud/ovsdb";
+
+/** Where a row of ours says which object it is made of; rows without it are somebody else's and stay. */
+export const keyId = "uc-key";
+
+/** References to other desired rows, by their keys. */
+export interface Refs {
+  readonly refs: readonly string[];
+}
+
+/** A row as it shall be. Columns left out are not ours to write. */
+export interface DesiredRow {
+  readonly table: string;
+  /** Unique in all tables. */
+  readonly key: string;
+  readonly columns: Readonly<Record<string, Value | Refs>>;
+}
+
+function isRefs(value: Value | Refs): value is Refs {
+  return typeof value === "object" && "refs" in value;
+}
+
+export function keyOf(row: Row): string | undefined {
+  const pair = entriesOf(row.external_ids).find(([key]) => key === keyId);
+  return pair === undefined ? undefined : String(pair[1]);
+}
+
+/**
+ * The operations that make the replica's rows of `tables` the desired ones; none when they are. Sets change by what
+ * was added and removed, so one port more in a group of a thousand is one element on the wire.
+ */
+export function planOf(
+  desired: readonly DesiredRow[],
+  tables: readonly string[],
+  replica: Replica,
+  schema: Schema,
+): Operation[] {
+  const present = new Map<string, { readonly uuid: string; readonly row: Row }>();
+  const stale: { table: string; uuid: string }[] = [];
+  const wanted = new Map(desired.map((row) => [row.key, row]));
+  for (const table of tables) {
+    for (const [id, row] of replica.rows(table)) {
+      const key = keyOf(row);
+      if (key === undefined) continue;
+      // A second row under a key is what nobody refers to: it goes with the rest.
+      if (wanted.get(key)?.table === table && !present.has(key)) present.set(key, { uuid: id, row });
+      else stale.push({ table, uuid: id });
+    }
+  }
+  const names = new Map<string, string>();
+  for (const row of desired) if (!present.has(row.key)) names.set(row.key, `r${names.size}`);
+  const resolve = (value: Value | Refs): Value => {
+    if (!isRefs(value)) return value;
+    return set(value.refs.map((key) => {
+      const at = present.get(key);
+      const name = names.get(key);
+      if (at) return uuid(at.uuid);
+      if (name !== undefined) return namedUuid(name);
+      throw new TypeError(`Cannot refer to ${key}: it is not desired`);
+    }));
+  };
+  const inserts: Operation[] = [];
+  const changes: Operation[] = [];
+  for (const { table, key, columns } of desired) {
+    const row: Record<string, Value> = {};
+    for (const [column, value] of Object.entries(columns)) row[column] = resolve(value);
+    row.external_ids = withKey(row.external_ids, key);
+    const at = present.get(key);
+    if (at) changes.push(...changesOf(table, at.uuid, at.row, row, schema));
+    else inserts.push({ op: "insert", table, row, "uuid-name": names.get(key)! });
+  }
+  // Rows of other tables go when nothing refers to them any more, and only then.
+  const deletes = stale.filter(({ table }) => schema.tables[table]?.isRoot)
+    .map(({ table, uuid: id }): Operation => ({ op: "delete", table, where: [["_uuid", "==", uuid(id)]] }));
+  return [...inserts, ...changes, ...deletes];
+}
+
+function withKey(externalIds: Value | undefined, key: string): Value {
+  return map({ ...Object.fromEntries(entriesOf(externalIds).map(([k, v]) => [String(k), String(v)])), [keyId]: key });
+}
+
+function changesOf(table: string, id: string, old: Row, next: Row, schema: Schema): Operation[] {
+  const where = [["_uuid", "==", uuid(id)]] as const;
+  const replaced: Record<string, Value> = {};
+  const mutations: [string, string, Value][] = [];
+  for (const [column, value] of Object.entries(next)) {
+    const before = old[column];
+    if (before !== undefined && canonical(before) === canonical(value)) continue;
+    if (schema.tables[table]?.columns[column]?.kind === "set" && before !== undefined) {
+      mutations.push(...setMutations(column, before, value));
+    } else {
+      replaced[column] = value;
+    }
+  }
+  const operations: Operation[] = [];
+  if (Object.keys(replaced).length > 0) operations.push({ op: "update", table, where, row: replaced });
+  if (mutations.length > 0) operations.push({ op: "mutate", table, where, mutations });
+  return operations;
+}
+
+function setMutations(column: string, before: Value, after: Value): [string, string, Value][] {
+  const texts = (value: Value) => new Map(atomsOf(value).map((atom) => [JSON.stringify(atom), atom]));
+  const [old, next] = [texts(before), texts(after)];
+  const gone = [...old].filter(([text]) => !next.has(text)).map(([, atom]) => atom);
+  const fresh = [...next].filter(([text]) => !old.has(text)).map(([, atom]) => atom);
+  const mutations: [string, string, Value][] = [];
+  if (gone.length > 0) mutations.push([column, "delete", set(gone)]);
+  if (fresh.length > 0) mutations.push([column, "insert", set(fresh)]);
+  return mutations;
+}
+
+/** What stands, in the form of what is desired, with references as keys: for comparing two states. */
+export function dumpRows(
+  tables: readonly string[],
+  replica: Replica,
+  columns: Readonly<Record<string, readonly string[]>>,
+): string[] {
+  const keys = new Map<string, string>();
+  for (const table of tables) for (const [id, row] of replica.rows(table)) keys.set(id, keyOf(row) ?? `?${id}`);
+  return tables.flatMap((table) =>
+    [...replica.rows(table)].map(([id, row]) => {
+      const texts = (columns[table] ?? []).filter((column) => column !== "external_ids").map((column) => {
+        const value = row[column]!;
+        const isMap = Array.isArray(value) && value[0] === "map";
+        const shown = isMap ? value : set(atomsOf(value).map((atom) => keys.get(uuidOf(atom) ?? "") ?? atom));
+        return `${column}=${canonical(shown)}`;
+      });
+      return `${table} ${keys.get(id)} ${texts.sort().join(" ")}`;
+    })
+  ).sort();
+}
