@@ -27,8 +27,11 @@ export interface RunLimits {
 }
 
 interface Prepared {
-  /** `effect`: no rows; `returning`: changes with rows; `query`: a SELECT; `listing`: a pragma or a plan, few rows. */
-  readonly kind: "effect" | "returning" | "query" | "listing";
+  /**
+   * `effect`: no rows; `returning`: changes with rows; `query`: a SELECT; `point`: one that looks a single row up and
+   * calls nothing; `listing`: a pragma or a plan, few rows.
+   */
+  readonly kind: "effect" | "returning" | "query" | "point" | "listing";
   readonly statement: StatementSync;
   readonly columns: string[];
   readonly types: string[];
@@ -73,6 +76,7 @@ export class SqlRunner {
   #refused = "";
   #tables = new Set<string>();
   #written = new Set<string>();
+  #called = false;
   #reads = new Set<string>();
   #writes = new Set<string>();
   #schema = false;
@@ -87,6 +91,7 @@ export class SqlRunner {
     db.authorizer((action, arg1, arg2, database, source) => {
       if (this.#context === undefined) return authorizerCodes.ok;
       if (action === actions.read && arg1 !== null) this.#tables.add(arg1);
+      this.#called ||= action === actions.function;
       if ((action === actions.insert || action === actions.update || action === actions.delete) && arg1 !== null) {
         this.#written.add(arg1);
       }
@@ -259,6 +264,7 @@ export class SqlRunner {
     if (prepared !== undefined) return prepared;
     this.#tables = new Set();
     this.#written = new Set();
+    this.#called = false;
     const statement = this.#prepareText(text.sql);
     const columns = statement.columns() as unknown as readonly { name: string; type: string | null }[];
     const base = {
@@ -269,6 +275,7 @@ export class SqlRunner {
     if (columns.length === 0) prepared = { ...base, kind: "effect", statement };
     else if (this.#written.size > 0) prepared = { ...base, kind: "returning", statement };
     else if (text.class !== "read") prepared = { ...base, kind: "listing", statement };
+    else if (!this.#called && this.#looksOneUp(text)) prepared = { ...base, kind: "point", statement };
     else {
       const nulls = ", NULL".repeat(columns.length - 1);
       const wrapped = `SELECT * FROM (\n${text.body}\n) UNION ALL SELECT ${completionFunction}()${nulls}`;
@@ -277,6 +284,12 @@ export class SqlRunner {
     if (this.#statements.size >= statementsMax) this.#statements.delete(this.#statements.keys().next().value!);
     this.#statements.set(key, prepared);
     return prepared;
+  }
+
+  /** One row at most, and nothing that could fail half way: it needs neither a count of rows nor a sign of its end. */
+  #looksOneUp(text: StatementText): boolean {
+    const rows = this.#db.raw.prepare(`EXPLAIN QUERY PLAN ${text.sql}`).all() as unknown as PlanRow[];
+    return rows.length === 1 && / USING INTEGER PRIMARY KEY \(rowid=\?\)$/.test(rows[0]!.detail);
   }
 
   #prepareText(sql: string): StatementSync {
@@ -295,6 +308,7 @@ export class SqlRunner {
         // Changes of the schema leave the count of the statement before.
         return text.class === "schema" ? {} : { rowsAffected: BigInt(changes), lastInsertId: BigInt(lastInsertRowid) };
       }
+      case "point":
       case "listing":
         return { columns, types, rows: collect(prepared.statement.all(...bound), limits) };
       case "query":
