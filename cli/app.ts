@@ -49,8 +49,8 @@ const nouns: Readonly<Record<string, { readonly brief: string; readonly load: ()
     load: async () => (await import("./commands/cluster.ts")).cluster,
   },
   kv: { brief: "Keys of the coordination store", load: async () => (await import("./commands/kv.ts")).kv },
-  db: { brief: "Databases", load: async () => (await import("./commands/stores.ts")).db },
-  sql: { brief: "One SQL statement", load: async () => (await import("./commands/stores.ts")).sql },
+  db: { brief: "Databases", load: async () => (await import("./commands/db.ts")).db },
+  sql: { brief: "SQL on a database, or a shell", load: async () => (await import("./commands/sql.ts")).sql },
   api: { brief: "Any RPC of any component", load: async () => (await import("./commands/system.ts")).api },
   completion: {
     brief: "Completion script of a shell",

@@ -10,7 +10,8 @@ import { resultTable } from "./sql_output.ts";
 
 /** Lines remembered between sessions. */
 const historyMax = 1_000;
-const help = `Statements end with ; and may take several lines. BEGIN, COMMIT and ROLLBACK make an interactive transaction.
+const help =
+  `Statements end with ; and may take several lines. BEGIN, COMMIT and ROLLBACK make an interactive transaction.
 .tables   tables with their columns      .help   this text      .quit   leave (or Ctrl-D)
 `;
 
@@ -46,12 +47,19 @@ export class SqlTalk {
       }
     }
     const { result } = await this.#client.execute(request);
-    return { result, note: `${result?.rowsAffected ?? 0n} rows changed${this.inTransaction ? ", in a transaction" : ""}` };
+    return {
+      result,
+      note: `${result?.rowsAffected ?? 0n} rows changed${this.inTransaction ? ", in a transaction" : ""}`,
+    };
   }
 
   async #begin() {
     if (this.inTransaction) {
-      throw fault("failed_precondition", "transaction_open", "Cannot begin as a transaction is open: wanted COMMIT or ROLLBACK");
+      throw fault(
+        "failed_precondition",
+        "transaction_open",
+        "Cannot begin as a transaction is open: wanted COMMIT or ROLLBACK",
+      );
     }
     this.#transaction = (await this.#client.begin({ database: this.#database })).transaction;
     return { note: "transaction begun" };
@@ -106,9 +114,13 @@ export async function runShell(
       if (command === ".quit" || command === ".exit") return;
       if (command === ".tables") {
         for (const { name, columns, rowCount } of await talk.tables()) {
-          io.out(`${printable(name)} (${columns.map((column) => printable(column.name)).join(", ")})  ${rowCount} rows\n`);
+          io.out(
+            `${printable(name)} (${columns.map((column) => printable(column.name)).join(", ")})  ${rowCount} rows\n`,
+          );
         }
-      } else io.err(command === ".help" ? help : `Cannot understand ${printable(command)}: wanted .tables, .help or .quit\n`);
+      } else {io.err(
+          command === ".help" ? help : `Cannot understand ${printable(command)}: wanted .tables, .help or .quit\n`,
+        );}
       continue;
     }
     const { statements, rest } = splitStatements(`${text}${line.text}\n`);

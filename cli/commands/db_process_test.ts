@@ -1,0 +1,85 @@
+import assert from "node:assert/strict";
+import { startTestStack, workspaceRoot } from "@ultracloud/testing";
+
+interface Result {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+Deno.test("uc db and uc sql: statements, transactions, migrations, backup and the way back", async () => {
+  await using test = await startTestStack({ components: ["flaredb"] });
+  const home = await Deno.makeTempDir({ prefix: "uc-home-" });
+  try {
+    await Deno.mkdir(`${home}/ultracloud`);
+    const uc = async (words: string[], input?: string): Promise<Result> => {
+      const child = new Deno.Command(Deno.execPath(), {
+        args: ["run", "-A", "--no-check", "-q", `${workspaceRoot}/cli/main.ts`, ...words],
+        env: { UC_CONFIG: `${home}/ultracloud/contexts.json`, NO_COLOR: "1" },
+        stdin: "piped",
+        stdout: "piped",
+        stderr: "piped",
+      }).spawn();
+      const writer = child.stdin.getWriter();
+      if (input !== undefined) await writer.write(new TextEncoder().encode(input));
+      await writer.close();
+      const { code, stdout, stderr } = await child.output();
+      return { code, out: new TextDecoder().decode(stdout), err: new TextDecoder().decode(stderr) };
+    };
+    const ok = async (words: string[], input?: string) => {
+      const result = await uc(words, input);
+      assert.equal(result.code, 0, `${words.join(" ")}: ${result.err}`);
+      return result;
+    };
+    const context = {
+      clusterId: "test",
+      operatorKeyFile: test.stack.operatorKeyFile,
+      endpoints: { flaredb: test.stack.endpoint("flaredb") },
+    };
+    await writeContext(home, context);
+    await ok(["db", "create", "t_shop"]);
+    await ok(["db", "set", "t_shop", "--archive", "on", "--capture", "on"]);
+    const folder = `${home}/migrations`;
+    await Deno.mkdir(folder);
+    await Deno.writeTextFile(`${folder}/0001_items.sql`, "CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT);\n");
+    assert.match((await ok(["db", "migrate", "t_shop", folder, "--dry-run"])).out, /would apply 1 items/);
+    assert.match((await ok(["db", "migrate", "t_shop", folder])).out, /applied 1 items/);
+    await ok(["sql", "t_shop", "INSERT INTO item(name) VALUES('pen'), ('ink')"]);
+    const piped = await ok(
+      ["sql", "t_shop"],
+      "BEGIN;\nUPDATE item SET name = 'quill'\n WHERE id = 1;\nCOMMIT;\nSELECT * FROM item;",
+    );
+    assert.match(piped.out, /id\s+name\n1\s+quill\n2\s+ink/);
+    await ok(["sql", "t_shop"], "BEGIN; DELETE FROM item; ROLLBACK;");
+    const { out } = await ok(["sql", "t_shop", "SELECT count(*) AS n FROM item", "-o", "json"]);
+    assert.deepEqual(JSON.parse(out), [{ n: 2 }]);
+    assert.match((await ok(["db", "check", "t_shop"])).out, /^[0-9a-f]{64} at index \d+\n$/);
+
+    const full = `${home}/full.backup`, more = `${home}/more.backup`;
+    const [, index = ""] = /up to index (\d+)/.exec((await ok(["db", "backup", "t_shop", full])).err) ?? [];
+    await ok(["sql", "t_shop", "INSERT INTO item(name) VALUES('late')"]);
+    await ok(["db", "backup", "t_shop", more, "--after", index]);
+    await ok(["db", "restore", "t_then", full]);
+    await ok(["db", "restore", "t_now", full, more]);
+    const names = async (name: string) =>
+      JSON.parse((await ok(["sql", name, "SELECT name FROM item ORDER BY id", "-o", "json"])).out)
+        .map((row: { name: string }) => row.name);
+    assert.deepEqual([await names("t_then"), await names("t_now")], [["quill", "ink"], ["quill", "ink", "late"]]);
+    const bytes = await Deno.readFile(full);
+    bytes[bytes.length >> 1]! ^= 1;
+    await Deno.writeFile(full, bytes);
+    const refused = await uc(["db", "restore", "t_bad", full, "--verify"]);
+    assert.notEqual(refused.code, 0);
+    assert.match(refused.err, /^error\[backup_damaged\]/);
+    const wrong = await uc(["sql", "t_shop", "SELECT nonsense"]);
+    assert.match(wrong.err, /^error\[sql_error\]: Cannot run the statement: no such column/);
+  } finally {
+    await Deno.remove(home, { recursive: true });
+  }
+});
+
+/** A context file as the quickstart writes it. */
+async function writeContext(home: string, context: Record<string, unknown>): Promise<void> {
+  const file = { version: 1, current: "test", contexts: { test: context }, credentials: {} };
+  await Deno.writeTextFile(`${home}/ultracloud/contexts.json`, JSON.stringify(file), { mode: 0o600 });
+}
