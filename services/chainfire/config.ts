@@ -7,6 +7,9 @@ const memberSchema = z.strictObject({
   peerUrl: z.url().describe("Where the other members reach its peer listener"),
   clientUrl: z.url().describe("Where clients reach it; told to those who ask a follower"),
 });
+/** The log takes room in steps of this. */
+const logSegmentBytes = 16 * 2 ** 20;
+
 export type MemberConfig = z.infer<typeof memberSchema>;
 
 export const configSchema = z.strictObject({
@@ -59,6 +62,9 @@ export const configSchema = z.strictObject({
 }).refine((c) => c.members.length < 2 || c.peer !== undefined, {
   path: ["peer"],
   error: "is needed with several members",
+}).refine((c) => c.diskBytesFreeMin === 0 || c.diskBytesFreeMin >= 2 * logSegmentBytes, {
+  path: ["diskBytesFreeMin"],
+  error: `must be 0 or at least ${2 * logSegmentBytes}, as the log grows by ${logSegmentBytes} at once`,
 }).refine((c) => !c.join || c.members.length > 1, {
   path: ["members"],
   error: "must hold this member and at least one to join",

@@ -22,6 +22,9 @@ export interface MemberOptions {
   readonly electionTimeoutMs: number;
 }
 
+/** A disk fills by some three times of this before the next look. */
+const volumeBytes = 1 << 20;
+
 /** This member of the cluster: its state, its Raft group, and the way commands go into the log. */
 export class Member {
   readonly options: MemberOptions;
@@ -35,6 +38,9 @@ export class Member {
   /** The disk is nearly full: what grows the state is refused; and so nearly that every write is. */
   diskLow = false;
   diskOut = false;
+  /** Called after so much was logged that the disk should be looked at. */
+  onVolume: () => void = () => {};
+  #volume = 0;
   readonly #rates: WriteRates;
   readonly #clock: Pick<Clock, "monotonicMs">;
   /** Everything committed before is here. */
@@ -104,7 +110,12 @@ export class Member {
   /** Resolves once the command is committed and applied here; throws its rejection. */
   async propose(command: Command, call?: CallKey, session?: SessionCall): Promise<CommandResult> {
     const clockMs = this.leaseClock.nowMs();
-    const result = await this.group.propose(encodeEntry({ clockMs, call, session, command }));
+    const data = encodeEntry({ clockMs, call, session, command });
+    if ((this.#volume += data.length) >= volumeBytes) {
+      this.#volume = 0;
+      this.onVolume();
+    }
+    const result = await this.group.propose(data);
     if (result instanceof Fault) throw result;
     return result as CommandResult;
   }

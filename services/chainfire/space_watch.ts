@@ -33,7 +33,8 @@ export class SpaceWatch {
     this.#disk = deps.disk;
     this.#log = deps.log;
     this.#path = `${options.stateDir}/${fileName}`;
-    this.#held = this.#size();
+    this.#held = size(this.#path);
+    deps.member.onVolume = () => this.look();
   }
 
   look(): void {
@@ -42,14 +43,18 @@ export class SpaceWatch {
     if (min > 0) {
       const free = this.#free();
       member.diskBytesFree = free;
-      // Space that the reserve is to take again is not free.
-      const usable = free === undefined ? Infinity : free - (reserve - Math.min(reserve, this.#held));
+      // Not free is what the reserve is to take again, and what the database has yet to write: its changes go to its
+      // own log at a commit and from there into its file at a checkpoint.
+      const grown = Math.max(0, member.state.bytes().total - size(`${this.#options.stateDir}/state.db`));
+      const unwritten = grown + member.state.unwrittenBytes;
+      const promised = reserve - Math.min(reserve, this.#held) + 2 * unwritten;
+      const usable = free === undefined ? Infinity : free - promised;
       const wasLow = member.diskLow;
       member.diskLow = usable < min;
-      member.diskOut = free !== undefined && free < min / 4;
+      member.diskOut = usable < min / 2;
       if (member.diskLow && !wasLow) this.#log.warn("the disk is full: writes are refused", { free });
       if (!member.diskLow && wasLow) this.#log.info("the disk has room again", { free });
-      if (free !== undefined && free < min / 2) this.#release();
+      if (usable < min / 2) this.#release();
       else if (!member.diskLow && this.#held < reserve) this.#grow();
     }
     if (member.diskLow || member.stateBytes.used >= member.options.stateBytesMax) this.#raise();
@@ -73,14 +78,6 @@ export class SpaceWatch {
     }
   }
 
-  #size(): number {
-    try {
-      return Deno.statSync(this.#path).size;
-    } catch {
-      return 0;
-    }
-  }
-
   #grow(): void {
     try {
       const file = this.#disk.open(this.#path, { create: true });
@@ -92,7 +89,7 @@ export class SpaceWatch {
     } catch (error) {
       this.#log.warn("the reserve for a full disk cannot be made", { error });
     }
-    this.#held = this.#size();
+    this.#held = size(this.#path);
   }
 
   #release(): void {
@@ -100,5 +97,14 @@ export class SpaceWatch {
     this.#log.warn("giving up the reserve for a full disk", { bytes: this.#held });
     this.#disk.remove(this.#path);
     this.#held = 0;
+  }
+}
+
+/** Size of a file; 0 when it is not there. */
+function size(path: string): number {
+  try {
+    return Deno.statSync(path).size;
+  } catch {
+    return 0;
   }
 }

@@ -64,6 +64,11 @@ export class FreshRows {
     this.#nextId = (this.#db.get<{ id: number | null }>("SELECT MAX(id) AS id FROM history")?.id ?? 0) + 1;
   }
 
+  /** What the tables will grow by, about. */
+  get bytes(): number {
+    return this.#rows.reduce((sum, { kv }) => sum + entryOverheadBytes + kv.key.length + kv.value.length, 0);
+  }
+
   /** Above the id of every row. */
   get nextId(): number {
     return this.#nextId;

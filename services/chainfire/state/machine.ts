@@ -350,6 +350,11 @@ export class ChainfireState implements GroupStateMachine {
     return { total: row.pages * row.size, used: (row.pages - row.free) * row.size };
   }
 
+  /** What is yet to be written into the database, about. */
+  get unwrittenBytes(): number {
+    return this.#keys.fresh.bytes;
+  }
+
   snapshot(): Uint8Array {
     this.#commit();
     return concatBytes([...dumpPieces(this.#db)]);
