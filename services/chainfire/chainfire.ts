@@ -28,6 +28,7 @@ import { sessionService } from "./session_service.ts";
 import { ChainfireState } from "./state/machine.ts";
 import { WatchHub } from "./watch/hub.ts";
 import { LeaseHub } from "./watch/lease_hub.ts";
+import { watchHttp } from "./watch_http.ts";
 import { watchService } from "./watch_service.ts";
 
 export type ChainfireOptions =
@@ -70,7 +71,7 @@ export interface ChainfireDeps {
 export interface Chainfire extends AsyncDisposable {
   /** For the client listener. */
   readonly services: readonly BoundService[];
-  /** etcd's JSON paths, for the client listener too. */
+  /** etcd's JSON paths and watches over plain HTTP, for the client listener too. */
   readonly http: HttpHandler;
   /** For the peer listener. */
   readonly peerService: BoundService;
@@ -134,6 +135,7 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
   opened.defer(() => {
     for (const each of [hub, leaseHub]) each.close("the member is stopping");
   });
+  const etcd = etcdGateway({ present: () => member.header(state.revision) });
   const whole = opened.move();
   return {
     services: [
@@ -149,7 +151,7 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
       clusterService(member, { ...deps, membership }),
       maintenanceService(member, deps),
     ],
-    http: etcdGateway({ present: () => member.header(state.revision) }),
+    http: (request, peer, calls) => etcd(request, peer, calls) ?? watchHttp(request, peer, calls),
     peerService: node.peerService,
     [Symbol.asyncDispose]: () => whole.disposeAsync(),
   };

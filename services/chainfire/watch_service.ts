@@ -7,6 +7,7 @@ import { rejections } from "./errors.ts";
 import type { Member } from "./member.ts";
 import type { WatchHub } from "./watch/hub.ts";
 import type { WatchMessage } from "./watch/stream.ts";
+import { splitEvents, watchMessageBytesMax } from "./watch/split.ts";
 import type { WatchSpec } from "./watch/watch.ts";
 import { fromEvent, type HeaderInit, toNumber } from "./wire.ts";
 
@@ -41,6 +42,7 @@ export function watchService(
       prevKv: create.prevKv,
       noPut: create.noPut,
       noDelete: create.noDelete,
+      fragments: create.fragment,
     };
   };
   return bind(WatchService, {
@@ -55,7 +57,9 @@ export function watchService(
         specs.forEach((spec, i) => stream.add(spec, `watches[${i}].watch_id`));
         for await (const message of stream.messages(signal)) {
           // A note of progress speaks for the revision it was made at, however late it is read.
-          yield encode(message, header(message.kind === "progress" ? message.revision : state.revision), id);
+          const top = header(message.kind === "progress" ? message.revision : state.revision);
+          if (message.kind !== "events") yield encode(message, top, id);
+          else yield* encodeEvents(message, top);
         }
       } finally {
         stream.close();
@@ -82,8 +86,24 @@ export function watchService(
   });
 }
 
+type Events = Extract<WatchMessage, { kind: "events" }>;
+
+function* encodeEvents(
+  { watch, events }: Events,
+  header: HeaderInit,
+): Generator<MessageInitShape<typeof WatchResponseSchema>> {
+  for (const part of splitEvents(events, watch.fragments ?? false, watchMessageBytesMax)) {
+    yield {
+      header,
+      watchId: watch.id,
+      events: part.events.map((event) => fromEvent(event, watch.prevKv)),
+      fragment: part.fragment,
+    };
+  }
+}
+
 function encode(
-  message: WatchMessage,
+  message: Exclude<WatchMessage, Events>,
   header: HeaderInit,
   streamId: string,
 ): MessageInitShape<typeof WatchResponseSchema> {
@@ -92,12 +112,6 @@ function encode(
       return { header, streamId, watchId: -1n };
     case "created":
       return { header, watchId: message.id, created: true };
-    case "events":
-      return {
-        header,
-        watchId: message.id,
-        events: message.events.map((event) => fromEvent(event, message.prevKv)),
-      };
     case "cancelled":
       return {
         header,

@@ -69,7 +69,9 @@ async function read(messages: AsyncGenerator<WatchMessage>, count: number): Prom
     if (done) break;
     if (value.kind === "events") {
       events += value.events.length;
-      for (const event of value.events) seen.push(`${value.id}:${utf8.decode(event.kv.key)}@${event.kv.modRevision}`);
+      for (const event of value.events) {
+        seen.push(`${value.watch.id}:${utf8.decode(event.kv.key)}@${event.kv.modRevision}`);
+      }
     } else if (value.kind === "cancelled") seen.push(`${value.id} ${value.reason.split(":")[0]}`);
     else if (value.kind === "progress") seen.push("progress");
   }

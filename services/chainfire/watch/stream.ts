@@ -9,7 +9,7 @@ import { Watch, type WatchSpec } from "./watch.ts";
 export type WatchMessage =
   | { readonly kind: "opened" }
   | { readonly kind: "created"; readonly id: bigint }
-  | { readonly kind: "events"; readonly id: bigint; readonly events: readonly KvEvent[]; readonly prevKv: boolean }
+  | { readonly kind: "events"; readonly watch: WatchSpec; readonly events: readonly KvEvent[] }
   /** `id` -1n: the whole stream. */
   | { readonly kind: "cancelled"; readonly id: bigint; readonly reason: string; readonly compactRevision: number }
   /** Everything up to the revision was told before. */
@@ -98,7 +98,7 @@ export class WatchStream {
     if (this.#queue.length >= watchQueueMessagesMax || this.#bytes + bytes > watchQueueBytesMax) {
       return this.end("too slow: changes came faster than they were read");
     }
-    this.#push({ kind: "events", id: watch.spec.id, events, prevKv: watch.spec.prevKv }, bytes);
+    this.#push({ kind: "events", watch: watch.spec, events }, bytes);
   }
 
   /** Tells that nothing happened, when that is so. */
@@ -196,6 +196,6 @@ export class WatchStream {
     else this.#behind.add(watch);
     const wanted = events.filter((event) => watch.wants(event));
     if (wanted.length === 0) return undefined;
-    return { kind: "events", id: watch.spec.id, events: wanted, prevKv: watch.spec.prevKv };
+    return { kind: "events", watch: watch.spec, events: wanted };
   }
 }

@@ -10,6 +10,8 @@ export interface WatchSpec extends KeyRange {
   readonly prevKv: boolean;
   readonly noPut: boolean;
   readonly noDelete: boolean;
+  /** A revision may come in several messages. */
+  readonly fragments?: boolean;
 }
 
 /** One watch of a stream: live, or still reading history from `next` on. */
