@@ -20,6 +20,7 @@ import { Membership } from "./membership.ts";
 import { Member } from "./member.ts";
 import { HashWatch } from "./hash_watch.ts";
 import { maintenanceService } from "./maintenance_service.ts";
+import { Metrics } from "./metrics.ts";
 import { quotaService } from "./quota_service.ts";
 import { restoreIfAsked } from "./restore.ts";
 import { SpaceWatch } from "./space_watch.ts";
@@ -128,6 +129,7 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
   const membership = new Membership(options.join ? [] : members, { ...deps, transport: deps.transport, member });
   state.listen(membership);
   const contests = new Contests(member, { ...deps, waits });
+  state.listen(new Metrics({ ...deps, member, hub, waits }));
   const hashWatch = new HashWatch(options, { ...deps, member });
   state.listen(hashWatch);
   const watches = [hashWatch, new SpaceWatch(options, { ...deps, member })];

@@ -39,7 +39,6 @@ export function startHousekeeping(
     compacted: registry.gauge("chainfire_mvcc_compact_revision", "Oldest revision that can be read"),
     bytes: registry.gauge("chainfire_state_bytes", "Size of the state in use"),
     watches: registry.gauge("chainfire_watches", "Open watches"),
-    leader: registry.gauge("chainfire_server_has_leader", "1 while a leader is known"),
   };
   const ages = new RevisionAges(options.historyAgeMsMax);
   let proposing: Promise<void> | undefined;
@@ -62,7 +61,6 @@ export function startHousekeeping(
     else health.set("space", "ready");
     if (member.isCorrupt) health.set("state", "stopping", "it differs from the other members': nothing is served");
     else health.set("state", "ready");
-    gauges.leader.set(leader === 0 ? 0 : 1);
     gauges.revision.set(state.revision);
     gauges.compacted.set(state.compactRevision);
     gauges.bytes.set(member.stateBytes.used);

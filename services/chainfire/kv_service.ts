@@ -33,11 +33,12 @@ const sweepPauseMs = 1;
 
 /** Keys and transactions. */
 export function kvService(member: Member, { clock }: { readonly clock: Clock }): BoundService {
-  const { state, group, header } = member;
+  const { state, header } = member;
   return bind(KvService, {
     async range(request) {
       const op = toRange(request);
       checkOp(op);
+      member.counts.ranges++;
       const ageMs = ageAllowed(request);
       if (ageMs !== Infinity && !member.isFresh(ageMs)) await member.readBarrier();
       return fromRange(state.range(op, toBytesMax(request.bytesMax)), header);
@@ -60,8 +61,9 @@ export function kvService(member: Member, { clock }: { readonly clock: Clock }):
     async txn(request, context) {
       const op = toTxn(request);
       checkOp(op);
+      member.counts.txns++;
       if (isReadOnly(op)) {
-        await group.readBarrier();
+        await member.readBarrier();
         return fromTxn(state.read(op) as TxnResult, header);
       }
       if (puts(op)) member.checkSpace();

@@ -38,6 +38,8 @@ export class Member {
   /** The disk is nearly full: what grows the state is refused; and so nearly that every write is. */
   diskLow = false;
   diskOut = false;
+  /** Counted here, told by the metrics. */
+  readonly counts = { ranges: 0, txns: 0, failed: 0, readsFailed: 0 };
   /** Called after so much was logged that the disk should be looked at. */
   onVolume: () => void = () => {};
   #volume = 0;
@@ -98,7 +100,12 @@ export class Member {
   /** Resolves once local state holds everything that was committed when it was called. */
   async readBarrier(): Promise<void> {
     const startMs = this.#clock.monotonicMs();
-    await this.group.readBarrier();
+    try {
+      await this.group.readBarrier();
+    } catch (error) {
+      this.counts.readsFailed++;
+      throw error;
+    }
     this.#freshMs = Math.max(this.#freshMs, startMs);
   }
 
@@ -115,7 +122,13 @@ export class Member {
       this.#volume = 0;
       this.onVolume();
     }
-    const result = await this.group.propose(data);
+    let result;
+    try {
+      result = await this.group.propose(data);
+    } catch (error) {
+      this.counts.failed++;
+      throw error;
+    }
     if (result instanceof Fault) throw result;
     return result as CommandResult;
   }

@@ -31,6 +31,9 @@ export class WatchHub implements StateListener {
   /** Everything up to it was told to live watches. */
   #toldRevision: number;
   #watches = 0;
+  /** Changes told to live watches, and streams cut off as nobody read them, since the start. */
+  told = 0;
+  cutOff = 0;
 
   constructor(deps: { readonly source: ChangeSource; readonly clock: Pick<Clock, "monotonicMs"> }) {
     this.source = deps.source;
@@ -44,6 +47,10 @@ export class WatchHub implements StateListener {
 
   get watches(): number {
     return this.#watches;
+  }
+
+  get streams(): number {
+    return this.#streams.size;
   }
 
   /** Watches that begin in the namespace. */
@@ -107,7 +114,10 @@ export class WatchHub implements StateListener {
       }
       for (const watch of this.#onRanges) offer(watch, event);
     }
-    for (const [watch, list] of wanted) watch.stream.deliver(watch, list);
+    for (const [watch, list] of wanted) {
+      this.told += list.length;
+      watch.stream.deliver(watch, list);
+    }
   }
 
   /** A snapshot took the place of changes nobody was told: live watches read them from its history. */

@@ -96,6 +96,7 @@ export class WatchStream {
   deliver(watch: Watch, events: readonly KvEvent[]): void {
     const bytes = sizeOf(events);
     if (this.#queue.length >= watchQueueMessagesMax || this.#bytes + bytes > watchQueueBytesMax) {
+      this.#hub.cutOff++;
       return this.end("too slow: changes came faster than they were read");
     }
     this.#push({ kind: "events", watch: watch.spec, events }, bytes);
