@@ -53,14 +53,16 @@ function oneUrl(value: unknown): string {
   return url;
 }
 
-/** `name` and `clientURLs` go beyond etcd's request, whose members tell them when they start. */
+/** `name` and `clientURLs` go beyond etcd's request, whose members tell them when they start; one can be made up. */
 function readAdd(json: Json) {
   const peerUrl = oneUrl(json.peerURLs ?? json.peer_urls);
-  const clientUrls = list(json.clientURLs ?? json.client_urls);
+  if (list(json.clientURLs).length === 0) {
+    throw fault("invalid_argument", "client_urls_missing", "Cannot add a member without its clientURLs: wanted one");
+  }
   return create(MemberAddRequestSchema, {
     peerUrl,
-    clientUrl: clientUrls.length === 0 ? "" : oneUrl(clientUrls),
-    name: text(json.name),
+    clientUrl: oneUrl(json.clientURLs),
+    name: text(json.name) || new URL(peerUrl).host.replaceAll(/[^A-Za-z0-9.]/g, "-"),
     isLearner: bool(json.isLearner ?? json.is_learner),
   });
 }

@@ -108,7 +108,8 @@ export function failureResponse(error: Fault, numbering?: Numbering, requestId?:
   const { message, code, status } = etcdFailure(error, numbering);
   const headers: Record<string, string> = { "content-type": "application/json" };
   if (requestId !== undefined) headers["x-request-id"] = requestId;
-  const { retryAfterMs } = error.detail;
+  const { retryAfterMs, leaderHint } = error.detail;
+  if (leaderHint !== undefined) headers["x-leader"] = leaderHint;
   if (retryAfterMs !== undefined) headers["retry-after"] = String(Math.ceil(retryAfterMs / 1_000));
   return new Response(JSON.stringify({ error: message, message, code }), { status, headers });
 }

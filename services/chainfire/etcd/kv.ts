@@ -9,9 +9,7 @@ import {
   DeleteRangeRequestSchema,
   KvService,
   type PutRequest,
-  PutRequestSchema,
   type RangeRequest,
-  RangeRequestSchema,
   type RequestOp,
   RequestOpSchema,
   SortOrder,
@@ -53,7 +51,9 @@ export function readRange(json: Json): RangeRequest {
   const minCreate = positive(json.min_create_revision ?? json.minCreateRevision);
   const maxCreate = int64(json.max_create_revision ?? json.maxCreateRevision);
   const serializable = bool(json.serializable);
-  return create(RangeRequestSchema, {
+  // A literal, as in readPut: `create` costs more than the rest of reading.
+  return {
+    $typeName: "ultracloud.chainfire.v1.RangeRequest",
     key: bytes(json.key),
     rangeEnd: bytes(json.range_end ?? json.rangeEnd),
     limit: positive(json.limit),
@@ -71,18 +71,21 @@ export function readRange(json: Json): RangeRequest {
     maxModRevision: max < 0n ? 0n : max,
     minCreateRevision: maxCreate < 0n ? beyond : minCreate,
     maxCreateRevision: maxCreate < 0n ? 0n : maxCreate,
-  });
+    maxAgeMs: 0n,
+    bytesMax: 0n,
+  };
 }
 
 export function readPut(json: Json): PutRequest {
-  return create(PutRequestSchema, {
+  return {
+    $typeName: "ultracloud.chainfire.v1.PutRequest",
     key: bytes(json.key),
     value: bytes(json.value),
     lease: readLease(json.lease),
     prevKv: bool(json.prev_kv ?? json.prevKv),
     ignoreValue: bool(json.ignore_value ?? json.ignoreValue),
     ignoreLease: bool(json.ignore_lease ?? json.ignoreLease),
-  });
+  };
 }
 
 /** Lease ids below 0 exist at etcd and not here: such a lease is not found. */

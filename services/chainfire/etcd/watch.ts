@@ -75,6 +75,8 @@ class Adapter {
         if (this.#over) break;
         await new Promise<void>((resolve) => this.#wake = resolve);
       }
+      // Over may be known before the reason is.
+      await pumping;
       if (this.#failure !== undefined) throw this.#failure;
     } finally {
       stop();
