@@ -30,6 +30,24 @@ export async function leading<S extends DescService>(
   return session.clientAt(service, "chainfire", own, ...others);
 }
 
+/** A client whose calls go on at the leader when the context's member does not lead: such a call has done nothing yet. */
+export function following<S extends DescService>(run: Pick<Run, "session">, service: S): Client<S> {
+  type Call = (request: unknown, options?: unknown) => unknown;
+  const own = run.session.client(service, "chainfire") as Record<string, Call>;
+  const wrapped: Record<string, Call> = {};
+  for (const { localName } of service.methods) {
+    wrapped[localName] = (request, options) => {
+      const result = own[localName]!(request, options);
+      if (!(result instanceof Promise)) return result;
+      return result.catch(async (error) => {
+        if ((error as { code?: string }).code !== "not_leader") throw error;
+        return await (await leading(run, service) as Record<string, Call>)[localName]!(request, options);
+      });
+    };
+  }
+  return wrapped as Client<S>;
+}
+
 /** Asks each member for itself, all at once; one that does not answer is told with its failure. */
 export async function everyMember<S extends DescService, A>(
   { session }: Pick<Run, "session">,

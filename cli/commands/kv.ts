@@ -17,6 +17,7 @@ import {
   shown,
   toBytes,
 } from "./_kv_bytes.ts";
+import { following } from "./_members.ts";
 import { elect, lock } from "./kv_hold.ts";
 import { lease } from "./kv_lease.ts";
 import { txn } from "./kv_txn.ts";
@@ -25,7 +26,7 @@ import { watch } from "./kv_watch.ts";
 /** The store's own bound; more is refused before it is sent. */
 const valueBytesMax = 1.5 * 2 ** 20;
 const keyArg = { brief: "Key", placeholder: "key" } as const;
-const kvOf = ({ session }: Pick<Run, "session">) => session.client(KvService, "chainfire");
+const kvOf = (run: Pick<Run, "session">) => following(run, KvService);
 
 const sortTargets = {
   key: SortTarget.KEY,

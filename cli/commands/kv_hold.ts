@@ -2,6 +2,7 @@ import { fault, toHex } from "@ultracloud/base";
 import { ElectionService, LeaseService, LockService } from "@ultracloud/proto/chainfire/v1";
 import { command, parseDuration, type Run, text } from "../frame/command.ts";
 import { asText, type Encoding, encodingFlag, pairColumns, pairItem, shown, toBytes } from "./_kv_bytes.ts";
+import { following } from "./_members.ts";
 import { keepAlive } from "./kv_lease.ts";
 
 /** How long others wait for a holder that vanished, unless told otherwise. */
@@ -86,7 +87,7 @@ async function runHolding(program: string, args: readonly string[], held: Held, 
 async function release(run: Run, id: bigint): Promise<void> {
   // Also after Ctrl-C: otherwise the others wait as long as the lease lives.
   const signal = AbortSignal.timeout(5_000);
-  await run.session.client(LeaseService, "chainfire").leaseRevoke({ id }, { signal }).catch(() => {});
+  await following(run, LeaseService).leaseRevoke({ id }, { signal }).catch(() => {});
 }
 
 interface HoldFlags {
@@ -103,7 +104,7 @@ export const lock = command<HoldFlags, string[]>({
   flags: holdFlags,
   async run(run, flags, name, ...words) {
     const { waitMs, timeoutMs } = waitOf(flags.maxWait);
-    const held = await run.session.client(LockService, "chainfire").lock({
+    const held = await following(run, LockService).lock({
       name: toBytes(name!, flags.encoding),
       ttlMs: BigInt(flags.ttl),
       waitMs,
@@ -128,7 +129,7 @@ export const elect = command<HoldFlags & { listen: boolean; leader: boolean; val
   },
   async run(run, flags, given, ...words) {
     const name = toBytes(given!, flags.encoding);
-    const elections = run.session.client(ElectionService, "chainfire");
+    const elections = following(run, ElectionService);
     if (flags.leader || flags.listen) {
       const show = async (kv: Parameters<typeof pairItem>[0] | undefined) => {
         if (kv === undefined) throw fault("not_found", "no_leader", `Cannot find a leader of ${given}`);

@@ -3,9 +3,10 @@ import { fault } from "@ultracloud/base";
 import { LeaseService } from "@ultracloud/proto/chainfire/v1";
 import type { Column } from "../frame/columns.ts";
 import { command, parseDuration, type Run } from "../frame/command.ts";
+import { following } from "./_members.ts";
 import { type Encoding, encodingFlag, parseLease, shown } from "./_kv_bytes.ts";
 
-const leasesOf = ({ session }: Pick<Run, "session">) => session.client(LeaseService, "chainfire");
+const leasesOf = (run: Pick<Run, "session">) => following(run, LeaseService);
 const idArg = { brief: "Lease", placeholder: "lease" } as const;
 
 interface Lease {

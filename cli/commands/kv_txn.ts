@@ -3,6 +3,7 @@ import { KvService, type ResponseOp } from "@ultracloud/proto/chainfire/v1";
 import type { Column } from "../frame/columns.ts";
 import { command, text } from "../frame/command.ts";
 import { type Encoding, encodingFlag, type Pair, pairOf } from "./_kv_bytes.ts";
+import { following } from "./_members.ts";
 import { parseTxn, txnHelp } from "./_txn_text.ts";
 
 /** What one operation of a transaction did. */
@@ -39,7 +40,7 @@ export const txn = command<{ encoding: Encoding; file: string }, []>({
     if (compare.length + success.length + failure.length === 0) {
       throw fault("invalid_argument", "bad_transaction", "Cannot do nothing: wanted a transaction, see --help");
     }
-    const answer = await session.client(KvService, "chainfire").txn({
+    const answer = await following({ session }, KvService).txn({
       compare: [...compare],
       success: [...success],
       failure: [...failure],
