@@ -1,3 +1,4 @@
+import { fault } from "@ultracloud/base";
 import type { Tx } from "@ultracloud/platform";
 import type { Binding, Port, Rule, Subnet } from "./domain/types.ts";
 
@@ -12,7 +13,10 @@ export interface EngineFeature {
     | "east_west"
     | "floating_ip"
     | "anti_spoofing"
-    | "host_isolation";
+    | "host_isolation"
+    | "ipv6"
+    | "network_acl"
+    | "routing";
   readonly support: Support;
   readonly note: string;
 }
@@ -38,4 +42,15 @@ export interface Engine {
   stands(port: Port, rules: readonly Rule[]): boolean;
   bind(tx: Tx, request: BindRequest): Promise<Binding>;
   unbind(tx: Tx, request: Pick<BindRequest, "portId" | "host" | "port">): Promise<void>;
+}
+
+/** Refuses what the engine would only write down: nobody shall believe in a rule that nothing enforces. */
+export function requireFeature(engine: Engine, name: EngineFeature["name"], doing: string): void {
+  const feature = engine.features.find((f) => f.name === name);
+  if (feature?.support === "enforced") return;
+  throw fault(
+    "failed_precondition",
+    "engine_unsupported",
+    `Cannot ${doing} as engine ${engine.name} does not enforce ${name}: wanted engine ovn`,
+  );
 }

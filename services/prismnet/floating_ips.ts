@@ -21,6 +21,7 @@ import {
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { formatIp, parseIp } from "./domain/ipv4.ts";
 import type { AddressPool } from "./domain/types.ts";
+import { type Engine, requireFeature } from "./engine.ts";
 import { floatingIpKind, gatewayKind, poolKind, portKind } from "./kinds.ts";
 import { outsidePool } from "./pools.ts";
 import { type FloatingIpInit, toFloatingIp, views } from "./wire.ts";
@@ -62,7 +63,7 @@ export async function takeOutside(
   }
 }
 
-export function floatingIpService(platform: Platform): BoundService {
+export function floatingIpService(platform: Platform, engine: Engine): BoundService {
   const scope = (project: string, ip: string) => resourceScope("prismnet", "floating_ip", project, ip, "floatingIp");
 
   /** Id of the port, which must be reachable through a gateway into the pool and have no other floating IP. */
@@ -93,6 +94,7 @@ export function floatingIpService(platform: Platform): BoundService {
   return bind(FloatingIpService, {
     createFloatingIp(request, context) {
       const name = checkName(request.name, "name");
+      requireFeature(engine, "floating_ip", "make a floating IP");
       return platform.transact<FloatingIpInit>(async (tx) => {
         const pool = await tx.get(poolKind, "", request.addressPool);
         tx.touch(pool.id);

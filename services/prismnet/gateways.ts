@@ -9,17 +9,19 @@ import {
 } from "@ultracloud/proto/prismnet/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { parseIp } from "./domain/ipv4.ts";
+import { type Engine, requireFeature } from "./engine.ts";
 import { takeOutside } from "./floating_ips.ts";
 import { floatingIpKind, gatewayKind, poolKind, portKind, vpcKind } from "./kinds.ts";
 import { outsidePool } from "./pools.ts";
 import { type GatewayInit, toGateway, views } from "./wire.ts";
 
-export function gatewayService(platform: Platform): BoundService {
+export function gatewayService(platform: Platform, engine: Engine): BoundService {
   const scope = (project: string, gateway: string) =>
     resourceScope("prismnet", "nat_gateway", project, gateway, "natGateway");
   return bind(NatGatewayService, {
     createNatGateway(request, context) {
       const name = checkName(request.name, "name");
+      requireFeature(engine, "floating_ip", "make a NAT gateway");
       return platform.transact<GatewayInit>(async (tx) => {
         const vpc = await tx.get(vpcKind, request.project, request.vpc);
         const pool = await tx.get(poolKind, "", request.addressPool);

@@ -9,6 +9,7 @@ import {
 } from "@ultracloud/proto/prismnet/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { checkNoOverlap, parseNetwork } from "./domain/ipv4.ts";
+import { type Engine, requireFeature } from "./engine.ts";
 import { peeringKind, subnetKind, vpcKind } from "./kinds.ts";
 import { linksMax } from "./ovn/routing.ts";
 import { type PeeringInit, toPeering, views } from "./wire.ts";
@@ -16,11 +17,12 @@ import { type PeeringInit, toPeering, views } from "./wire.ts";
 /** Numbers of links between routers, each once in the cluster. */
 const links = { name: "peering-links", first: 0, last: linksMax - 1 };
 
-export function peeringService(platform: Platform): BoundService {
+export function peeringService(platform: Platform, engine: Engine): BoundService {
   const scope = (project: string, peering: string) => resourceScope("prismnet", "peering", project, peering);
   return bind(PeeringService, {
     createPeering(request, context) {
       const name = checkName(request.name, "name");
+      requireFeature(engine, "routing", "peer VPCs");
       return platform.transact<PeeringInit>(async (tx) => {
         const [vpc, peer] = [
           await tx.get(vpcKind, request.project, request.vpc),

@@ -26,7 +26,7 @@ import { addressOf } from "./domain/ipv6.ts";
 import { checkHostIp, formatIp, parseIp, parseNetwork } from "./domain/ipv4.ts";
 import { checkMac, randomMac } from "./domain/mac.ts";
 import type { Owner, Port, Subnet } from "./domain/types.ts";
-import type { Engine } from "./engine.ts";
+import { type Engine, requireFeature } from "./engine.ts";
 import { addressPool, floatingIpKind, macKey, portKind, subnetKind } from "./kinds.ts";
 import { bindPort, groupsOf, noteGroupUse, resolveGroups } from "./ports_core.ts";
 import { type PortInit, toPort, views } from "./wire.ts";
@@ -133,6 +133,7 @@ export function portService(platform: Platform, engine: Engine): BoundService {
       const name = checkName(request.name, "name");
       const owner = ownerOf(request.owner);
       const allowedAddresses = allowedOf(request.allowedAddresses);
+      if (allowedAddresses.length > 0) requireFeature(engine, "anti_spoofing", "allow a port more addresses");
       return platform.transact<PortInit>(async (tx) => {
         const subnet = await tx.get(subnetKind, request.project, request.subnet);
         const groups = await resolveGroups(tx, request.project, request.securityGroups);

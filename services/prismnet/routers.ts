@@ -11,17 +11,19 @@ import {
 } from "@ultracloud/proto/prismnet/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { contains, parseIp, parseNetwork } from "./domain/ipv4.ts";
+import { type Engine, requireFeature } from "./engine.ts";
 import { routerKind, subnetKind, vpcKind } from "./kinds.ts";
 import { type RouterInit, toRouter, views } from "./wire.ts";
 
 /** Beyond this a route table is somebody's routing protocol. */
 export const routesMax = 64;
 
-export function routerService(platform: Platform): BoundService {
+export function routerService(platform: Platform, engine: Engine): BoundService {
   const scope = (project: string, router: string) => resourceScope("prismnet", "router", project, router);
   return bind(RouterService, {
     createRouter(request, context) {
       const name = checkName(request.name, "name");
+      requireFeature(engine, "routing", "make a router");
       return platform.transact<RouterInit>(async (tx) => {
         const vpc = await tx.get(vpcKind, request.project, request.vpc);
         await tx.guard(vpc.id);

@@ -20,12 +20,13 @@ import {
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { checkHostIp, checkNoOverlap, checkSubnetCidr, formatIp, parseIp } from "./domain/ipv4.ts";
 import { checkSubnetCidr6, gatewayOf } from "./domain/ipv6.ts";
+import { type Engine, requireFeature } from "./engine.ts";
 import { aclKind, addressPool, gatewayHolder, peeringKind, subnetKind, vpcKind } from "./kinds.ts";
 import { type SubnetInit, toSubnet, views } from "./wire.ts";
 
 const dnsServersMax = 4;
 
-export function subnetService(platform: Platform): BoundService {
+export function subnetService(platform: Platform, engine: Engine): BoundService {
   const scope = (project: string, subnet: string) => resourceScope("prismnet", "subnet", project, subnet);
   return bind(SubnetService, {
     createSubnet(request, context) {
@@ -43,6 +44,7 @@ export function subnetService(platform: Platform): BoundService {
         }
       }
       const cidrV6 = request.cidrV6 === "" ? undefined : checkSubnetCidr6(request.cidrV6, "cidrV6");
+      if (cidrV6 !== undefined) requireFeature(engine, "ipv6", "make a subnet with IPv6");
       return platform.transact(async (tx) => {
         const vpc = await tx.get(vpcKind, request.project, request.vpc);
         // Guard and touch: of two subnets made at once the second sees the first.
@@ -95,6 +97,7 @@ export function subnetService(platform: Platform): BoundService {
         const subnet = await tx.get(subnetKind, request.project, request.subnet);
         const { networkAclId: _, ...rest } = subnet.value;
         if (request.networkAcl === "") return toSubnet(tx.update(subnetKind, subnet, { value: rest }));
+        requireFeature(engine, "network_acl", "guard a subnet by a network ACL");
         const acl = await tx.get(aclKind, request.project, request.networkAcl);
         tx.touch(acl.id);
         return toSubnet(tx.update(subnetKind, subnet, { value: { ...rest, networkAclId: acl.id } }));

@@ -37,6 +37,9 @@ const features: readonly EngineFeature[] = [
     support: "not_enforced",
     note: "a guest that may go out reaches what listens on the host's loopback, by its gateway's address",
   },
+  { name: "ipv6", support: "not_enforced", note: "the NAT speaks IPv4 only; subnets with IPv6 are refused" },
+  { name: "network_acl", support: "not_enforced", note: "there is no subnet whose edge could be guarded; refused" },
+  { name: "routing", support: "not_enforced", note: "routers, routes and peerings are refused" },
 ];
 
 /** Highest address that is neither the gateway's nor the port's: the NAT answers DNS there. */

@@ -17,6 +17,13 @@ const features: readonly EngineFeature[] = [
     support: "enforced",
     note: "MAC, IP, ARP and neighbour discovery by port; no DHCP or router of guests",
   },
+  {
+    name: "ipv6",
+    support: "enforced",
+    note: "addresses, router's announcements and rules, within a VPC; no IPv6 outside",
+  },
+  { name: "network_acl", support: "enforced", note: "stateless and ordered, where a subnet meets its router" },
+  { name: "routing", support: "enforced", note: "subnets of a VPC, static routes, peered VPCs of one project" },
   { name: "host_isolation", support: "enforced", note: "a guest reaches the host only as the network outside does" },
 ];
 
