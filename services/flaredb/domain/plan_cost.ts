@@ -9,17 +9,55 @@ export interface PlanRow {
 
 /** Rows a table function is taken to yield: its argument is not known before it runs. */
 const tableFunctionRows = 1_000;
+/** A second one in the same statement multiplies what one text of the largest size may hold. */
+const nestedFunctionRows = 1_000_000;
+
+/** A look-up in a plan: of a table by its key, or through an index. */
+export interface Search {
+  /** Table or alias. */
+  readonly name: string;
+  /** Undefined: the table's own key, or one that SQLite makes for the statement. */
+  readonly index: string | undefined;
+  /** Columns compared for equality, by name. */
+  readonly equal: readonly string[];
+  /** It reads on from where it started. */
+  readonly range: boolean;
+  /** By the one integer that is the row's own. */
+  readonly single: boolean;
+}
+
+/** What a step of a plan looks up; undefined for other steps. */
+export function searchOf(detail: string): Search | undefined {
+  const match =
+    /^SEARCH (\S+) USING (?:(INTEGER PRIMARY KEY)|PRIMARY KEY|(AUTOMATIC )?(?:PARTIAL )?(?:COVERING )?INDEX ?(\S+)?) \((.*)\)/
+      .exec(detail);
+  if (match === null) return undefined;
+  const [, name, key, automatic, index, terms] = match as unknown as [
+    string,
+    string,
+    string?,
+    string?,
+    string?,
+    string?,
+  ];
+  const conditions = (terms ?? "").split(" AND ");
+  const equal = conditions.filter((term) => term.endsWith("=?")).map((term) => term.slice(0, -2));
+  const range = equal.length < conditions.length;
+  return { name, index: automatic ? undefined : index, equal, range, single: key !== undefined && !range };
+}
 
 /**
- * How many rows the plan may visit: the product of its nested scans. An index look-up counts as one row, so this is
- * an estimate that catches joins without a condition, not a promise; `rowsOf` answers an upper bound for a table,
- * undefined for what is none.
+ * How many rows the plan may visit: the product of its nested scans and of look-ups that find several. An estimate that
+ * catches joins that explode, not a promise: bodies of triggers are not in the plan. `rowsOf` answers an upper bound
+ * for a table, undefined for what is none; `foundBy` one for a look-up.
  */
 export function planCost(
   plan: readonly PlanRow[],
   bounded: ReadonlyMap<string, number>,
   rowsOf: (table: string) => number | undefined,
+  foundBy: (search: Search) => number = () => 1,
 ): number {
+  let functions = 0;
   const children = new Map<number, PlanRow[]>();
   for (const row of plan) {
     const list = children.get(row.parent);
@@ -47,11 +85,20 @@ export function planCost(
       const inner = costOf(id);
       if (scan !== null && detail !== "SCAN CONSTANT ROW") {
         const name = scan[1]!;
-        loops *= Math.max(1, derived.get(name) ?? rowsOf(name) ?? (scan[2] ? tableFunctionRows : 1));
+        const yielded = scan[2] === undefined
+          ? rowsOf(name)
+          : functions++ === 0
+          ? tableFunctionRows
+          : nestedFunctionRows;
+        loops *= Math.max(1, derived.get(name) ?? yielded ?? 1);
         loops *= inner;
       } else if (/^CORRELATED /.test(detail)) {
         perRow += inner;
       } else if (/^SEARCH /.test(detail)) {
+        const search = searchOf(detail);
+        const known = search === undefined ? undefined : derived.get(search.name);
+        loops *= inner * Math.max(1, known ?? (search === undefined || search.single ? 1 : foundBy(search)));
+      } else if (detail === "MULTI-INDEX OR") {
         loops *= inner;
       } else {
         separate += inner;

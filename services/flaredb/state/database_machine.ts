@@ -22,7 +22,7 @@ import { contentHash } from "./content_hash.ts";
 import { kvEffect } from "./kv_effects.ts";
 import { openParts, type Parts } from "./parts.ts";
 import { sqlEffect } from "./sql_entries.ts";
-import { contentOf, replaceContent } from "./store.ts";
+import { contentOf, copyContent, replaceByStaged, replaceContent, stageContent } from "./store.ts";
 
 // deno-lint-ignore no-explicit-any -- any message type; the kind decides which
 type AnyMessage = GenMessage<any>;
@@ -174,9 +174,23 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   }
 
   restore(index: number, bytes: Uint8Array): void {
+    this.#replace(index, () => replaceContent(this.#path, bytes));
+  }
+
+  async snapshotTo(path: string): Promise<number> {
+    this.#storePosition();
+    return await copyContent(this.#db, this.#path, path);
+  }
+
+  async restoreFrom(index: number, path: string): Promise<void> {
+    await stageContent(this.#path, path);
+    if (!this.#closed) this.#replace(index, () => replaceByStaged(this.#path, path));
+  }
+
+  #replace(index: number, open: () => Database): void {
     this.#parts.sql.forget();
     this.#db.close();
-    this.#open(replaceContent(this.#path, bytes));
+    this.#open(open());
     assert(this.#applied <= index, "A snapshot holds nothing beyond its index");
     this.#applied = index;
     this.#diverged = false;

@@ -189,3 +189,32 @@ Deno.test("a file holds what was applied, and can be replaced by a snapshot", as
     await Deno.remove(dir, { recursive: true });
   }
 });
+
+Deno.test("a snapshot through a file is the state of one moment, while entries are applied", async () => {
+  const dir = await Deno.makeTempDir();
+  try {
+    using m = new LoggedMachine();
+    m.execute("CREATE TABLE t(a)");
+    m.execute("INSERT INTO t VALUES(1)");
+    using source = new DatabaseMachine({ path: `${dir}/source.db` });
+    source.applyBatch(m.log);
+    const before = m.machine.hash();
+    const taking = source.snapshotTo(`${dir}/state`);
+    const count = m.log.length;
+    m.execute("INSERT INTO t VALUES(2)");
+    source.applyBatch(m.log.slice(count));
+    const index = await taking;
+    assert.ok(index === count || index === count + 1, `index ${index}`);
+    using copy = new DatabaseMachine({ path: `${dir}/copy.db` });
+    for (let i = 0; i < 2; i++) await copy.restoreFrom(index, `${dir}/state`);
+    assert.equal(copy.appliedIndex(), index);
+    assert.equal(copy.hash(), index === count ? before : m.machine.hash());
+    copy.applyBatch(m.log.slice(index));
+    assert.equal(copy.hash(), source.hash());
+    assert.deepEqual([...Deno.readDirSync(dir)].map(({ name }) => name).filter((name) => name.startsWith("state")), [
+      "state",
+    ]);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { Fault } from "@ultracloud/base";
+import { create } from "@bufbuild/protobuf";
+import { StatementSchema } from "@ultracloud/proto/flaredb/v1";
 import { LoggedMachine } from "./_machine_fixture.ts";
 
 /** What a caller might try, and the code that refuses it. */
@@ -130,6 +132,24 @@ Deno.test("a join without a condition is refused before it runs, a join by key i
   assert.throws(() => m.query("SELECT (SELECT count(*) FROM t y, t z WHERE y.b = x.b) FROM t x", {}, cost), tooCostly);
   assert.deepEqual(m.query("SELECT count(*) FROM t x JOIN t y ON x.a = y.a", {}, cost), [[1000n]]);
   assert.deepEqual(m.query("SELECT count(*) FROM t x, t y", {}, cost), [[1_000_000n]]);
+  const explosive = [
+    "SELECT count(*) FROM t x, t y, t z WHERE x.a > 0 AND y.a > 0 AND z.a > 0",
+    "SELECT count(*) FROM t x JOIN t y ON x.b = y.b JOIN t z ON z.b = y.b JOIN t w ON w.b = z.b",
+    "SELECT count(*) FROM json_each('[1,2]') x, json_each('[1,2]') y, json_each('[1,2]') z",
+    "SELECT count(*) FROM t x WHERE EXISTS (SELECT 1 FROM t y, t z WHERE y.b = x.b AND z.b <> y.b)",
+  ];
+  m.execute("CREATE INDEX t_b ON t(b)");
+  for (const sql of explosive) assert.throws(() => m.query(sql, {}, cost), tooCostly, sql);
+  assert.throws(() => {
+    const text = m.machine.parts.sql.check(
+      create(StatementSchema, { sql: "CREATE TABLE u AS SELECT x.a FROM t x, t y, t z" }),
+      "write",
+      "statement",
+    );
+    m.machine.parts.sql.checkCost(text, "write", cost, "statement");
+  }, tooCostly);
+  assert.deepEqual(m.query("SELECT count(*) FROM t x JOIN t y ON x.b = y.b WHERE x.a < 3", {}, cost), [[286n]]);
+  assert.deepEqual(m.query("SELECT count(*) FROM t x, json_each('[1,2]')", {}, cost), [[2000n]]);
   // A high row id alone does not make a table large.
   m.execute("INSERT INTO t(a) VALUES(4000000000000)");
   assert.deepEqual(m.query("SELECT count(*) FROM t", {}, cost), [[1001n]]);

@@ -3,7 +3,7 @@ import { Fault, fault, invalidField } from "@ultracloud/base";
 import type { ResultSetSchema, Statement, Value } from "@ultracloud/proto/flaredb/v1";
 import { authorizerCodes, type Database } from "@ultracloud/sqlite";
 import type { SQLInputValue, StatementSync } from "node:sqlite";
-import { planCost, type PlanRow } from "../domain/plan_cost.ts";
+import { planCost, type PlanRow, type Search, searchOf } from "../domain/plan_cost.ts";
 import {
   actions,
   completionFunction,
@@ -14,6 +14,7 @@ import {
 } from "../domain/sql_rules.ts";
 import { calledNames, readStatement, type StatementText } from "../domain/sql_text.ts";
 import type { FrozenInputs } from "./frozen_functions.ts";
+import { foundBy } from "./index_fanout.ts";
 import { isStatementError, type SqliteError } from "./sqlite_errors.ts";
 import { bindings, checkParameters, toValue } from "./sql_values.ts";
 
@@ -161,18 +162,22 @@ export class SqlRunner {
    * what it uses is made earlier in the same batch, passes: running it tells.
    */
   checkCost(text: StatementText, mode: SqlMode, rowsMax: number, field: string): void {
-    if (text.class === "pragma" || text.class === "schema" || text.class === "explain") return;
+    if (text.class === "pragma" || text.class === "explain") return;
     const planned = this.#plan(text, mode);
     if (planned === undefined) return;
     const { plan, tables } = planned;
-    const estimate = (rows: (table: string) => number) => {
+    const estimate = (rows: (table: string) => number, found: (search: Search, rows: number) => number) => {
       const largest = () => Math.max(1, ...tables.map(rows));
       // Scans of an alias are named after it: then the largest table of the statement counts.
-      return planCost(plan, text.bounded, (name) => tables.includes(name) ? rows(name) : largest());
+      const rowsOf = (name: string) => tables.includes(name) ? rows(name) : largest();
+      return planCost(plan, text.bounded, rowsOf, (search) => found(search, rowsOf(search.name)));
     };
     // Row ids are at hand; counting is for the rare statement that seems to be too much.
-    if (estimate((table) => this.#lastRowid(table)) <= rowsMax) return;
-    const cost = estimate((table) => this.#count(table, rowsMax));
+    if (estimate((table) => this.#lastRowid(table), (_search, rows) => rows) <= rowsMax) return;
+    const cost = estimate(
+      (table) => this.#count(table, rowsMax),
+      (search, rows) => foundBy(this.#db, search, tables, rows),
+    );
     if (cost <= rowsMax) return;
     throw fault(
       "resource_exhausted",
@@ -196,7 +201,9 @@ export class SqlRunner {
       return undefined;
     }
     const plan = rows.map((row) => ({ id: Number(row.id), parent: Number(row.parent), detail: row.detail }));
-    const scans = plan.some((row) => row.detail.startsWith("SCAN "));
+    // One look-up alone finds no more than there is.
+    const several = plan.filter((row) => searchOf(row.detail)?.single === false).length > 1;
+    const scans = several || plan.some((row) => row.detail.startsWith("SCAN "));
     const planned = scans ? { plan, tables: [...this.#tables] } : undefined;
     if (this.#plans.size >= statementsMax) this.#plans.delete(this.#plans.keys().next().value!);
     this.#plans.set(key, planned);

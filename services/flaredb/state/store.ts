@@ -1,4 +1,4 @@
-import { type Database, openDatabase } from "@ultracloud/sqlite";
+import { backupDatabase, type Database, openDatabase } from "@ultracloud/sqlite";
 
 /** The whole content, readable by a file and by memory alike. */
 export function contentOf(db: Database): Uint8Array {
@@ -26,6 +26,38 @@ export function replaceContent(path: string, bytes: Uint8Array): Database {
     file.syncDataSync();
   }
   Deno.renameSync(next, path);
+  return openDatabase(path);
+}
+
+/**
+ * Copies the database to a new file at `to` as of one moment, while it goes on, without passing it through memory. Answers
+ * the index the copy is at.
+ */
+export async function copyContent(db: Database, path: string, to: string): Promise<number> {
+  if (path === ":memory:") Deno.writeFileSync(to, contentOf(db));
+  else {
+    await backupDatabase(path, to);
+    // As in `contentOf`: a copy has no write-ahead log beside.
+    using file = Deno.openSync(to, { write: true });
+    file.seekSync(18, Deno.SeekMode.Start);
+    file.writeSync(new Uint8Array([1, 1]));
+  }
+  using copy = openDatabase(to, { readOnly: true });
+  return copy.get<{ value: number }>("SELECT value FROM _uc_meta WHERE key='applied_index'")?.value ?? 0;
+}
+
+/** Puts a copy of the file beside the database at `path`, for `replaceByStaged`. */
+export async function stageContent(path: string, from: string): Promise<void> {
+  if (path === ":memory:") return;
+  await Deno.copyFile(from, `${path}.new`);
+  using file = await Deno.open(`${path}.new`, { write: true });
+  await file.syncData();
+}
+
+/** Opens what was staged from the file in the place of the database at `path`, which must be closed. */
+export function replaceByStaged(path: string, from: string): Database {
+  if (path === ":memory:") return replaceContent(path, Deno.readFileSync(from));
+  Deno.renameSync(`${path}.new`, path);
   return openDatabase(path);
 }
 
