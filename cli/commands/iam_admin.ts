@@ -4,11 +4,14 @@ import {
   type AuditEvent,
   AuditEventSchema,
   AuditService,
+  type Authority,
+  AuthoritySchema,
   AuthorizeResponseSchema,
   AuthorizeService,
   type Boundary,
   BoundarySchema,
   BoundaryService,
+  CertificateService,
   type Group,
   GroupSchema,
   GroupService,
@@ -98,6 +101,43 @@ const masterKey = buildRouteMap({
         const client = session.client(MasterKeyService, "iam");
         const { next, current } = await client.getMasterKeyStatus({});
         await one(MasterKeyStatusSchema, await client.reseal({ masterKey: next || current }), masterColumns);
+      },
+    }),
+  },
+});
+
+const authorityColumns: readonly Column<Authority>[] = [
+  { name: "id", get: (a) => a.id },
+  { name: "phase", get: (a) => a.phase },
+  { name: "signs_from", get: (a) => at(a.signTime) },
+  { name: "trusted_until", get: (a) => a.retireTime ? at(a.retireTime) : "(newest)" },
+];
+
+const ca = buildRouteMap({
+  docs: { brief: "The authority that certificates of nodes and services are signed by" },
+  routes: {
+    list: command({
+      brief: "List authorities and the phase each is in",
+      async run({ session, list }) {
+        const { authorities } = await session.client(CertificateService, "iam").listAuthorities({});
+        await list(AuthoritySchema, authorities, authorityColumns);
+      },
+    }),
+    rotate: command({
+      brief: "Publish a new authority; it signs once every component has had time to trust it",
+      async run({ session, list }) {
+        const client = session.client(CertificateService, "iam");
+        const authority = (await client.listAuthorities({})).authorities.find((a) => a.phase === "signing")?.id ?? "";
+        await list(AuthoritySchema, (await client.rotateAuthority({ authority })).authorities, authorityColumns);
+      },
+    }),
+    names: command<{ name: readonly string[] }, [string]>({
+      brief: "Set the names an identity may have in its certificate, beside localhost",
+      args: one("spiffe://CLUSTER/svc/NAME or /node/NAME", "identity"),
+      flags: { name: { kind: "parsed", parse: text, variadic: true, brief: "DNS name or IP address, repeatable" } },
+      async run({ session, io }, { name }, spiffeId) {
+        await session.client(CertificateService, "iam").setCertificateNames({ spiffeId, names: [...name] });
+        io.err(`${spiffeId} may be called ${name.join(", ")}\n`);
       },
     }),
   },
@@ -316,5 +356,5 @@ const unlock = command<{ org: string }, [string]>({
 
 export const iam = buildRouteMap({
   docs: { brief: "Keys, groups, boundaries, programs and the audit trail of iam" },
-  routes: { keys, masterKey, audit, explain, group, boundary, client, revoke, unlock },
+  routes: { keys, masterKey, ca, audit, explain, group, boundary, client, revoke, unlock },
 });

@@ -23,6 +23,7 @@ export const profiles = {
       "nightlight",
       "creditservice",
       "k8shost",
+      "mtls-agent",
     ],
   },
   "ha-control-plane": {
@@ -32,6 +33,7 @@ export const profiles = {
     optional: [
       "fleet-scheduler",
       "node-agent",
+      "mtls-agent",
       "prismnet",
       "flashdns",
       "fiberlb",

@@ -27,6 +27,8 @@ const byPrincipal: Readonly<Record<string, readonly Grant[]>> = {
   ],
   "vm-agent": [grant("plasmavmc.node.register"), grant("plasmavmc.node.heartbeat"), grant("plasmavmc.image.read")],
   "net-agent": [grant("prismnet.host.sync")],
+  // Certificates it asks for in the name of each identity, with that identity's key.
+  "mtls-agent": [grant("iam.authority.list")],
   operator: [grant("chainfire.*.*"), grant("flaredb.*.*"), grant("vmagent.*.get"), grant("vmagent.*.list")],
 };
 

@@ -19,7 +19,13 @@ export interface WorkloadSigner {
 
 /** A signer over the private JWK in `keyFile`; failed_precondition when it cannot be read. */
 export async function createWorkloadSigner(
-  options: { readonly clusterId: string; readonly name: string; readonly keyFile: string },
+  options: {
+    readonly clusterId: string;
+    readonly name: string;
+    readonly keyFile: string;
+    /** When it is not that of the component: a node's. */
+    readonly id?: string;
+  },
   deps: { readonly clock: Clock },
 ): Promise<WorkloadSigner> {
   const { clock } = deps;
@@ -36,7 +42,7 @@ export async function createWorkloadSigner(
       },
     );
   }
-  const id = svcId(options.clusterId, options.name);
+  const id = options.id ?? svcId(options.clusterId, options.name);
   const held = new Map<string, { readonly header: Promise<string>; readonly renewAtMs: number }>();
   const make = async (audience: string, nowMs: number) => {
     const token = await new SignJWT({})

@@ -13,8 +13,8 @@ const listenerSchema = z.strictObject({
  * Schema of `component.json`, the one place where a component says what it listens on, whom it calls, which
  * directories it owns and which programs it starts.
  *
- * Variables in paths: `${dir.config}`, `${dir.state}`, `${dir.run}`, `${dir.runs}` (where the run directories of this
- * host's components lie side by side), `${file.trust}`.
+ * Variables in paths: `${dir.config}`, `${dir.state}`, `${dir.run}`, `${dir.etc}` and `${dir.runs}` (where the
+ * configuration and run directories of this host's components lie side by side), `${file.trust}`.
  */
 export const componentSchema = z.strictObject({
   $schema: z.string().optional(),
@@ -97,6 +97,7 @@ export function parseManifest(text: string, source: string): ComponentManifest {
 export function resolveText(text: string, placement: Placement): string {
   const values: Record<string, string> = {
     "dir.config": placement.configDir,
+    "dir.etc": placement.configDir.slice(0, placement.configDir.lastIndexOf("/")),
     "dir.state": placement.stateDir,
     "dir.run": placement.runDir,
     "dir.runs": placement.runDir.slice(0, placement.runDir.lastIndexOf("/")),

@@ -16,7 +16,7 @@ import { toConnectError } from "./errors.ts";
 /** Answers may hold pages and snapshots; larger than a request, still bounded. */
 const answerBytesMax = 64 * 1024 * 1024;
 /** How soon a renewed certificate is used for new connections. */
-const reloadEveryMs = 10_000;
+const reloadEveryMs = 2_000;
 
 export interface UnaryAnswer {
   readonly message: unknown;
@@ -34,6 +34,7 @@ export class Endpoint implements Disposable {
   readonly #tls: TlsFiles | undefined;
   readonly #unixPath: string | undefined;
   #http: Deno.HttpClient | undefined;
+  #replaced: Deno.HttpClient | undefined;
   #stamp = "";
   #checkedMs = -Infinity;
 
@@ -78,6 +79,8 @@ export class Endpoint implements Disposable {
   [Symbol.dispose](): void {
     this.#http?.close();
     this.#http = undefined;
+    this.#replaced?.close();
+    this.#replaced = undefined;
   }
 
   #client(): Deno.HttpClient | undefined {
@@ -91,15 +94,25 @@ export class Endpoint implements Disposable {
     this.#checkedMs = now;
     const stamp = [tls.certFile, tls.keyFile, tls.caFile].map((path) => Deno.statSync(path).mtime?.getTime()).join();
     if (this.#http !== undefined && stamp === this.#stamp) return this.#http;
-    this.#http?.close();
+    let fresh: Deno.HttpClient;
+    try {
+      // HTTP/2 bodies through fetch stall for 40 ms each, and one day for ever.
+      fresh = Deno.createHttpClient({
+        cert: Deno.readTextFileSync(tls.certFile),
+        key: Deno.readTextFileSync(tls.keyFile),
+        caCerts: [Deno.readTextFileSync(tls.caFile)],
+        http2: false,
+      });
+    } catch (error) {
+      // Files that are being replaced: what was good goes on until the next look.
+      if (this.#http !== undefined) return this.#http;
+      throw error;
+    }
+    // Calls under way still use the one before; it is closed when it is replaced in turn.
+    this.#replaced?.close();
+    this.#replaced = this.#http;
     this.#stamp = stamp;
-    // HTTP/2 bodies through fetch stall for 40 ms each, and one day for ever.
-    return this.#http = Deno.createHttpClient({
-      cert: Deno.readTextFileSync(tls.certFile),
-      key: Deno.readTextFileSync(tls.keyFile),
-      caCerts: [Deno.readTextFileSync(tls.caFile)],
-      http2: false,
-    });
+    return this.#http = fresh;
   }
 
   /**

@@ -11,7 +11,7 @@ import { isStreamed } from "./streamed.ts";
 import type { Peer } from "./types.ts";
 
 /** Certificates are renewed in place; this is how soon a renewal is used. */
-const reloadEveryMs = 10_000;
+const reloadEveryMs = 2_000;
 /** A peer must finish its handshake and its headers in this time. */
 const handshakeTimeoutMs = 10_000;
 

@@ -21,6 +21,12 @@ export const configSchema = z.strictObject({
   keysMaxAgeMs: z.number().int().min(1_000).max(86_400_000).default(300_000).describe(
     "How long others may keep the published signing keys; a new one signs after it",
   ),
+  authorityPublishMs: z.number().int().min(1_000).default(3_600_000).describe(
+    "How long a new certificate authority is known before it signs",
+  ),
+  certificateTtlMsMax: z.number().int().min(5_000).max(2_592_000_000).default(86_400_000).describe(
+    "Longest life of a certificate; an old authority is trusted as long after its last",
+  ),
   // Short, as a service without policy cannot refuse a revoked one.
   accessTtlMs: z.number().int().min(5_000).max(3_600_000).default(900_000).describe("Life of an access token"),
   loginTtlMs: z.number().int().min(60_000).max(2_592_000_000).default(604_800_000).describe(

@@ -86,6 +86,11 @@ export const rowKeys = {
   masterKey: "masterkey",
   /** What a replica has, while it lives. */
   replica: (id: string) => `replica|${id}`,
+  /** Sealed certificate authorities, and that there was a first one. */
+  authorities: "authority|",
+  authorityMade: "authoritymade",
+  /** Names beside its own that an identity may have in its certificate. */
+  certificateNames: (spiffeId: string) => `certnames|${spiffeId}`,
   /** Sealed signing keys. */
   signingKeys: "signkey|",
   /** Tokens of the principal issued before are refused. */

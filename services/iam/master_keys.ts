@@ -150,7 +150,10 @@ export class MasterKeys {
 
   async #places(): Promise<SealedPlace[]> {
     const again = (sealed: string, purpose: string) => this.#sealer.seal(this.#sealer.open(sealed, purpose), purpose);
-    const rows = await this.#platform.transact((tx) => tx.rows<{ sealed: string }>(rowKeys.signingKeys));
+    const rows = await this.#platform.transact(async (tx) => [
+      ...await tx.rows<{ sealed: string }>(rowKeys.signingKeys),
+      ...await tx.rows<{ sealed: string }>(rowKeys.authorities),
+    ]);
     const keys = await this.#platform.list(accessKeyKind);
     return [
       ...rows.map(({ key, value }) => ({

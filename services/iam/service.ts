@@ -8,6 +8,7 @@ import { authorizeService, policyService } from "./authorize.ts";
 import type { Secrets } from "./bootstrap.ts";
 import type { Core } from "./core.ts";
 import { Keyring } from "./keyring.ts";
+import { Authorities, type AuthorityOptions, certificateService } from "./authorities.ts";
 import { accessKeyService } from "./access_keys.ts";
 import { auditService, AuditTrail } from "./audit.ts";
 import { MasterKeys, masterKeyService } from "./master_keys.ts";
@@ -33,7 +34,7 @@ import { views } from "./wire.ts";
 /** How late a key may be retired. */
 const retireEveryMs = 500;
 
-export interface IamOptions extends TokenOptions {
+export interface IamOptions extends TokenOptions, AuthorityOptions {
   readonly secrets: Secrets;
   readonly keysMaxAgeMs: number;
   /** Where the next master key appears; absent means it never does. */
@@ -78,6 +79,7 @@ export function createIam(options: IamOptions, deps: IamDeps): Iam {
   const tokens = new TokenMaker(options, { ...deps, keyring });
   const authorizer = createAuthorizer({ trust, policy, clock });
   const access = new Access({ policy, trust, authorizer });
+  const authorities = new Authorities(options, { ...deps, sealer, access });
   const core: Core = { ...deps, policy, access, tokens, sealer };
   const by = logins(core, secrets);
   const authenticator = createAuthenticator({ audience: deps.signer.id }, { trust, policy, clock });
@@ -105,6 +107,7 @@ export function createIam(options: IamOptions, deps: IamDeps): Iam {
       accessKeyService(core),
       signingKeyService({ keyring, policy }),
       masterKeyService(masterKeys),
+      certificateService(authorities),
       auditService(trail),
       oauthClientService(core),
       federationService(core),

@@ -17,6 +17,7 @@ import {
   AuditService,
   AuthorizeService,
   BoundaryService,
+  CertificateService,
   FederationService,
   GroupService,
   MasterKeyService,
@@ -48,6 +49,7 @@ export interface As {
   readonly accounts: RpcClient<typeof ServiceAccountService>;
   readonly roles: RpcClient<typeof RoleService>;
   readonly tokens: RpcClient<typeof TokenService>;
+  readonly certificates: RpcClient<typeof CertificateService>;
   readonly accessKeys: RpcClient<typeof AccessKeyService>;
   readonly signingKeys: RpcClient<typeof SigningKeyService>;
   readonly masterKeys: RpcClient<typeof MasterKeyService>;
@@ -144,6 +146,9 @@ export async function world(
       issuer: iss,
       accessTtlMs: 900_000,
       keysMaxAgeMs: 300_000,
+      clusterId,
+      authorityPublishMs: 3_600_000,
+      certificateTtlMsMax: 86_400_000,
       loginTtlMs: 86_400_000,
       secrets: {
         adminToken: new Redacted(adminToken),
@@ -193,6 +198,7 @@ export async function world(
         accounts: client(ServiceAccountService),
         roles: client(RoleService),
         tokens: client(TokenService),
+        certificates: client(CertificateService),
         accessKeys: client(AccessKeyService),
         signingKeys: client(SigningKeyService),
         masterKeys: client(MasterKeyService),

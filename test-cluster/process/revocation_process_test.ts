@@ -6,6 +6,7 @@ import { VpcService } from "@ultracloud/proto/prismnet/v1";
 import { createRpcClient } from "@ultracloud/rpc";
 import { Fault } from "@ultracloud/base";
 import { startTestCloud } from "../cloud.ts";
+import { assertLogsHoldNoSecret } from "./_secret_scan.ts";
 
 /** What DESIGN.md of iam promises while iam is heard. */
 const promisedMs = 2_000;
@@ -105,4 +106,5 @@ Deno.test("a revoked token and a removed grant stop calls and open streams of ev
     () => roles.deleteBinding({ scope: "acme", id: bob.binding.id }),
     /^(not_found\/not_found|permission_denied\/permission_denied)$/,
   );
+  await assertLogsHoldNoSecret(stack, [password, alice.accessToken, bob.accessToken]);
 });

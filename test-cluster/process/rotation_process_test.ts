@@ -9,6 +9,7 @@ import { startTestStack } from "@ultracloud/testing";
 import { openSession, projectName, singleNodeComponents } from "@ultracloud/cli";
 import { decodeJwt, decodeProtectedHeader } from "jose";
 import { silentIo } from "../cloud.ts";
+import { assertLogsHoldNoSecret } from "./_secret_scan.ts";
 
 const project = "acme/prod";
 const keysMaxAgeMs = 2_000;
@@ -125,6 +126,8 @@ Deno.test("signing key, credential and master key change under a load of calls t
   for (const [component] of calls) {
     assert.ok((answered[component] ?? 0) > 50, `only ${answered[component]} calls of ${component}`);
   }
+
+  await assertLogsHoldNoSecret(stack, [key.secret, held!.token]);
 
   // The old master key alone opens nothing.
   await stack.process("iam")!.stop();

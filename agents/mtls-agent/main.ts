@@ -1,0 +1,41 @@
+import { createAuthenticator, createAuthorizer, createWorkloadSigner, loadTrust, svcId } from "@ultracloud/authz";
+import { CertificateService } from "@ultracloud/proto/iam/v1";
+import { createRpcClient, runComponent, startRpcServer } from "@ultracloud/rpc";
+import { configSchema } from "./config.ts";
+import { Keeper, type Kept } from "./keeper.ts";
+
+const name = "mtls-agent";
+const version = "0.1.0";
+
+await runComponent({ name, version, schema: configSchema }, async (boot) => {
+  const { config, stack, clock } = boot;
+  const { clusterId, identityKeyFile: keyFile } = config;
+  const { tls, listen } = config.rpc;
+  const trust = await loadTrust(config.trustFile, { clock });
+  const own = await createWorkloadSigner({ clusterId, name, keyFile }, { clock });
+  const at = (signer: typeof own) =>
+    stack.use(
+      createRpcClient(CertificateService, {
+        endpoints: config.peers.iam,
+        authorization: signer.authorization("iam"),
+        tls,
+      }),
+    );
+  const kept: Kept[] = [];
+  for (const { identity, identityKeyFile, dir, names } of config.certificates) {
+    const id = `spiffe://${clusterId}/${identity}`;
+    const signer = await createWorkloadSigner({ clusterId, name, id, keyFile: identityKeyFile }, { clock });
+    kept.push({ signer, client: at(signer), dir, names });
+  }
+  const keeper = new Keeper(config, { ...boot, authorities: at(own), kept });
+  const running = keeper.run(boot.signal);
+  stack.defer(() => running);
+  stack.use(
+    await startRpcServer({ name, version, listen, tls }, {
+      ...boot,
+      services: [],
+      authenticator: createAuthenticator({ audience: svcId(clusterId, name) }, { trust, clock }),
+      authorizer: createAuthorizer({ trust, clock }),
+    }),
+  );
+});
