@@ -114,7 +114,11 @@ export async function endLeftovers(dataDir: string): Promise<number> {
   const runDir = await runDirOf(dataDir);
   const recorded = Object.values(readRunning(dataDir).processes).filter(isAlive);
   // By program too: an editor open on a configuration is not ours to end.
-  const byPath = [...findByCommandLine(`${dataDir}/etc/`, "deno"), ...findByCommandLine(`${runDir}/`, "qemu-system")];
+  const byPath = [
+    ...findByCommandLine(`${dataDir}/etc/`, "deno"),
+    // Guests, and the switch's daemons (ovsdb-server, ovs-vswitchd, ovn-controller ...): both outlive their agents.
+    ...["qemu-system", "ovs", "ovn"].flatMap((program) => findByCommandLine(`${runDir}/`, program)),
+  ];
   const all = [...new Map([...recorded, ...byPath].map((p) => [p.pid, p])).values()];
   await endProcesses(all, 3_000);
   await Deno.remove(`${dataDir}/running.json`).catch(() => {});
