@@ -25,6 +25,9 @@ export function linearizable(operations: readonly RegisterOperation[]): boolean 
   }
 }
 
+/** How many earlier states a new one is compared with. */
+const COMPARED_MAX = 128;
+
 /** All operations of unknown outcome that do the same: `from` is undefined for a write. */
 interface Spare {
   readonly from: number | undefined;
@@ -161,7 +164,7 @@ class Search {
   /** The end of the first order found; undefined when there is none. */
   run(): State | undefined {
     const start: State = { value: 0, done: 0n, hidden: 0n, spent: this.#counted.map(() => 0), uses: undefined };
-    const left = this.#steps.map(() => new Map<string, State[]>());
+    const left = this.#steps.map((step) => new Left(step, this.#counted));
     const ways: Iterator<State>[] = [[start].values()];
     while (ways.length > 0) {
       const next = ways.at(-1)!.next();
@@ -171,7 +174,7 @@ class Search {
       }
       const step = this.#steps[ways.length - 1];
       if (!step) return next.value;
-      if (!enters(step, left[ways.length - 1]!, next.value)) continue;
+      if (!left[ways.length - 1]!.enters(next.value)) continue;
       ways.push(this.#through(step, next.value));
     }
     return undefined;
@@ -198,9 +201,9 @@ class Search {
 
   /** Every state reachable from `start` in which `due` is taken, as soon as it is. */
   *#taken(step: Step, due: Task, start: State): Generator<State> {
-    const seen = new Map<string, State[]>();
+    const seen = new Left(step, this.#counted);
     const queue = [start];
-    enters(step, seen, start);
+    seen.enters(start);
     for (let i = 0; i < queue.length; i++) {
       const state = queue[i]!;
       if ((state.done & due.bit) !== 0n) {
@@ -209,7 +212,7 @@ class Search {
       }
       if ((state.hidden & due.bit) !== 0n) yield state;
       if (due.kind === "write") yield written(step, state, due.to, due.bit);
-      for (const next of this.#moves(step, state)) if (enters(step, seen, next)) queue.push(next);
+      for (const next of this.#moves(step, state)) if (seen.enters(next)) queue.push(next);
     }
   }
 
@@ -232,9 +235,15 @@ class Search {
         yield written(step, state, task.to, task.bit);
       }
     }
-    for (const spare of step.there.keys()) {
+    const hides = (step.writes & ~done & ~hidden) !== 0n;
+    // Of a swap and a write that leave the same, the one that is missed less: a write that nobody counts, else the swap,
+    // as a write could do the same later. Unless the write lets another one go unnoticed.
+    const left = new Set<number>();
+    for (const spare of this.#spares(step)) {
       if ((spare.from !== undefined && spare.from !== value) || !needed(spare.to)) continue;
+      if (left.has(spare.to) && (spare.from !== undefined || !hides)) continue;
       if (!this.#left(step, spare, state)) continue;
+      left.add(spare.to);
       const used = this.#used(step, state, spare);
       yield spare.from === undefined ? written(step, used, spare.to, 0n) : settled(step, { ...used, value: spare.to });
     }
@@ -263,6 +272,13 @@ class Search {
     }
     const hides = (step.writes & ~done & ~hidden) !== 0n;
     return (value) => value === present ? hides && wanted.has(value) : anyOther || wanted.has(value);
+  }
+
+  /** Kinds of spare operations in the order in which they are spent: what nobody counts first, and swaps before writes. */
+  #spares({ there }: Step): Spare[] {
+    const rank = (spare: Spare) =>
+      spare.from !== undefined ? this.#counted.includes(spare) ? 2 : 0 : this.#counted.includes(spare) ? 3 : 1;
+    return [...there.keys()].sort((a, b) => rank(a) - rank(b));
   }
 
   #left(step: Step, spare: Spare, state: State): boolean {
@@ -298,20 +314,74 @@ function settled(step: Step, state: State): State {
   return done === state.done && hidden === state.hidden ? state : { ...state, done, hidden };
 }
 
-/** False when a state that could do all that this one can was entered before, and so was left without success. */
-function enters(step: Step, left: Map<string, State[]>, state: State): boolean {
-  const key = `${state.value} ${state.done & step.swaps}`;
-  const others = left.get(key);
-  if (!others) left.set(key, [state]);
-  else if (others.some((other) => coversAll(step, other, state))) return false;
-  else others.push(state);
-  return true;
-}
+/** States that were entered at one step, and so were left without success. */
+class Left {
+  readonly #exact = new Set<string>();
+  readonly #alike = new Map<string, State[]>();
+  readonly #step: Step;
+  readonly #counted: readonly Spare[];
 
-/** Whether `a` could go on in every way that `b` could: it has more behind it, and lost no write and no spare for it. */
-function coversAll({ writes }: Step, a: State, b: State): boolean {
-  return (b.done & ~(a.done | a.hidden)) === 0n && (a.done & writes & ~b.done) === 0n &&
-    (b.hidden & ~a.hidden) === 0n && a.spent.every((times, i) => times <= b.spent[i]!);
+  constructor(step: Step, counted: readonly Spare[]) {
+    this.#step = step;
+    this.#counted = counted;
+  }
+
+  /** False when the state was entered before, or one that could do all that this one can. */
+  enters(state: State): boolean {
+    const { value, done, hidden, spent } = state;
+    const exact = `${value} ${done} ${hidden} ${spent}`;
+    if (this.#exact.has(exact)) return false;
+    this.#exact.add(exact);
+    const key = `${value} ${done & this.#step.swaps}`;
+    const others = this.#alike.get(key);
+    if (!others) {
+      this.#alike.set(key, [state]);
+      return true;
+    }
+    // Comparing with all of very many would cost more than it saves.
+    for (let i = others.length - 1, last = Math.max(0, i - COMPARED_MAX); i >= last; i--) {
+      if (!this.#covers(others[i]!, state)) continue;
+      // It may well cover the next one too.
+      others.push(...others.splice(i, 1));
+      return false;
+    }
+    others.push(state);
+    return true;
+  }
+
+  /** Whether `a` could go on in every way that `b` could: it has more behind it, and lost no write and no spare for it. */
+  #covers(a: State, b: State): boolean {
+    return (b.done & ~(a.done | a.hidden)) === 0n && (a.done & this.#step.writes & ~b.done) === 0n &&
+      (b.hidden & ~a.hidden) === 0n && this.#affords(a, b);
+  }
+
+  /** Whether what `a` has left can stand in for what `b` has left: a write does for any swap that leaves its value. */
+  #affords(a: State, b: State): boolean {
+    for (const [i, { from, to }] of this.#counted.entries()) {
+      let short = a.spent[i]! - b.spent[i]!;
+      if (from !== undefined && short <= 0) continue;
+      const write = this.#counted.findIndex((other) => other.from === undefined && other.to === to);
+      if (write < 0) {
+        if (from === undefined || !this.#endless(to)) return false;
+        continue;
+      }
+      // All swaps to the value that `a` lacks take from what it has more of the write.
+      short = a.spent[write]! - b.spent[write]!;
+      this.#counted.forEach((other, j) => {
+        if (other.from !== undefined && other.to === to) short += Math.max(0, a.spent[j]! - b.spent[j]!);
+      });
+      if (short > 0) return false;
+    }
+    return true;
+  }
+
+  /** A write of the value is there and not counted. */
+  #endless(to: number): boolean {
+    for (const spare of this.#step.there.keys()) {
+      if (spare.from === undefined && spare.to === to) return !this.#counted.includes(spare);
+    }
+    return false;
+  }
 }
 
 function bitCount(bits: bigint): number {
