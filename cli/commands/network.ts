@@ -151,7 +151,14 @@ export const subnet = buildRouteMap({
       },
     }),
     create: command<
-      { network: string; cidr: string; gateway?: string; dns?: readonly string[]; label?: readonly string[] },
+      {
+        network: string;
+        cidr: string;
+        cidr6?: string;
+        gateway?: string;
+        dns?: readonly string[];
+        label?: readonly string[];
+      },
       [string]
     >({
       brief: "Create a subnet",
@@ -159,6 +166,7 @@ export const subnet = buildRouteMap({
       flags: {
         network: { kind: "parsed", parse: text, brief: "Network, name or id" },
         cidr: { kind: "parsed", parse: text, brief: "IPv4 range, for example 10.20.0.0/24" },
+        cidr6: { kind: "parsed", parse: text, optional: true, brief: "IPv6 /64, for example fd00:1::/64" },
         gateway: { kind: "parsed", parse: text, optional: true, brief: "Gateway; the first address unless given" },
         dns: { kind: "parsed", parse: text, optional: true, variadic: true, brief: "DNS server, repeatable" },
         label: labelFlag,
@@ -169,6 +177,7 @@ export const subnet = buildRouteMap({
           name,
           vpc: flags.network,
           cidr: flags.cidr,
+          cidrV6: flags.cidr6 ?? "",
           gatewayIp: flags.gateway ?? "",
           dnsServers: [...flags.dns ?? []],
           labels: labelsOf(flags.label),

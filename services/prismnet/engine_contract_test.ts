@@ -81,10 +81,10 @@ for (const [name, make] of Object.entries(engines)) {
     const pools = inProcessClient(AddressPoolService, services);
     await acls.createNetworkAcl({ project, name: "edge" });
     await pools.createAddressPool({ name: "public", cidr: "172.30.0.0/24", uplink: "outside" });
-    const { createNatGateway } = inProcessClient(NatGatewayService, services);
-    const { createFloatingIp } = inProcessClient(FloatingIpService, services);
-    const { createRouter } = inProcessClient(RouterService, services);
-    const { createPeering } = inProcessClient(PeeringService, services);
+    const { createNatGateway, listNatGateways } = inProcessClient(NatGatewayService, services);
+    const { createFloatingIp, listFloatingIps } = inProcessClient(FloatingIpService, services);
+    const { createRouter, listRouters } = inProcessClient(RouterService, services);
+    const { createPeering, listPeerings } = inProcessClient(PeeringService, services);
     const six = { project, name: "six", vpc: "net", cidr: "10.6.0.0/24", cidrV6: "fd00:6::/64" };
     const seen = {
       ipv6: await outcome(subnets.createSubnet(six)),
@@ -97,6 +97,17 @@ for (const [name, make] of Object.entries(engines)) {
     for (const [feature, answer] of Object.entries(seen)) {
       assert.equal(answer, wanted(feature.replace(/_(address|peer)$/, "")), feature);
     }
+    const listed = {
+      floating_ip: (await listNatGateways({ project })).natGateways.length,
+      floating_ip_address: (await listFloatingIps({ project })).floatingIps.length,
+      routing: (await listRouters({ project })).routers.length,
+      routing_peer: (await listPeerings({ project })).peerings.length,
+    };
+    for (const [feature, count] of Object.entries(listed)) {
+      assert.equal(count, seen[feature as keyof typeof listed] === "ok" ? 1 : 0, `listed ${feature}`);
+    }
+    assert.equal((await acls.listNetworkAcls({ project })).networkAcls.length, 1);
+    assert.equal((await pools.listAddressPools({})).addressPools.length, 1);
   });
 }
 
