@@ -18,18 +18,16 @@ Deno.test("locks are held one at a time in the order of asking, with growing fen
   assert.deepEqual((await leases.leaseList({})).ids, [first.lease], "whoever gave up left nothing");
 
   const order: string[] = [];
-  const waitFor = async (label: string, count: bigint) => {
-    const waiting = locks.lock({ name, ttlMs: 60_000n }, { timeoutMs: 30_000 }).then((lock) => {
-      order.push(label);
-      return lock;
-    });
-    await eventually(async () => (await kv.range({ key: b("lock/a/"), rangeEnd: b("lock/a0") })).count === count);
-    return waiting;
+  const places = async () => (await kv.range({ key: b("lock/a/"), rangeEnd: b("lock/a0") })).count;
+  const waitAs = async (label: string) => {
+    const lock = await locks.lock({ name, ttlMs: 60_000n }, { timeoutMs: 30_000 });
+    order.push(label);
+    return lock;
   };
-  const secondComes = waitFor("second", 2n);
-  await eventually(async () => (await kv.range({ key: b("lock/a/"), rangeEnd: b("lock/a0") })).count === 2n);
-  const thirdComes = waitFor("third", 3n);
-  await eventually(async () => (await kv.range({ key: b("lock/a/"), rangeEnd: b("lock/a0") })).count === 3n);
+  const secondComes = waitAs("second");
+  await eventually(async () => await places() === 2n);
+  const thirdComes = waitAs("third");
+  await eventually(async () => await places() === 3n);
   await locks.unlock({ key: first.key });
   const second = await secondComes;
   assert.deepEqual(order, ["second"]);
@@ -46,7 +44,7 @@ Deno.test("locks are held one at a time in the order of asking, with growing fen
   const { id } = await leases.leaseGrant({ ttlMs: 60_000n });
   const fourth = locks.lock({ name, lease: id }, { timeoutMs: 30_000 });
   const ended = rejects(fourth, "failed_precondition", "lease_ended");
-  await eventually(async () => (await kv.range({ key: b("lock/a/"), rangeEnd: b("lock/a0") })).count === 2n);
+  await eventually(async () => await places() === 2n);
   await leases.leaseRevoke({ id });
   await ended;
 
@@ -54,10 +52,10 @@ Deno.test("locks are held one at a time in the order of asking, with growing fen
   const leaving = new AbortController();
   const left = locks.lock({ name, ttlMs: 60_000n }, { signal: leaving.signal });
   const rejected = assert.rejects(left);
-  await eventually(async () => (await kv.range({ key: b("lock/a/"), rangeEnd: b("lock/a0") })).count === 2n);
+  await eventually(async () => await places() === 2n);
   leaving.abort();
   await rejected;
-  await eventually(async () => (await kv.range({ key: b("lock/a/"), rangeEnd: b("lock/a0") })).count === 1n);
+  await eventually(async () => await places() === 1n);
 });
 
 Deno.test("an election has one leader whose word is observed, and a new one with a larger token once it resigns", async () => {

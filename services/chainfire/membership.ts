@@ -118,21 +118,28 @@ export class Membership implements StateListener {
 
   /** Writes the founders into the table, and takes out rows that no configuration has: a leader that failed left them. */
   async tidy(): Promise<void> {
-    const { state, group } = this.#member;
+    const { group } = this.#member;
     if (this.#changing || group.status().role !== "leader") return;
-    const { configuration } = group.status();
-    const taking = idsOf(configuration);
-    const missing = this.#founders.filter(({ id }) => id >= state.nextMemberId && taking.includes(id));
-    const stale = [...state.members.keys()].filter((id) => !taking.includes(id));
-    const moved = this.#founders.length === 1 ? this.#movedFounder() : undefined;
-    if (missing.length + stale.length === 0 && !moved) return;
+    if (!this.#untidy()) return;
     await this.#alone(async () => {
-      for (const member of [...missing].sort((a, b) => a.id - b.id)) {
-        await this.#member.propose({ kind: "add_member", member });
-      }
+      // A change of the leader before may be logged and not in force yet: what it added must not be taken out.
+      await this.#member.group.readBarrier();
+      const { missing, stale, moved } = this.#untidy() ?? { missing: [], stale: [], moved: undefined };
+      for (const member of missing) await this.#member.propose({ kind: "add_member", member });
       for (const id of stale) await this.#forget(id);
       if (moved) await this.#member.propose({ kind: "update_member", member: moved });
     });
+  }
+
+  /** Where the table differs from the configuration; undefined when it does not. */
+  #untidy() {
+    const { state, group } = this.#member;
+    const taking = idsOf(group.status().configuration);
+    const missing = this.#founders.filter(({ id }) => id >= state.nextMemberId && taking.includes(id));
+    const stale = [...state.members.keys()].filter((id) => !taking.includes(id));
+    const moved = this.#founders.length === 1 ? this.#movedFounder() : undefined;
+    if (missing.length + stale.length === 0 && !moved) return undefined;
+    return { missing: missing.sort((a, b) => a.id - b.id), stale, moved };
   }
 
   /** A member that decides alone is where its configuration says; nobody else could know. */
