@@ -194,7 +194,14 @@ export class Database implements Disposable {
   checkpoint(): void {
     if (this.#path === ":memory:") return;
     // Under NORMAL a checkpoint syncs the WAL before and the database after it copies pages: that is the durability.
-    const row = this.#db.prepare("PRAGMA wal_checkpoint(FULL)").get() as { busy: number } | undefined;
+    // A reader in another thread may take long, a backup for one: whoever asks can ask again, and must not stand still.
+    this.#db.exec("PRAGMA busy_timeout=0");
+    let row: { busy: number } | undefined;
+    try {
+      row = this.#db.prepare("PRAGMA wal_checkpoint(FULL)").get() as { busy: number } | undefined;
+    } finally {
+      this.#db.exec(`PRAGMA busy_timeout=${busyTimeoutMs}`);
+    }
     if (row === undefined || Number(row.busy) !== 0) {
       throw fault(
         "unavailable",

@@ -75,3 +75,20 @@ Deno.test("iterate() throws what fails in the middle instead of ending early", (
   }, /malformed JSON/);
   assert.deepEqual([...db.iterate<{ a: number }>("SELECT a FROM t ORDER BY a")].map((row) => row.a), [1, 2, 3]);
 });
+
+Deno.test("a checkpoint beside a reader of another connection is refused at once, and works when that is done", () => {
+  const dir = Deno.makeTempDirSync();
+  try {
+    using db = openDatabase(`${dir}/a.db`);
+    db.exec("CREATE TABLE t(a); INSERT INTO t VALUES(1)");
+    {
+      using reader = openDatabase(`${dir}/a.db`, { readOnly: true });
+      reader.exec("BEGIN; SELECT * FROM t");
+      db.run("INSERT INTO t VALUES(2)");
+      assert.throws(() => db.checkpoint(), { code: "checkpoint_busy" });
+    }
+    db.checkpoint();
+  } finally {
+    Deno.removeSync(dir, { recursive: true });
+  }
+});

@@ -112,10 +112,14 @@ export class Databases implements AsyncDisposable {
       );
     }
     if (database.machine.diverged) {
+      // Others are as they should be: callers are to go there.
+      const { leader } = database.group.status();
+      const url = leader === this.#options.memberId ? undefined : this.#options.clientUrls[leader];
       throw fault(
-        "data_loss",
+        "unavailable",
         "database_diverged",
         `Cannot use database ${name} here as this replica's content differs from its leader's: remove the replica`,
+        { retryAfterMs: 100, ...(url === undefined ? {} : { leaderHint: url }) },
       );
     }
     return database;

@@ -25,7 +25,16 @@ export function replaceContent(path: string, bytes: Uint8Array): Database {
     for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
     file.syncDataSync();
   }
-  Deno.renameSync(next, path);
+  return openInPlace(path);
+}
+
+/**
+ * Opens `<path>.new` in the place of the database at `path`. Where somebody still reads the old one, a backup for one,
+ * its write-ahead log is left behind and must not be taken for the new one's.
+ */
+function openInPlace(path: string): Database {
+  for (const suffix of ["-wal", "-shm"]) removeIfThere(path + suffix);
+  Deno.renameSync(`${path}.new`, path);
   return openDatabase(path);
 }
 
@@ -57,17 +66,18 @@ export async function stageContent(path: string, from: string): Promise<void> {
 /** Opens what was staged from the file in the place of the database at `path`, which must be closed. */
 export function replaceByStaged(path: string, from: string): Database {
   if (path === ":memory:") return replaceContent(path, Deno.readFileSync(from));
-  Deno.renameSync(`${path}.new`, path);
-  return openDatabase(path);
+  return openInPlace(path);
 }
 
 /** Removes the database and what lies beside it; nothing is left to do when it is gone. */
 export function removeFiles(path: string): void {
-  for (const suffix of ["-wal", "-shm", ".new", ""]) {
-    try {
-      Deno.removeSync(path + suffix);
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-    }
+  for (const suffix of ["-wal", "-shm", ".new", ""]) removeIfThere(path + suffix);
+}
+
+function removeIfThere(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
 }
