@@ -6,7 +6,6 @@ export { exitCodes } from "./frame/exit_codes.ts";
 export type { Io } from "./frame/io.ts";
 export { operatorAuthorization } from "./frame/operator_key.ts";
 export type { Session } from "./frame/session.ts";
-export { writeCpio } from "./image/cpio.ts";
 export { buildTinyImage } from "./image/mod.ts";
 export * from "./quickstart/cloud.ts";
 export { type Profile, profiles } from "./quickstart/profiles.ts";

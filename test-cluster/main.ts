@@ -44,7 +44,7 @@ function help(): string {
     ["[fresh-]LANE", "run a lane: on a new cluster, or on the one that is up"],
   ];
   return [
-    "deno task cluster COMMAND [--substrate netns|qemu] [--keep] [--NAME VALUE]",
+    "deno task cluster COMMAND [--substrate netns] [--keep] [--NAME VALUE]",
     "",
     table(commands.map(([left, right]) => [`  ${left}`, right!])),
     "",

@@ -9,12 +9,7 @@ import { NetnsSubstrate } from "./netns.ts";
 import type { Substrate } from "./substrate.ts";
 
 export type SubstrateName = Substrate["name"];
-export const substrateNames: readonly SubstrateName[] = ["netns", "qemu"];
-
-function substrateOf(name: SubstrateName, home: ClusterHome, file: ClusterFile, journal: Journal): Substrate {
-  if (name === "netns") return new NetnsSubstrate(home, file, journal);
-  throw fault("unimplemented", "substrate_unknown", `Cannot use the substrate ${name}: wanted netns`);
-}
+export const substrateNames: readonly SubstrateName[] = ["netns"];
 
 /** Makes a cluster from nothing and starts what its file names. The network stands already. */
 export async function bringUp(
@@ -28,7 +23,7 @@ export async function bringUp(
   const journal = new Journal(home.journalFile);
   for (const path of [home.stateDir, home.runDir]) journal.record({ kind: "dir", path });
   await Deno.mkdir(home.stateDir, { recursive: true, mode: 0o700 });
-  const cluster = new Cluster(home, file, substrateOf(name, home, file, journal), await workspaceFleet(), entries);
+  const cluster = new Cluster(home, file, new NetnsSubstrate(home, file, journal), await workspaceFleet(), entries);
   progress.step(`make ${cluster.nodes.length} nodes on ${name}`);
   await cluster.prepare();
   for (const node of cluster.nodes) {
@@ -56,8 +51,8 @@ export async function openCluster(home: ClusterHome): Promise<Cluster> {
       cause,
     });
   }
-  const { substrate, file } = JSON.parse(text) as { substrate: SubstrateName; file: unknown };
+  const { file } = JSON.parse(text) as { file: unknown };
   const parsed = parseClusterFile(JSON.stringify(file), path);
   const journal = new Journal(home.journalFile);
-  return new Cluster(home, parsed, substrateOf(substrate, home, parsed, journal), await workspaceFleet());
+  return new Cluster(home, parsed, new NetnsSubstrate(home, parsed, journal), await workspaceFleet());
 }

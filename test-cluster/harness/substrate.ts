@@ -27,7 +27,7 @@ export interface NodeProcess {
 
 /** What nodes are made of. A lane knows nodes only through it, so the same lanes run on every substrate. */
 export interface Substrate {
-  readonly name: "netns" | "qemu";
+  readonly name: "netns";
   /** Directories of a node, from inside it. */
   dirs(node: string): NodeDirs;
   /** Directory of the node's configuration on this machine; written before the node is made. */
