@@ -46,7 +46,9 @@ export const builtinRoles: Readonly<Record<string, readonly string[]>> = {
   editor: [
     "*.*.get",
     "*.*.list",
-    "prismnet.*.*",
+    // Address pools and hosts are the cluster's, whatever the scope of the binding.
+    ...["vpc", "subnet", "port", "security_group", "network_acl", "router", "nat_gateway", "floating_ip", "peering"]
+      .map((resource) => `prismnet.${resource}.*`),
     "plasmavmc.vm.*",
     "plasmavmc.image.*",
     "plasmavmc.console.*",
