@@ -121,6 +121,17 @@ export class Membership implements StateListener {
     const { group } = this.#member;
     if (this.#changing || group.status().role !== "leader") return;
     if (!this.#untidy()) return;
+    this.#tidying = this.#tidy();
+    try {
+      await this.#tidying;
+    } finally {
+      this.#tidying = undefined;
+    }
+  }
+  /** Whoever asks for a change meanwhile waits for it instead of being refused. */
+  #tidying: Promise<void> | undefined;
+
+  async #tidy(): Promise<void> {
     await this.#alone(async () => {
       // A change of the leader before may be logged and not in force yet: what it added must not be taken out.
       await this.#member.group.readBarrier();
@@ -153,6 +164,7 @@ export class Membership implements StateListener {
 
   async #alone<T>(work: () => Promise<T>): Promise<T> {
     this.#member.checkLeads();
+    if (this.#changing) await this.#tidying?.catch(() => {});
     if (this.#changing) {
       throw fault("failed_precondition", "change_pending", "Cannot change the members while another change goes on", {
         retryAfterMs: this.#member.options.electionTimeoutMs,
