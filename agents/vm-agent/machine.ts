@@ -51,6 +51,8 @@ export class Machine {
   /** Said when a QEMU turns out to be gone. */
   #goneReason = "QEMU ended while no agent watched it";
   #saving: Promise<void> = Promise.resolve();
+  /** True while the end of a power-on is being recorded: whoever looks for a QEMU meanwhile finds none. */
+  #ending = false;
 
   constructor(record: VmRecord, deps: MachineDeps) {
     this.#record = record;
@@ -78,6 +80,7 @@ export class Machine {
       if (runState.kind === "off") return { ...base, state: "stopping", reason: "", startedAtMs };
       return { ...base, state: "running", reason: this.#shortfall(), startedAtMs };
     }
+    if (run && this.#ending) return { ...base, state: "stopping", reason: "", startedAtMs };
     if (run) return { ...base, state: "unknown", reason: this.#unknown ?? "not yet looked at", startedAtMs };
     if (end) return { ...base, state: end.state, reason: end.reason, startedAtMs: undefined };
     return { ...base, state: "pending", reason: "", startedAtMs: undefined };
@@ -158,7 +161,7 @@ export class Machine {
   /** Finds the QEMU of a power-on that an earlier agent began; also tells whether one that was silent answers now. */
   async adopt(): Promise<void> {
     const { run, desired } = this.#record;
-    if (run === undefined || this.#live) return;
+    if (run === undefined || this.#live || this.#ending) return;
     const files = slotFiles(this.#deps.runDir, run.slot);
     let qemu: Qemu | undefined;
     try {
@@ -285,18 +288,27 @@ export class Machine {
   async #ended(end: NonNullable<VmRecord["end"]>): Promise<void> {
     const live = this.#live;
     this.#live = undefined;
-    if (live) {
-      live.expected ??= end.reason;
-      await live.qemu.monitor.execute("quit").catch(() => {});
-      await live.qemu.release();
+    this.#ending = true;
+    try {
+      if (live) {
+        live.expected ??= end.reason;
+        await live.qemu.monitor.execute("quit").catch(() => {});
+        await live.qemu.release();
+      }
+      await this.#forget(end);
+    } finally {
+      this.#ending = false;
     }
+    this.#deps.log.info("VM ended", { vm: this.spec.vmId, state: end.state, reason: end.reason });
+  }
+
+  async #forget(end: NonNullable<VmRecord["end"]>): Promise<void> {
     const slot = this.#record.run?.slot;
     if (slot !== undefined) {
       await removeAll(slotFiles(this.#deps.runDir, slot).dir);
       this.#deps.slots.release(slot);
     }
     await this.#save({ ...this.#record, run: undefined, end });
-    this.#deps.log.info("VM ended", { vm: this.spec.vmId, state: end.state, reason: end.reason });
   }
 
   /** Waits for a power-off that is under way. */
