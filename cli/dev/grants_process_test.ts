@@ -41,14 +41,14 @@ async function outcomes(dir: string, flags: readonly string[], tries: readonly T
 /** One component alone in `dir`, its callees on free ports. */
 async function placed(dir: string, manifest: ComponentManifest): Promise<Placement> {
   const at = (name: string) => `${dir}/${name}`;
-  for (const name of ["etc", "state", "run", "neighbour"]) await Deno.mkdir(at(name));
+  for (const name of ["etc", "etc/own", "state", "run", "neighbour"]) await Deno.mkdir(at(name));
   await Deno.writeTextFile(at("trust.json"), "{}");
   const listen: Record<string, string> = {};
   for (const name of Object.keys(manifest.listen)) listen[name] = `127.0.0.1:${freePort()}`;
   const callees: Record<string, string[]> = {};
   for (const callee of manifest.calls) callees[callee] = [`127.0.0.1:${freePort()}`];
   return {
-    configDir: at("etc"),
+    configDir: at("etc/own"),
     stateDir: at("state"),
     runDir: at("run"),
     trustFile: at("trust.json"),
@@ -76,7 +76,8 @@ for (const [name, { manifest }] of fleet) {
       const refused: Try[] = [
         ["read", `${dir}/neighbour`],
         ["read", "/etc/shadow"],
-        ["write", `${placement.configDir}/config.toml`],
+        // What renews certificates writes beside the configurations of its host.
+        ...(manifest.write?.includes("${dir.etc}") ? [] : [["write", `${placement.configDir}/config.toml`] as const]),
         ["write", placement.trustFile],
         ["write", `${dir}/neighbour/state`],
         ["connect", freePort()],
