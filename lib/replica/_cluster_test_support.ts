@@ -75,6 +75,7 @@ export interface Replica extends AsyncDisposable {
 export class ReplicaCluster implements AsyncDisposable {
   readonly #dir: string;
   readonly #urls = new Map<number, string>();
+  readonly #reserved = new Map<number, Deno.Listener>();
   readonly #live = new Map<number, Replica>();
   readonly #fatal: Error[] = [];
 
@@ -106,9 +107,15 @@ export class ReplicaCluster implements AsyncDisposable {
     if (known !== undefined) return known;
     const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     const url = `http://127.0.0.1:${(listener.addr as Deno.NetAddr).port}`;
-    listener.close();
+    // Held until the replica listens, so that nobody takes the port in between.
+    this.#reserved.set(id, listener);
     this.#urls.set(id, url);
     return url;
+  }
+
+  #release(id: number): void {
+    this.#reserved.get(id)?.close();
+    this.#reserved.delete(id);
   }
 
   dir(id: number): string {
@@ -152,6 +159,7 @@ export class ReplicaCluster implements AsyncDisposable {
         onFatal: (error) => void this.#fatal.push(error),
       }),
     );
+    this.#release(id);
     stack.use(
       await startRpcServer({ name: "test", version: "0", listen: new URL(this.url(id)).host }, {
         services: [node.peerService],
@@ -236,6 +244,7 @@ export class ReplicaCluster implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.live.map((replica) => replica[Symbol.asyncDispose]()));
+    for (const id of [...this.#reserved.keys()]) this.#release(id);
     await Deno.remove(this.#dir, { recursive: true });
     assert.deepEqual(this.#fatal, []);
   }

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { freePort } from "@ultracloud/launch";
 import { type CrashPoint, crashPoints } from "./test_crash_points.ts";
 
 interface State {
@@ -11,13 +12,6 @@ interface State {
 
 const ids = [1, 2, 3];
 const program = new URL("./test_crash_member.ts", import.meta.url).pathname;
-
-function freePort(): number {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = listener.addr as Deno.NetAddr;
-  listener.close();
-  return port;
-}
 
 /** Waits for a condition of processes on a machine that may be slow. */
 async function until<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {

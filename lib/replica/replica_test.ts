@@ -82,15 +82,12 @@ Deno.test("three voters replicate over RPC, follow hints, and go on without thei
   const rng = seededRng(1);
   try {
     await using stack = new AsyncDisposableStack();
-    const ports = ids.map(() => {
-      const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-      const { port } = listener.addr as Deno.NetAddr;
-      listener.close();
-      return port;
-    });
+    // Held until each server listens, so that nobody takes a port in between.
+    const reserved = ids.map(() => Deno.listen({ hostname: "127.0.0.1", port: 0 }));
+    const ports = reserved.map((listener) => (listener.addr as Deno.NetAddr).port);
     const url = (id: number) => `http://127.0.0.1:${ports[id - 1]}`;
     const replicas = await Promise.all(ids.map(async (id) => {
-      const own = new AsyncDisposableStack();
+      const own = stack.use(new AsyncDisposableStack());
       const peers = Object.fromEntries(ids.filter((other) => other !== id).map((other) => [other, url(other)]));
       const transport = own.use(
         new PeerTransport({ clusterId: "test", peers }, {
@@ -103,6 +100,7 @@ Deno.test("three voters replicate over RPC, follow hints, and go on without thei
       const node: ReplicaNode = own.use(
         openReplicaNode(nodeOptions(`${dir}/${id}`, id, { 1: url(1), 2: url(2), 3: url(3) }), { ...deps(), transport }),
       );
+      reserved[id - 1]!.close();
       own.use(
         await startRpcServer({ name: "test", version: "0", listen: `127.0.0.1:${ports[id - 1]}` }, {
           services: [node.peerService],
@@ -116,7 +114,6 @@ Deno.test("three voters replicate over RPC, follow hints, and go on without thei
       );
       const machine = new ListMachine();
       const group = await node.openGroup({ group: 1, voters: ids }, machine);
-      stack.use(own);
       return { id, own, machine, group };
     }));
     const leaderOf = (live: typeof replicas) => live.find(({ group }) => group.status().role === "leader");
