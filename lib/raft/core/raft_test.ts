@@ -209,6 +209,22 @@ Deno.test("Leadership passes to a caught-up voter at once, and is kept when that
   assert.notEqual(core.propose(bytes("x")), "transferring");
 });
 
+Deno.test("A hand-over asked for again and again to a silent voter is given up, and the quorum still looked for", () => {
+  const { core, view } = leaderOfThree();
+  settle(core, view);
+  core.step(message("append_response", 2, 1, core.term, 0, core.lastIndex));
+  settle(core, view);
+  for (let i = 0; i < 30; i++) {
+    // Replica 3 answers, replica 2 does not.
+    core.step(message("heartbeat_response", 3, 1, core.term));
+    core.transferLeader(2);
+    core.tick();
+    settle(core, view);
+  }
+  assert.equal(core.role, "leader");
+  assert.equal(core.peers().find(({ id }) => id === 2)!.recentlyActive, false, "who balances leaders learns of it");
+});
+
 Deno.test("A leader that hears from no quorum steps down", () => {
   const { core, view } = leaderOfThree();
   settle(core, view);

@@ -177,8 +177,10 @@ export function sendTimeoutNow(s: State, to: NodeId): void {
 export function startTransfer(s: State, to: NodeId): void {
   const peer = s.peers.get(to);
   if (!peer || !(s.configuration.voters.includes(to))) return;
+  // The time of a hand-over runs from its beginning: who asks again and again would keep the leader from ever giving it
+  // up, and from looking for its quorum.
+  if (s.transferee === 0) s.electionElapsed = 0;
   s.transferee = to;
-  s.electionElapsed = 0;
   if (peer.match === s.log.lastIndex) sendTimeoutNow(s, to);
   else sendAppend(s, peer, true);
 }
