@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { Fault, utf8 } from "@ultracloud/base";
+import { missingPrograms, testUnless } from "@ultracloud/testing";
 import { ConsoleLog } from "./console_log.ts";
 import { ensureDisk } from "./disks.ts";
 import { readBundle } from "./domain/bundle.ts";
@@ -150,13 +151,10 @@ Deno.test("checkQcow2() refuses images that would make qemu-img read other files
   assert.throws(() => checkQcow2(new Uint8Array(10)), /it has no qcow2 header/);
 });
 
-const qemuImg = await new Deno.Command("qemu-img", { args: ["--version"], stdout: "null", stderr: "null" }).output()
-  .then((out) => out.success, () => false);
-
-Deno.test({
-  name: "ensureDisk() copies an image into a disk of the size asked for, and refuses a smaller one and a backing file",
-  ignore: !qemuImg,
-  async fn() {
+testUnless(
+  "ensureDisk() copies an image into a disk of the size asked for, and refuses a smaller one and a backing file",
+  missingPrograms("qemu-img"),
+  async () => {
     await inTempDir(async (dir) => {
       const run = async (...args: string[]) =>
         JSON.parse(text((await new Deno.Command("qemu-img", { args }).output()).stdout) || "null");
@@ -179,4 +177,4 @@ Deno.test({
       assert.equal(await sizeOf(`${dir}/stolen`), undefined);
     });
   },
-});
+);

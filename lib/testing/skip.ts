@@ -15,3 +15,18 @@ export function testUnless(name: string, reason: string | undefined, fn: TestBod
   if (reason === undefined) Deno.test(name, fn);
   else skipTest(name, reason, fn);
 }
+
+/** Why a test that drives these programs cannot run: what is not on the PATH; undefined when all are. */
+export function missingPrograms(...programs: readonly string[]): string | undefined {
+  const dirs = (Deno.env.get("PATH") ?? "").split(":");
+  const missing = programs.filter((program) =>
+    !dirs.some((dir) => {
+      try {
+        return Deno.statSync(`${dir}/${program}`).isFile;
+      } catch {
+        return false;
+      }
+    })
+  );
+  return missing.length === 0 ? undefined : `not installed: ${missing.join(", ")}`;
+}

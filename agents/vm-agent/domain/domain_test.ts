@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { Fault, utf8 } from "@ultracloud/base";
+import { missingPrograms, testUnless } from "@ultracloud/testing";
 import fc from "fast-check";
 import { specFixture } from "../testdata/spec_fixture.ts";
 import { qemuArgs, vcpusOn, type VmFiles } from "./argv.ts";
@@ -139,28 +140,21 @@ Deno.test("writeIso() keeps names and content of any files", () => {
   );
 });
 
-const hasIsoinfo = await new Deno.Command("isoinfo", { args: ["-version"], stdout: "null", stderr: "null" }).output()
-  .then((out) => out.success, () => false);
-
-Deno.test({
-  name: "isoinfo reads the seed: label, Joliet names and content",
-  ignore: !hasIsoinfo,
-  async fn() {
-    const path = await Deno.makeTempFile({ suffix: ".iso" });
-    try {
-      const list = seedFiles(specFixture({ userData: "#cloud-config\nhostname: x\n" }));
-      await Deno.writeFile(
-        path,
-        writeIso("cidata", list.map((file) => ({ name: file.name, data: utf8.encode(file.text) }))),
-      );
-      const isoinfo = async (...args: string[]) =>
-        new TextDecoder().decode((await new Deno.Command("isoinfo", { args: [...args, "-i", path] }).output()).stdout);
-      assert.match(await isoinfo("-d"), /Volume id: cidata\n/);
-      assert.equal(await isoinfo("-J", "-f"), "/meta-data\n/network-config\n/user-data\n");
-      assert.equal(await isoinfo("-J", "-x", "/user-data"), "#cloud-config\nhostname: x\n");
-      assert.equal(await isoinfo("-f"), "/FILE0.BIN;1\n/FILE1.BIN;1\n/FILE2.BIN;1\n");
-    } finally {
-      await Deno.remove(path);
-    }
-  },
+testUnless("isoinfo reads the seed: label, Joliet names and content", missingPrograms("isoinfo"), async () => {
+  const path = await Deno.makeTempFile({ suffix: ".iso" });
+  try {
+    const list = seedFiles(specFixture({ userData: "#cloud-config\nhostname: x\n" }));
+    await Deno.writeFile(
+      path,
+      writeIso("cidata", list.map((file) => ({ name: file.name, data: utf8.encode(file.text) }))),
+    );
+    const isoinfo = async (...args: string[]) =>
+      new TextDecoder().decode((await new Deno.Command("isoinfo", { args: [...args, "-i", path] }).output()).stdout);
+    assert.match(await isoinfo("-d"), /Volume id: cidata\n/);
+    assert.equal(await isoinfo("-J", "-f"), "/meta-data\n/network-config\n/user-data\n");
+    assert.equal(await isoinfo("-J", "-x", "/user-data"), "#cloud-config\nhostname: x\n");
+    assert.equal(await isoinfo("-f"), "/FILE0.BIN;1\n/FILE1.BIN;1\n/FILE2.BIN;1\n");
+  } finally {
+    await Deno.remove(path);
+  }
 });
