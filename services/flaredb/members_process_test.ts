@@ -85,10 +85,12 @@ async function leaderOf({ databases }: Clients): Promise<number> {
 
 /** Every answered write is there once, and every replica has the same content. */
 async function judge(members: Members, clients: Clients, load: Load): Promise<void> {
-  const { result } = await clients.sql.query({
-    database,
-    statement: { sql: "SELECT op, count(*) FROM entry GROUP BY op" },
-    rowLimit: 100_000,
+  let result: Awaited<ReturnType<typeof clients.sql.query>>["result"];
+  // Leaders may just be moving: a client with patience is answered.
+  await until("the rows", async () => {
+    const statement = { sql: "SELECT op, count(*) FROM entry GROUP BY op" };
+    ({ result } = await clients.sql.query({ database, statement, rowLimit: 100_000 }));
+    return true;
   });
   const counts = new Map(
     result!.rows.map(({ values }) => [String(values[0]!.kind.value), Number(values[1]!.kind.value)]),

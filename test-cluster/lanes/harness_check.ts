@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { AlarmAction, AlarmType, MaintenanceService } from "@ultracloud/proto/chainfire/v1";
 import type { Lane, LaneRun } from "../harness/lane.ts";
 import { chainfireProbe } from "../harness/stores.ts";
 import { waitFor } from "../harness/wait.ts";
@@ -89,20 +90,29 @@ export const harnessCheck: Lane = {
       );
       return a;
     });
-    await run.check("a full disk takes no byte more, and the cluster works on", async () => {
+    await run.check("a full disk takes no byte more: writes are refused under an alarm, reads go on", async () => {
+      await write("before the disk is full");
       await faults.fillDisk(c);
       const path = `${cluster.substrate.dirs(c).state}/one-more`;
       const more = await cluster.substrate.exec(c, ["dd", "if=/dev/zero", `of=${path}`, "bs=4096", "count=1"]);
       assert.notEqual(more.code, 0);
-      await write("with a full disk");
+      const maintenance = cluster.clients.of(MaintenanceService, "chainfire", { timeoutMs: 2_000 });
+      await waitFor({ timeoutMs: 60_000, what: "the alarm", signal: run.signal }, async () => {
+        const { alarms } = await maintenance.alarm({ action: AlarmAction.GET });
+        return alarms.some(({ type }) => type === AlarmType.NOSPACE) || undefined;
+      });
+      await assert.rejects(probe.put("/lane/harness", "refused"), { kind: "resource_exhausted" });
+      assert.equal(await probe.get("/lane/harness"), "before the disk is full");
       await faults.freeDisk(c);
       await cluster.substrate.exec(c, ["rm", "-f", path]);
-      // A store ends when its disk is full: it is started again, as a supervisor would.
-      await cluster.start(c, "chainfire");
-      await cluster.waitReady(c, "chainfire", run.signal);
+      await waitFor({ timeoutMs: 60_000, what: "a write without alarm", signal: run.signal }, async () => {
+        await maintenance.alarm({ action: AlarmAction.DEACTIVATE, type: AlarmType.NOSPACE });
+        await probe.put("/lane/harness", "after a full disk");
+        return true;
+      });
       await waitFor(
         { timeoutMs: 60_000, what: `${c} to catch up`, signal: run.signal },
-        async () => (await probe.getLocal("/lane/harness", c)) === "with a full disk" || undefined,
+        async () => (await probe.getLocal("/lane/harness", c)) === "after a full disk" || undefined,
       );
       return c;
     });
