@@ -202,8 +202,10 @@ export class Authorities {
   }
 }
 
+/** The latest in force. A first one that another clock dates ahead of ours signs at once: there is no other. */
 function signingOf(all: readonly StoredAuthority[], nowMs: number): StoredAuthority | undefined {
-  return all.filter((a) => a.signFromMs <= nowMs).sort((a, b) => a.signFromMs - b.signFromMs).at(-1);
+  const ordered = [...all].sort((a, b) => a.signFromMs - b.signFromMs);
+  return ordered.findLast((a) => a.signFromMs <= nowMs) ?? ordered[0];
 }
 
 export function certificateService(authorities: Authorities): BoundService {

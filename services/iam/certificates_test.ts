@@ -93,3 +93,12 @@ Deno.test("an authority is published, signs, and is trusted until its last certi
   await until("the old one is gone", async () => Object.keys(await phases()).length === 1);
   assert.deepEqual(await phases(), { [fresh]: "signing" });
 });
+
+Deno.test("a first authority and a first key that another clock dated ahead are used at once", async () => {
+  await using w = await world();
+  await (await w.admin()).certificates.listAuthorities({});
+  w.advance(-60_000);
+  const plasmavmc = w.as((await w.signer("plasmavmc")).authorization("iam"));
+  assert.equal(await codeOf(plasmavmc.certificates.issueCertificate({ csrPem: await csr([uri(own)]) })), "ok");
+  assert.equal((await (await w.admin()).certificates.listAuthorities({})).authorities[0]!.phase, "signing");
+});

@@ -172,10 +172,14 @@ export class Keyring {
     return this.#held.filter((key) => (key.retireAtMs ?? Infinity) > nowMs);
   }
 
-  /** The youngest of those that sign already; of several that would, the last one made. */
+  /**
+   * The youngest of those that sign already; of several that would, the last one made. A first key that another
+   * replica's clock dates ahead of ours signs at once: there is no other.
+   */
   #signing(): (StoredKey & SigningKey) | undefined {
     const nowMs = this.#clock.nowMs();
-    return this.#trusted().filter((key) => (key.signFromMs ?? 0) <= nowMs)
-      .sort((a, b) => (a.signFromMs ?? 0) - (b.signFromMs ?? 0) || a.createMs - b.createMs).at(-1);
+    const ordered = this.#trusted()
+      .sort((a, b) => (a.signFromMs ?? 0) - (b.signFromMs ?? 0) || a.createMs - b.createMs);
+    return ordered.findLast((key) => (key.signFromMs ?? 0) <= nowMs) ?? ordered[0];
   }
 }
