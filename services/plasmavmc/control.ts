@@ -1,7 +1,12 @@
 import type { Client } from "@connectrpc/connect";
 import { fault } from "@ultracloud/base";
 import type { Platform, StoredRecord, Tx } from "@ultracloud/platform";
-import type { PortService, SecurityGroupService, SubnetService } from "@ultracloud/proto/prismnet/v1";
+import {
+  type PortService,
+  PortState,
+  type SecurityGroupService,
+  type SubnetService,
+} from "@ultracloud/proto/prismnet/v1";
 import type { VmAgentService } from "@ultracloud/proto/vmagent/v1";
 import { toFault } from "@ultracloud/rpc";
 import { type Candidate, place, sumOf } from "./domain/placement.ts";
@@ -28,6 +33,8 @@ export interface ControlDeps {
   readonly agents: (url: string) => AgentClient;
 }
 
+/** The switch of a host takes a port in a second; one that restarts its daemons takes a few. */
+const portWaitMs = 25_000;
 /** QEMU's start on a busy host with an image still to be fetched. */
 const ensureTimeoutMs = 170_000;
 type Held = Record<string, Resources>;
@@ -132,7 +139,10 @@ export class Control {
     }
   }
 
-  /** Binds the VM's ports to its worker and keeps what they became with the VM. */
+  /**
+   * Binds the VM's ports to its worker, waits until the worker's network carries them, so that the guest's first packet
+   * finds its way, and keeps what they became with the VM.
+   */
   async bindPorts(vm: StoredRecord<Vm>, signal: AbortSignal): Promise<void> {
     const nics: Nic[] = [];
     for (const i of vm.value.subnetIds.keys()) {
@@ -142,6 +152,7 @@ export class Control {
       if (!nic) throw fault("internal", "port_not_bound", `Cannot use port ${name} as it came back without a binding`);
       nics.push(nic);
     }
+    for (const i of vm.value.subnetIds.keys()) await this.#portActive(vm, portName(vm.id, i), signal);
     if (JSON.stringify(nics) === JSON.stringify(vm.value.nics)) return;
     await this.platform.transact(async (tx) => {
       const current = await tx.getById(vmKind, vm.id);
@@ -178,6 +189,19 @@ export class Control {
     }
     const agent = this.#agents(record.value.agentUrl);
     await this.#orAbsent(agent.deleteVm({ vmId }, { signal, timeoutMs: 60_000 }));
+  }
+
+  async #portActive(vm: StoredRecord<Vm>, port: string, signal: AbortSignal): Promise<void> {
+    const wait = { project: vm.project, port, timeoutMs: portWaitMs };
+    const { state, stateReason } = await this.#typed(
+      this.network.ports.waitPort(wait, { signal, timeoutMs: portWaitMs + 5_000 }),
+    );
+    if (state === PortState.ACTIVE) return;
+    throw fault(
+      "unavailable",
+      "port_not_active",
+      `Cannot start VM ${vm.name} as worker ${vm.value.node} does not carry its port ${port}: ${stateReason}`,
+    );
   }
 
   async #typed<T>(call: Promise<T>): Promise<T> {

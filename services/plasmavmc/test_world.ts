@@ -18,6 +18,7 @@ import {
   type Port,
   PortSchema,
   PortService,
+  PortState,
   Protocol,
   SecurityGroupSchema,
   type SecurityGroupService,
@@ -147,6 +148,7 @@ export class FakeNetwork {
           throw fault("failed_precondition", "port_bound", "Cannot bind it");
         }
         bound.host = host;
+        bound.state = PortState.ACTIVE;
         bound.binding = create(PortSchema, {
           binding: {
             engine: {
@@ -167,6 +169,10 @@ export class FakeNetwork {
         portOf(port).host = "";
         return portOf(port);
       },
+      waitPort: async ({ port }) => {
+        await this.hook("waitPort");
+        return portOf(port);
+      },
       deletePort: async ({ port }) => {
         await this.hook("deletePort");
         if (portOf(port).host !== "") throw fault("failed_precondition", "port_bound", "Cannot delete it");
@@ -180,6 +186,7 @@ export class FakeNetwork {
       setPortSecurityGroups: { public: "a test's network" },
       bindPort: { public: "a test's network" },
       unbindPort: { public: "a test's network" },
+      waitPort: { public: "a test's network" },
       deletePort: { public: "a test's network" },
     });
     this.clients = {

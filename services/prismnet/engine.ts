@@ -31,6 +31,14 @@ export interface BindRequest {
   readonly rules: readonly Rule[];
 }
 
+/** How far a bound port is. */
+export interface PortView {
+  /** Its host carries it: a guest may start. */
+  readonly active: boolean;
+  /** Why it is not active. */
+  readonly reason: string;
+}
+
 /**
  * The data plane's part in bindings. Works inside the caller's transaction: what it takes is recorded with the port
  * or not at all. `bind` again keeps what the port has and still needs; `unbind` gives everything back.
@@ -42,6 +50,8 @@ export interface Engine {
   stands(port: Port, rules: readonly Rule[]): boolean;
   bind(tx: Tx, request: BindRequest): Promise<Binding>;
   unbind(tx: Tx, request: Pick<BindRequest, "portId" | "host" | "port">): Promise<void>;
+  /** How far a bound port is; asks nobody. */
+  view(portId: string, port: Port): PortView;
 }
 
 /** Refuses what the engine would only write down: nobody shall believe in a rule that nothing enforces. */

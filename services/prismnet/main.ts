@@ -28,12 +28,9 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
     leases: stack.use(createRpcClient(LeaseService, at("chainfire"))),
   };
   const platform = openPlatform({ service: name }, { ...boot, kv });
-  const { services, reconcile } = createPrismnet({
-    platform,
-    ...(config.engine === "user"
-      ? { engine: userEngine(config, boot) }
-      : { engine: ovnEngine(), northbound: stack.use(openNorthbound(config, boot)) }),
-  });
+  const northbound = config.engine === "ovn" ? stack.use(openNorthbound(config, boot)) : undefined;
+  const engine = northbound ? ovnEngine(northbound) : userEngine(config, boot);
+  const { services, reconcile } = createPrismnet({ platform, engine, ...(northbound ? { northbound } : {}) });
   stack.use(runBackground({ name, clients: coordination }, { ...boot, kv }, reconcile));
   stack.use(
     await startRpcServer({ name, version, listen, tls }, { ...boot, services, authenticator, authorizer }),

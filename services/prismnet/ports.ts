@@ -17,6 +17,7 @@ import {
   DeletePortResponseSchema,
   PortSchema,
   PortService,
+  PortState,
   SetPortSecurityGroupsRequestSchema,
   UnbindPortRequestSchema,
 } from "@ultracloud/proto/prismnet/v1";
@@ -34,6 +35,10 @@ import { type PortInit, toPort, views } from "./wire.ts";
 /** Random addresses tried before giving up; the VPC would have to hold millions of ports. */
 const macTriesMax = 16;
 const allowedAddressesMax = 8;
+/** Below the time most callers give a call. */
+const waitMsMax = 30_000;
+/** How often a waiting call looks. */
+const lookMs = 100;
 const hostPattern = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
 
 function ownerOf(ref: Owner | undefined): Owner | undefined {
@@ -128,6 +133,13 @@ function allowedOf(wanted: readonly string[]): string[] {
 
 export function portService(platform: Platform, engine: Engine): BoundService {
   const scope = (project: string, port: string) => resourceScope("prismnet", "port", project, port);
+  /** The port with what the data plane says of it. */
+  const seen = (record: StoredRecord<Port>): PortInit => {
+    const port = toPort(record);
+    if (record.value.host === "") return { ...port, state: PortState.UNBOUND, stateReason: "no host has it" };
+    const { active, reason } = engine.view(record.id, record.value);
+    return { ...port, state: active ? PortState.ACTIVE : PortState.PENDING, stateReason: reason };
+  };
   return bind(PortService, {
     createPort(request, context) {
       const name = checkName(request.name, "name");
@@ -162,7 +174,18 @@ export function portService(platform: Platform, engine: Engine): BoundService {
         serialize: `ports/${request.project}/${request.subnet}`,
       });
     },
-    getPort: async (request) => toPort(await platform.get(portKind, request.project, request.port)),
+    getPort: async (request) => seen(await platform.get(portKind, request.project, request.port)),
+    async waitPort(request, context) {
+      if (request.timeoutMs < 0 || request.timeoutMs > waitMsMax) {
+        throw invalidField("timeoutMs", `Cannot wait ${request.timeoutMs} ms: wanted 0 to ${waitMsMax}`);
+      }
+      const deadline = platform.clock.monotonicMs() + request.timeoutMs;
+      for (;;) {
+        const port = seen(await platform.get(portKind, request.project, request.port));
+        if (port.state !== PortState.PENDING || platform.clock.monotonicMs() >= deadline) return port;
+        await platform.clock.sleep(lookMs, context.signal);
+      }
+    },
     async listPorts(request) {
       const subnet = request.subnet === ""
         ? undefined
@@ -173,7 +196,7 @@ export function portService(platform: Platform, engine: Engine): BoundService {
         where: (p) => subnet === undefined || p.value.subnetId === subnet.id,
         view: views.port,
       });
-      return { ports: page.items.map(toPort), page: { nextPageToken: page.nextPageToken } };
+      return { ports: page.items.map(seen), page: { nextPageToken: page.nextPageToken } };
     },
     setPortSecurityGroups(request, context) {
       return platform.transact<PortInit>(async (tx) => {
@@ -223,7 +246,9 @@ export function portService(platform: Platform, engine: Engine): BoundService {
         }
         await tx.guard(record.id);
         const ip = (await platform.list(floatingIpKind, request.project)).find((f) => f.value.portId === record.id);
-        if (ip) {
+        // The owner is going, and its ports with it: an address that names one leads nowhere and is free again.
+        if (ip && port.owner) tx.update(floatingIpKind, ip, { value: { ...ip.value, portId: "" } });
+        else if (ip) {
           throw fault(
             "failed_precondition",
             "port_has_floating_ip",
@@ -244,6 +269,7 @@ export function portService(platform: Platform, engine: Engine): BoundService {
     setPortSecurityGroups: { resource: "port", action: "update", scope: (r) => scope(r.project, r.port) },
     bindPort: { resource: "port", action: "bind", scope: (r) => scope(r.project, r.port) },
     unbindPort: { resource: "port", action: "bind", scope: (r) => scope(r.project, r.port) },
+    waitPort: { resource: "port", action: "get", scope: (r) => scope(r.project, r.port) },
     deletePort: { resource: "port", action: "delete", scope: (r) => scope(r.project, r.port) },
   });
 }

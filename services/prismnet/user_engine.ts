@@ -102,6 +102,8 @@ export function userEngine(o: UserEngineOptions, deps: { readonly rng: Rng }): E
         await release(tx, pool(host, forward.protocol), forward.hostPort, portId);
       }
     },
+    // Everything it needs is made by the guest's own start.
+    view: () => ({ active: true, reason: "" }),
   };
 
   async function take(tx: Parameters<Engine["bind"]>[0], from: NumberPool, portId: string): Promise<number> {

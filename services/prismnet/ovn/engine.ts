@@ -1,5 +1,7 @@
+import type { OvsdbClient } from "@ultracloud/ovsdb";
 import type { Engine, EngineFeature } from "../engine.ts";
 import { deviceOf, guestMtu } from "./names.ts";
+import { upPorts } from "./observed.ts";
 
 const features: readonly EngineFeature[] = [
   { name: "isolation", support: "enforced", note: "a VPC is a router and switches of its own: same CIDRs stay apart" },
@@ -27,8 +29,12 @@ const features: readonly EngineFeature[] = [
   { name: "host_isolation", support: "enforced", note: "a guest reaches the host only as the network outside does" },
 ];
 
-/** Tenant networks on OVN. Bindings name a tap; everything else follows from the records, through the reconciler. */
-export function ovnEngine(): Engine {
+/**
+ * Tenant networks on OVN. Bindings name a tap; everything else follows from the records, through the reconciler. What
+ * hosts carry is read from the northbound database; without one no port is ever active.
+ */
+export function ovnEngine(northbound?: OvsdbClient): Engine {
+  const up = northbound && upPorts(northbound);
   return {
     name: "ovn",
     features,
@@ -36,5 +42,12 @@ export function ovnEngine(): Engine {
     bind: (_tx, { portId }) => Promise.resolve({ engine: "tap", device: deviceOf(portId), mtu: guestMtu }),
     // Nothing is taken that could be given back: the tap goes when no port of the host names it.
     unbind: () => Promise.resolve(),
+    view(portId, port) {
+      if (!northbound?.connected) {
+        return { active: false, reason: `the northbound database is not there: ${northbound?.reason ?? "none given"}` };
+      }
+      if (up!().has(portId)) return { active: true, reason: "" };
+      return { active: false, reason: `the switch of ${port.host} has not taken it: is its net-agent up?` };
+    },
   };
 }
