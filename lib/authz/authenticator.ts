@@ -114,10 +114,16 @@ export function createAuthenticator(
   return {
     revoked(headers) {
       const header = headers.get("authorization");
-      const snapshot = policy?.index()?.snapshot;
-      if (header === null || snapshot === undefined) return undefined;
+      if (header === null) return undefined;
+      trust.refreshSoon();
       // It was verified when the call came in.
       const token = header.slice("Bearer ".length);
+      const { iss } = decodeJwt(token);
+      if (iss?.startsWith("spiffe://")) {
+        return trust.key(iss) ? undefined : refused("issuer_untrusted", `Cannot go on: ${iss} is trusted no more`);
+      }
+      const snapshot = policy?.index()?.snapshot;
+      if (snapshot === undefined) return undefined;
       const known = policy!.key(decodeProtectedHeader(token).kid ?? "") !== undefined;
       if (known && !isRevoked(snapshot, decodeJwt(token))) return undefined;
       return refused("token_revoked", "Cannot go on with the token: it was revoked");
@@ -127,6 +133,8 @@ export function createAuthenticator(
       if (header === null) return anonymous;
       const hit = cache.get(header);
       if (hit) {
+        // A key that was taken out of the trust file must not live on in the cache.
+        trust.refreshSoon();
         if (hit.generation === generation() && clock.nowMs() < hit.expiresAtMs) return hit.principal;
         cache.delete(header);
       }

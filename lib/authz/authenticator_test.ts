@@ -47,6 +47,9 @@ async function world() {
     userKey,
     signer,
     advance: (ms: number) => offsetMs += ms,
+    trust: (principals: Record<string, unknown>) =>
+      Deno.writeTextFile(`${dir}/trust.json`, JSON.stringify({ clusterId: "test", principals })),
+    revoked: (header: string) => authenticator.revoked!(new Headers({ authorization: header })),
     ask: (header?: string): Principal | Promise<Principal> =>
       authenticator.authenticate(new Headers(header === undefined ? {} : { authorization: header }), {
         certificateId: undefined,
@@ -99,6 +102,28 @@ Deno.test("authorization() renews its token before the old one ends", async () =
   assert.equal(await authorization(), first);
   w.advance(45_000);
   assert.notEqual(await authorization(), first);
+});
+
+Deno.test("a component that leaves the trust file is refused soon, though its token is remembered", async () => {
+  await using w = await world();
+  const header = await w.signer.authorization("prismnet")();
+  await w.ask(header);
+  assert.equal(w.revoked(header), undefined);
+  await w.trust({});
+  const codeOf = async () => {
+    try {
+      await w.ask(header);
+      return "ok";
+    } catch (error) {
+      return (error as Fault).code;
+    }
+  };
+  for (const end = Date.now() + 20_000; await codeOf() === "ok";) {
+    assert.ok(Date.now() < end, "it is still let in");
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  assert.equal(await codeOf(), "issuer_untrusted");
+  assert.equal((w.revoked(header) as Fault).code, "issuer_untrusted");
 });
 
 const encode = (value: unknown) =>

@@ -1,11 +1,15 @@
+import { utf8 } from "@ultracloud/base";
+import { keyPrefixScope, keyScope } from "./key_scope.ts";
 import type { Grant } from "./trust.ts";
 
 const grant = (permission: string, scope = ""): Grant => ({ permission, scope });
-/** A service's own database, and the coordination keys it needs. */
+/** A service's own database. */
 const ownDatabase = (service: string) => grant("flaredb.*.*", `sys_${service}`);
-const coordination = ["kv", "watch", "lease", "lock", "election", "session"].map((resource) =>
-  grant(`chainfire.${resource}.*`)
-);
+/** A service's own keys in the coordination store: that of its leadership, and everything below its name. */
+const coordination = (service: string) =>
+  [keyScope(utf8.encode(`/ultracloud/leaders/${service}`)), keyPrefixScope(`/ultracloud/${service}/`)].flatMap((keys) =>
+    ["kv", "watch", "lease", "lock", "election", "session"].map((resource) => grant(`chainfire.${resource}.*`, keys))
+  );
 
 /**
  * What each principal of the cluster is granted, and nothing else: the one table that quickstart, tests and deployer
@@ -15,10 +19,10 @@ const byPrincipal: Readonly<Record<string, readonly Grant[]>> = {
   chainfire: [grant("chainfire.peer.*")],
   flaredb: [grant("flaredb.peer.*")],
   iam: [ownDatabase("iam")],
-  prismnet: [ownDatabase("prismnet"), ...coordination, grant("iam.policy.get")],
+  prismnet: [ownDatabase("prismnet"), ...coordination("prismnet"), grant("iam.policy.get")],
   plasmavmc: [
     ownDatabase("plasmavmc"),
-    ...coordination,
+    ...coordination("plasmavmc"),
     grant("iam.policy.get"),
     grant("prismnet.port.*"),
     grant("prismnet.subnet.get"),

@@ -3,6 +3,7 @@ export * from "./authenticator.ts";
 export * from "./authorizer.ts";
 export * from "./conditions.ts";
 export * from "./grants.ts";
+export { keyPrefixScope, keyScope, noKeyScope } from "./key_scope.ts";
 export * from "./permission.ts";
 export * from "./policy.ts";
 export * from "./policy_client.ts";

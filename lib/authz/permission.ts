@@ -1,4 +1,5 @@
 import { fault } from "@ultracloud/base";
+import { isKeyScope, keyScopeCovers } from "./key_scope.ts";
 
 const partPattern = /^(\*|[a-z0-9][a-z0-9_-]*)$/;
 
@@ -35,5 +36,6 @@ export function scopeChain(scope: string): string[] {
 
 /** True when a grant at `outer` reaches `scope`. */
 export function scopeCovers(outer: string, scope: string): boolean {
+  if (isKeyScope(outer)) return isKeyScope(scope) && keyScopeCovers(outer, scope);
   return outer === "" || scope === outer || scope.startsWith(`${outer}/`);
 }

@@ -1,9 +1,15 @@
 import { type Clock, fault } from "@ultracloud/base";
 import { exportJWK, generateKeyPair, importJWK, type JWK } from "jose";
 import { z } from "zod";
+import { isKeyGrantScope, isKeyScope } from "./key_scope.ts";
 import { permissionMatches, scopeCovers } from "./permission.ts";
 
-const grantSchema = z.strictObject({ permission: z.string(), scope: z.string() });
+const grantSchema = z.strictObject({
+  permission: z.string(),
+  scope: z.string().refine((scope) => !isKeyScope(scope) || isKeyGrantScope(scope), {
+    error: "must name keys as key:NAME, key:PREFIX*, key:FROM,TO or key:FROM, with other bytes as %XX",
+  }),
+});
 
 /** Public keys and grants of the cluster's own components: what the stores go by, as iam itself lives in them. */
 export const trustSchema = z.strictObject({
@@ -72,18 +78,37 @@ export class TrustStore {
 
   /** Reads the file again when it changed; at most once a second. Call it where a wait does not matter. */
   async refresh(): Promise<void> {
-    const now = this.#clock.monotonicMs();
-    if (now - this.#checkedMs < recheckMs) return;
-    this.#checkedMs = now;
+    if (!this.#isDue()) return;
     try {
-      const modifiedMs = await modifiedOf(this.#path);
-      if (modifiedMs === this.#modifiedMs) return;
-      this.#loaded = await read(this.#path);
-      this.#modifiedMs = modifiedMs;
-      this.generation++;
+      await this.#readAt(await modifiedOf(this.#path));
     } catch {
       // Being replaced, or broken: the last good one stays.
     }
+  }
+
+  /** The same for answers from memory, without a wait: a change counts for one of the next calls. */
+  refreshSoon(): void {
+    if (!this.#isDue()) return;
+    try {
+      const modifiedMs = Deno.statSync(this.#path).mtime?.getTime() ?? 0;
+      if (modifiedMs !== this.#modifiedMs) void this.#readAt(modifiedMs).catch(() => {});
+    } catch {
+      // Being replaced.
+    }
+  }
+
+  #isDue(): boolean {
+    const now = this.#clock.monotonicMs();
+    if (now - this.#checkedMs < recheckMs) return false;
+    this.#checkedMs = now;
+    return true;
+  }
+
+  async #readAt(modifiedMs: number): Promise<void> {
+    if (modifiedMs === this.#modifiedMs) return;
+    this.#loaded = await read(this.#path);
+    this.#modifiedMs = modifiedMs;
+    this.generation++;
   }
 }
 

@@ -168,12 +168,12 @@ export class Chain {
     throw fault("not_found", "not_found", `Cannot find ${call.scope === "" ? "it" : call.scope}`);
   }
 
-  /** Ends streams of people who have lost their token or their rights since they opened them. */
+  /** Ends streams of callers who have lost their token, their key or their rights since they opened them. */
   async #recheck(): Promise<void> {
     const { authenticator, authorizer } = this.#deps;
     for (const call of [...this.#calls.entries]) {
       const { principal, permission } = call;
-      if (!call.streaming || (principal.kind !== "user" && principal.kind !== "service_account")) continue;
+      if (!call.streaming || principal.kind === "anonymous") continue;
       const revoked = authenticator.revoked?.(call.requestHeader);
       if (revoked) call.abort(revoked);
       else if (permission !== undefined) {

@@ -1,3 +1,4 @@
+import { X509Certificate } from "node:crypto";
 import { createServer, type Server } from "node:https";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
@@ -14,6 +15,8 @@ import type { Peer } from "./types.ts";
 const reloadEveryMs = 2_000;
 /** A peer must finish its handshake and its headers in this time. */
 const handshakeTimeoutMs = 10_000;
+/** Authorities that have left the bundle and are remembered: no connection is older than so many rotations. */
+const endedMax = 16;
 
 const spiffe = /^spiffe:\/\/[a-z0-9._-]+(\/[A-Za-z0-9._-]+)+$/;
 
@@ -37,6 +40,46 @@ function secureContext(files: TlsFiles) {
   };
 }
 
+/** True when one of the authorities signed the certificate itself. */
+function signedByOne(certificate: X509Certificate, authorities: readonly X509Certificate[]): boolean {
+  return authorities.some((authority) => certificate.checkIssued(authority) && certificate.verify(authority.publicKey));
+}
+
+function authoritiesIn(caFile: string): X509Certificate[] {
+  const pems = Deno.readTextFileSync(caFile).match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
+  return pems.map((pem) => new X509Certificate(pem));
+}
+
+/**
+ * The authorities of a bundle and those that have left it. TLS asks for trust at the handshake alone, and a connection
+ * may outlive its authority by days.
+ */
+class Authorities {
+  #present: readonly X509Certificate[];
+  #ended: readonly X509Certificate[] = [];
+
+  constructor(caFile: string) {
+    this.#present = authoritiesIn(caFile);
+  }
+
+  reload(caFile: string): void {
+    const fresh = authoritiesIn(caFile);
+    const held = new Set(fresh.map((authority) => authority.fingerprint256));
+    const gone = [...this.#ended, ...this.#present].filter((authority) => !held.has(authority.fingerprint256));
+    this.#ended = gone.slice(-endedMax);
+    this.#present = fresh;
+  }
+
+  /** True for the peer of a connection that would no longer be let in. */
+  refuses(socket: TLSSocket): boolean {
+    if (this.#ended.length === 0) return false;
+    const { raw } = socket.getPeerCertificate() as { raw?: Uint8Array };
+    if (raw === undefined) return true;
+    const certificate = new X509Certificate(raw);
+    return signedByOne(certificate, this.#ended) && !signedByOne(certificate, this.#present);
+  }
+}
+
 function stamp(files: TlsFiles): string {
   return [files.certFile, files.keyFile, files.caFile].map((path) => Deno.statSync(path).mtime?.getTime()).join();
 }
@@ -48,8 +91,10 @@ export async function listenMtls(
 ): Promise<Listener> {
   let seen: string;
   let server: Server;
+  let authorities: Authorities;
   try {
     seen = stamp(options.tls);
+    authorities = new Authorities(options.tls.caFile);
     server = createServer(
       { ...secureContext(options.tls), handshakeTimeout: handshakeTimeoutMs, noDelay: true },
       (incoming, outgoing) => void answer(incoming, outgoing, deps),
@@ -68,10 +113,20 @@ export async function listenMtls(
     sockets.add(socket);
     socket.on("close", () => sockets.delete(socket));
   });
+  const secured = new Set<TLSSocket>();
+  const dropRefused = () => {
+    const refused = [...secured].filter((socket) => authorities.refuses(socket));
+    for (const socket of refused) socket.destroy();
+    if (refused.length > 0) deps.log.info("connections of an ended authority closed", { connections: refused.length });
+  };
   server.on("clientError", (_error: Error, socket: { destroy(): void }) => socket.destroy());
   server.on("secureConnection", (socket: TLSSocket) => {
     socket.setNoDelay(true);
     socket.on("error", () => {});
+    // A handshake that began before its authority ended may finish after it.
+    if (authorities.refuses(socket)) return void socket.destroy();
+    secured.add(socket);
+    socket.on("close", () => secured.delete(socket));
   });
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
@@ -87,6 +142,8 @@ export async function listenMtls(
       server.setSecureContext(secureContext(options.tls));
       seen = now;
       deps.log.info("certificates reloaded");
+      authorities.reload(options.tls.caFile);
+      dropRefused();
     } catch (error) {
       deps.log.warn("cannot reload certificates", { error });
     }

@@ -78,6 +78,54 @@ Deno.test("the mTLS listener lets peers in by a certificate of its CA and no oth
   }
 });
 
+/** A connection that stays open; `ended` resolves when the server closes it. */
+async function stay(port: number, ca: string, leaf: TestLeaf): Promise<{ ended: Promise<void>; end(): void }> {
+  const socket = connect({
+    host: "127.0.0.1",
+    port,
+    ca,
+    cert: leaf.certPem,
+    key: leaf.keyPem,
+    servername: "localhost",
+  });
+  socket.on("error", () => {});
+  const ended = new Promise<void>((resolve) => socket.on("close", () => resolve()));
+  // An answered request: the server has seen the whole handshake.
+  const answered = new Promise<void>((resolve) => socket.once("data", () => resolve()));
+  socket.write("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
+  await answered;
+  return { ended, end: () => socket.destroy() };
+}
+
+Deno.test("an open connection ends when its authority leaves the bundle; those of the others go on", async () => {
+  const dir = await Deno.makeTempDir();
+  try {
+    const [old, fresh] = [await createTestCa("Old CA"), await createTestCa("New CA")];
+    const tls = await old.issueFiles(dir, "server", { spiffeId: "spiffe://test/svc/flaredb" });
+    const bundle = async (text: string, seconds: number) => {
+      await Deno.writeTextFile(tls.caFile, text);
+      // The time of the file is what the listener looks at, and two changes may come within one tick of it.
+      await Deno.utime(tls.caFile, seconds, seconds);
+    };
+    await bundle(old.caPem + fresh.caPem, 1);
+    await using fixture = await startFixture({ listen: "127.0.0.1:0", tls });
+    const port = Number(new URL(fixture.url).port);
+    const before = await stay(port, old.caPem, await old.issue({ spiffeId: id }));
+    const after = await stay(port, old.caPem, await fresh.issue({ spiffeId: id }));
+    let goesOn = true;
+    void after.ended.then(() => goesOn = false);
+    await bundle(fresh.caPem, 2);
+    await before.ended;
+    assert.ok(goesOn);
+    assert.equal(await attempt(port, old.caPem, await fresh.issue({ spiffeId: id })), "200");
+    assert.equal(await attempt(port, old.caPem, await old.issue({ spiffeId: id })), "refused");
+    after.end();
+    await after.ended;
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});
+
 Deno.test("clients call, stream and fail typed over mTLS", async () => {
   const dir = await Deno.makeTempDir();
   try {
