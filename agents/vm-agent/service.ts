@@ -1,4 +1,4 @@
-import { invalidField } from "@ultracloud/base";
+import { fault, invalidField } from "@ultracloud/base";
 import { VmAgentService } from "@ultracloud/proto/vmagent/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import type { Vms } from "./vms.ts";
@@ -11,6 +11,10 @@ const consoleWaitMsMax = 20_000;
 
 /** A worker is one host: its VMs belong to many projects, and only the control plane speaks to it. */
 const host = () => "";
+
+const later = (): never => {
+  throw fault("unimplemented", "not_built", "Cannot do this yet: this worker has no such ability");
+};
 
 /** The RPCs of the worker. `vms` throws `unavailable` until the worker is ready. */
 export function vmAgentService(vms: () => Vms): BoundService {
@@ -40,6 +44,28 @@ export function vmAgentService(vms: () => Vms): BoundService {
       });
       return { offset: BigInt(slice.offset), data: slice.data, nextOffset: BigInt(slice.nextOffset) };
     },
+    pauseVm: later,
+    resumeVm: later,
+    writeConsole: later,
+    screenshot: later,
+    getVmStats: later,
+    createVolume: later,
+    growVolume: later,
+    deleteVolume: later,
+    listVolumes: later,
+    exportVolume: later,
+    unexportVolume: later,
+    createSnapshot: later,
+    deleteSnapshot: later,
+    restoreSnapshot: later,
+    listSnapshots: later,
+    readSnapshot: later,
+    prepareIncoming: later,
+    startMigration: later,
+    getMigration: later,
+    cancelMigration: later,
+    finishMigration: later,
+    abortIncoming: later,
   }, {
     ensureVm: { resource: "vm", action: "update", scope: host },
     stopVm: { resource: "vm", action: "stop", scope: host },
@@ -48,5 +74,27 @@ export function vmAgentService(vms: () => Vms): BoundService {
     getVm: { resource: "vm", action: "get", scope: host },
     listVms: { resource: "vm", action: "list", scope: host },
     readConsole: { resource: "vm", action: "console", scope: host },
+    pauseVm: { resource: "vm", action: "pause", scope: host },
+    resumeVm: { resource: "vm", action: "resume", scope: host },
+    writeConsole: { resource: "vm", action: "console", scope: host },
+    screenshot: { resource: "vm", action: "screenshot", scope: host },
+    getVmStats: { resource: "vm", action: "stats", scope: host },
+    createVolume: { resource: "volume", action: "create", scope: host },
+    growVolume: { resource: "volume", action: "update", scope: host },
+    deleteVolume: { resource: "volume", action: "delete", scope: host },
+    listVolumes: { resource: "volume", action: "list", scope: host },
+    exportVolume: { resource: "volume", action: "export", scope: host },
+    unexportVolume: { resource: "volume", action: "export", scope: host },
+    createSnapshot: { resource: "snapshot", action: "create", scope: host },
+    deleteSnapshot: { resource: "snapshot", action: "delete", scope: host },
+    restoreSnapshot: { resource: "snapshot", action: "restore", scope: host },
+    listSnapshots: { resource: "snapshot", action: "list", scope: host },
+    readSnapshot: { resource: "snapshot", action: "read", scope: host },
+    prepareIncoming: { resource: "migration", action: "prepare", scope: host },
+    startMigration: { resource: "migration", action: "start", scope: host },
+    getMigration: { resource: "migration", action: "get", scope: host },
+    cancelMigration: { resource: "migration", action: "cancel", scope: host },
+    finishMigration: { resource: "migration", action: "finish", scope: host },
+    abortIncoming: { resource: "migration", action: "abort", scope: host },
   });
 }

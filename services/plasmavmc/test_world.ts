@@ -46,6 +46,35 @@ interface FakeVm {
   generation: bigint;
 }
 
+/** What this control plane does not ask of a worker. */
+const unused = [
+  "pauseVm",
+  "resumeVm",
+  "writeConsole",
+  "screenshot",
+  "getVmStats",
+  "createVolume",
+  "growVolume",
+  "deleteVolume",
+  "listVolumes",
+  "exportVolume",
+  "unexportVolume",
+  "createSnapshot",
+  "deleteSnapshot",
+  "restoreSnapshot",
+  "listSnapshots",
+  "readSnapshot",
+  "prepareIncoming",
+  "startMigration",
+  "getMigration",
+  "cancelMigration",
+  "finishMigration",
+  "abortIncoming",
+] as const;
+const notAsked = (): never => {
+  throw fault("unimplemented", "not_asked", "Cannot do what no test asks for");
+};
+
 /** A worker's agent that runs nothing but keeps the contract. */
 export class FakeAgent {
   readonly vms = new Map<string, FakeVm>();
@@ -97,7 +126,9 @@ export class FakeAgent {
         const data = all.subarray(Number(offset));
         return { offset, data, nextOffset: BigInt(all.length) };
       },
+      ...Object.fromEntries(unused.map((name) => [name, notAsked])) as Record<typeof unused[number], () => never>,
     }, {
+      ...Object.fromEntries(unused.map((name) => [name, open])) as Record<typeof unused[number], typeof open>,
       ensureVm: open,
       stopVm: open,
       rebootVm: open,

@@ -5,8 +5,8 @@
 
 // The worker: runs VMs on one host for plasmavmc.
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { ImageFormat, VmState } from "../../plasmavmc/v1/plasmavmc_pb.ts";
@@ -19,7 +19,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ultracloud/vmagent/v1/vmagent.proto.
  */
 export const file_ultracloud_vmagent_v1_vmagent: GenFile = /*@__PURE__*/
-  fileDesc("CiN1bHRyYWNsb3VkL3ZtYWdlbnQvdjEvdm1hZ2VudC5wcm90bxIVdWx0cmFjbG91ZC52bWFnZW50LnYxInkKB05pY1NwZWMSDwoHcG9ydF9pZBgBIAEoCRITCgttYWNfYWRkcmVzcxgCIAEoCRISCgppcF9hZGRyZXNzGAMgASgJEjQKB2JpbmRpbmcYBCABKAsyIy51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlBvcnRCaW5kaW5nIsgCCgZWbVNwZWMSDQoFdm1faWQYASABKAkSDwoHcHJvamVjdBgCIAEoCRIMCgRuYW1lGAMgASgJEg0KBXZjcHVzGAQgASgFEhQKDG1lbW9yeV9ieXRlcxgFIAEoAxISCgpkaXNrX2J5dGVzGAYgASgDEhQKDGltYWdlX3NoYTI1NhgHIAEoCRI6CgxpbWFnZV9mb3JtYXQYCCABKA4yJC51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5JbWFnZUZvcm1hdBITCgtpbWFnZV9ieXRlcxgJIAEoAxIsCgRuaWNzGAogAygLMh4udWx0cmFjbG91ZC52bWFnZW50LnYxLk5pY1NwZWMSEQoJdXNlcl9kYXRhGAsgASgJEhsKE3NzaF9hdXRob3JpemVkX2tleXMYDCADKAkSEgoKZ2VuZXJhdGlvbhgNIAEoBCKvAQoKVm1JbnN0YW5jZRINCgV2bV9pZBgBIAEoCRIvCgVzdGF0ZRgCIAEoDjIgLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlZtU3RhdGUSDgoGcmVhc29uGAMgASgJEjAKDHN0YXJ0ZWRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKZ2VuZXJhdGlvbhgFIAEoBBILCgNwaWQYBiABKAUiPgoPRW5zdXJlVm1SZXF1ZXN0EisKBHNwZWMYASABKAsyHS51bHRyYWNsb3VkLnZtYWdlbnQudjEuVm1TcGVjIj8KDVN0b3BWbVJlcXVlc3QSDQoFdm1faWQYASABKAkSDQoFZm9yY2UYAiABKAgSEAoIZ3JhY2VfbXMYAyABKAUiIAoPUmVib290Vm1SZXF1ZXN0Eg0KBXZtX2lkGAEgASgJIiAKD0RlbGV0ZVZtUmVxdWVzdBINCgV2bV9pZBgBIAEoCSISChBEZWxldGVWbVJlc3BvbnNlIh0KDEdldFZtUmVxdWVzdBINCgV2bV9pZBgBIAEoCSIQCg5MaXN0Vm1zUmVxdWVzdCJBCg9MaXN0Vm1zUmVzcG9uc2USLgoDdm1zGAEgAygLMiEudWx0cmFjbG91ZC52bWFnZW50LnYxLlZtSW5zdGFuY2UiUwoSUmVhZENvbnNvbGVSZXF1ZXN0Eg0KBXZtX2lkGAEgASgJEg4KBm9mZnNldBgCIAEoAxINCgVsaW1pdBgDIAEoBRIPCgd3YWl0X21zGAQgASgFIkgKE1JlYWRDb25zb2xlUmVzcG9uc2USDgoGb2Zmc2V0GAEgASgDEgwKBGRhdGEYAiABKAwSEwoLbmV4dF9vZmZzZXQYAyABKAMyjgUKDlZtQWdlbnRTZXJ2aWNlElUKCEVuc3VyZVZtEiYudWx0cmFjbG91ZC52bWFnZW50LnYxLkVuc3VyZVZtUmVxdWVzdBohLnVsdHJhY2xvdWQudm1hZ2VudC52MS5WbUluc3RhbmNlElEKBlN0b3BWbRIkLnVsdHJhY2xvdWQudm1hZ2VudC52MS5TdG9wVm1SZXF1ZXN0GiEudWx0cmFjbG91ZC52bWFnZW50LnYxLlZtSW5zdGFuY2USVQoIUmVib290Vm0SJi51bHRyYWNsb3VkLnZtYWdlbnQudjEuUmVib290Vm1SZXF1ZXN0GiEudWx0cmFjbG91ZC52bWFnZW50LnYxLlZtSW5zdGFuY2USWwoIRGVsZXRlVm0SJi51bHRyYWNsb3VkLnZtYWdlbnQudjEuRGVsZXRlVm1SZXF1ZXN0GicudWx0cmFjbG91ZC52bWFnZW50LnYxLkRlbGV0ZVZtUmVzcG9uc2USVAoFR2V0Vm0SIy51bHRyYWNsb3VkLnZtYWdlbnQudjEuR2V0Vm1SZXF1ZXN0GiEudWx0cmFjbG91ZC52bWFnZW50LnYxLlZtSW5zdGFuY2UiA5ACARJdCgdMaXN0Vm1zEiUudWx0cmFjbG91ZC52bWFnZW50LnYxLkxpc3RWbXNSZXF1ZXN0GiYudWx0cmFjbG91ZC52bWFnZW50LnYxLkxpc3RWbXNSZXNwb25zZSIDkAIBEmkKC1JlYWRDb25zb2xlEikudWx0cmFjbG91ZC52bWFnZW50LnYxLlJlYWRDb25zb2xlUmVxdWVzdBoqLnVsdHJhY2xvdWQudm1hZ2VudC52MS5SZWFkQ29uc29sZVJlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_google_protobuf_timestamp, file_ultracloud_plasmavmc_v1_plasmavmc, file_ultracloud_prismnet_v1_prismnet]);
+  fileDesc("CiN1bHRyYWNsb3VkL3ZtYWdlbnQvdjEvdm1hZ2VudC5wcm90bxIVdWx0cmFjbG91ZC52bWFnZW50LnYxInkKB05pY1NwZWMSDwoHcG9ydF9pZBgBIAEoCRITCgttYWNfYWRkcmVzcxgCIAEoCRISCgppcF9hZGRyZXNzGAMgASgJEjQKB2JpbmRpbmcYBCABKAsyIy51bHRyYWNsb3VkLnByaXNtbmV0LnYxLlBvcnRCaW5kaW5nIg0KC0xvY2FsVm9sdW1lIpgBCgpWb2x1bWVTcGVjEhEKCXZvbHVtZV9pZBgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgDEhEKCXJlYWRfb25seRgDIAEoCBIzCgVsb2NhbBgEIAEoCzIiLnVsdHJhY2xvdWQudm1hZ2VudC52MS5Mb2NhbFZvbHVtZUgAEhEKB25iZF91cmkYBSABKAlIAEIICgZzb3VyY2UinQQKBlZtU3BlYxINCgV2bV9pZBgBIAEoCRIPCgdwcm9qZWN0GAIgASgJEgwKBG5hbWUYAyABKAkSDQoFdmNwdXMYBCABKAUSFAoMbWVtb3J5X2J5dGVzGAUgASgDEhIKCmRpc2tfYnl0ZXMYBiABKAMSFAoMaW1hZ2Vfc2hhMjU2GAcgASgJEjoKDGltYWdlX2Zvcm1hdBgIIAEoDjIkLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkltYWdlRm9ybWF0EhMKC2ltYWdlX2J5dGVzGAkgASgDEiwKBG5pY3MYCiADKAsyHi51bHRyYWNsb3VkLnZtYWdlbnQudjEuTmljU3BlYxIRCgl1c2VyX2RhdGEYCyABKAkSGwoTc3NoX2F1dGhvcml6ZWRfa2V5cxgMIAMoCRISCgpnZW5lcmF0aW9uGA0gASgEEhIKCnJvb3RfZXBvY2gYDiABKAQSFAoMd3JpdGVyX2Vwb2NoGA8gASgEEjIKB3ZvbHVtZXMYECADKAsyIS51bHRyYWNsb3VkLnZtYWdlbnQudjEuVm9sdW1lU3BlYxI2Cgtyb290X3ZvbHVtZRgRIAEoCzIhLnVsdHJhY2xvdWQudm1hZ2VudC52MS5Wb2x1bWVTcGVjEj0KDW9uX2xlYXNlX2xvc3MYEiABKA4yJi51bHRyYWNsb3VkLnZtYWdlbnQudjEuTGVhc2VMb3NzUG9saWN5IisKC0RldmljZVBsYWNlEg4KBmRldmljZRgBIAEoCRIMCgRwb3J0GAIgASgNIn8KDU1hY2hpbmVMYXlvdXQSFAoMbWFjaGluZV90eXBlGAEgASgJEg0KBXZjcHVzGAIgASgFEhQKDG1lbW9yeV9ieXRlcxgDIAEoAxIzCgdkZXZpY2VzGAQgAygLMiIudWx0cmFjbG91ZC52bWFnZW50LnYxLkRldmljZVBsYWNlIrcCCgpWbUluc3RhbmNlEg0KBXZtX2lkGAEgASgJEi8KBXN0YXRlGAIgASgOMiAudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuVm1TdGF0ZRIOCgZyZWFzb24YAyABKAkSMAoMc3RhcnRlZF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpnZW5lcmF0aW9uGAUgASgEEgsKA3BpZBgGIAEoBRIUCgx3cml0ZXJfZXBvY2gYByABKAQSEgoKcm9vdF9lcG9jaBgIIAEoBBI0CgZsYXlvdXQYCSABKAsyJC51bHRyYWNsb3VkLnZtYWdlbnQudjEuTWFjaGluZUxheW91dBIQCghhdHRhY2hlZBgKIAMoCRIUCgxtaWdyYXRpb25faWQYCyABKAkiUgoPRW5zdXJlVm1SZXF1ZXN0EisKBHNwZWMYASABKAsyHS51bHRyYWNsb3VkLnZtYWdlbnQudjEuVm1TcGVjEhIKCmFwcGx5X29ubHkYAiABKAgiPwoNU3RvcFZtUmVxdWVzdBINCgV2bV9pZBgBIAEoCRINCgVmb3JjZRgCIAEoCBIQCghncmFjZV9tcxgDIAEoBSIgCg9SZWJvb3RWbVJlcXVlc3QSDQoFdm1faWQYASABKAkiHwoOUGF1c2VWbVJlcXVlc3QSDQoFdm1faWQYASABKAkiIAoPUmVzdW1lVm1SZXF1ZXN0Eg0KBXZtX2lkGAEgASgJIiAKD0RlbGV0ZVZtUmVxdWVzdBINCgV2bV9pZBgBIAEoCSISChBEZWxldGVWbVJlc3BvbnNlIh0KDEdldFZtUmVxdWVzdBINCgV2bV9pZBgBIAEoCSIQCg5MaXN0Vm1zUmVxdWVzdCJBCg9MaXN0Vm1zUmVzcG9uc2USLgoDdm1zGAEgAygLMiEudWx0cmFjbG91ZC52bWFnZW50LnYxLlZtSW5zdGFuY2UiUwoSUmVhZENvbnNvbGVSZXF1ZXN0Eg0KBXZtX2lkGAEgASgJEg4KBm9mZnNldBgCIAEoAxINCgVsaW1pdBgDIAEoBRIPCgd3YWl0X21zGAQgASgFIkgKE1JlYWRDb25zb2xlUmVzcG9uc2USDgoGb2Zmc2V0GAEgASgDEgwKBGRhdGEYAiABKAwSEwoLbmV4dF9vZmZzZXQYAyABKAMiMgoTV3JpdGVDb25zb2xlUmVxdWVzdBINCgV2bV9pZBgBIAEoCRIMCgRkYXRhGAIgASgMIhYKFFdyaXRlQ29uc29sZVJlc3BvbnNlIiIKEVNjcmVlbnNob3RSZXF1ZXN0Eg0KBXZtX2lkGAEgASgJIiEKElNjcmVlbnNob3RSZXNwb25zZRILCgNwbmcYASABKAwiIgoRR2V0Vm1TdGF0c1JlcXVlc3QSDQoFdm1faWQYASABKAkikQEKCURpc2tTdGF0cxIOCgZkZXZpY2UYASABKAkSEgoKcmVhZF9ieXRlcxgCIAEoAxITCgt3cml0ZV9ieXRlcxgDIAEoAxIXCg9yZWFkX29wZXJhdGlvbnMYBCABKAMSGAoQd3JpdGVfb3BlcmF0aW9ucxgFIAEoAxIYChBmbHVzaF9vcGVyYXRpb25zGAYgASgDIogBCghOaWNTdGF0cxIPCgdwb3J0X2lkGAEgASgJEg8KB2NvdW50ZWQYAiABKAgSFgoOcmVjZWl2ZWRfYnl0ZXMYAyABKAMSEgoKc2VudF9ieXRlcxgEIAEoAxIYChByZWNlaXZlZF9wYWNrZXRzGAUgASgDEhQKDHNlbnRfcGFja2V0cxgGIAEoAyL0AQoHVm1TdGF0cxINCgV2bV9pZBgBIAEoCRIwCgxzYW1wbGVkX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhMKC2NwdV90aW1lX21zGAMgASgDEhQKDG1lbW9yeV9ieXRlcxgEIAEoAxIdChVtZW1vcnlfcmVzaWRlbnRfYnl0ZXMYBSABKAMSLwoFZGlza3MYBiADKAsyIC51bHRyYWNsb3VkLnZtYWdlbnQudjEuRGlza1N0YXRzEi0KBG5pY3MYByADKAsyHy51bHRyYWNsb3VkLnZtYWdlbnQudjEuTmljU3RhdHMiNQoMVm9sdW1lRXhwb3J0Eg8KB25iZF91cmkYASABKAkSFAoMd3JpdGVyX2Vwb2NoGAIgASgEIqMBCgZWb2x1bWUSEQoJdm9sdW1lX2lkGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMSFwoPYWxsb2NhdGVkX2J5dGVzGAMgASgDEhQKDHdyaXRlcl9lcG9jaBgEIAEoBBI0CgdleHBvcnRzGAUgAygLMiMudWx0cmFjbG91ZC52bWFnZW50LnYxLlZvbHVtZUV4cG9ydBINCgV2bV9pZBgGIAEoCSKjAQoTQ3JlYXRlVm9sdW1lUmVxdWVzdBIRCgl2b2x1bWVfaWQYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIUCgxpbWFnZV9zaGEyNTYYAyABKAkSOgoMaW1hZ2VfZm9ybWF0GAQgASgOMiQudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuSW1hZ2VGb3JtYXQSEwoLaW1hZ2VfYnl0ZXMYBSABKAMiOgoRR3Jvd1ZvbHVtZVJlcXVlc3QSEQoJdm9sdW1lX2lkGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMiKAoTRGVsZXRlVm9sdW1lUmVxdWVzdBIRCgl2b2x1bWVfaWQYASABKAkiFgoURGVsZXRlVm9sdW1lUmVzcG9uc2UiFAoSTGlzdFZvbHVtZXNSZXF1ZXN0IkUKE0xpc3RWb2x1bWVzUmVzcG9uc2USLgoHdm9sdW1lcxgBIAMoCzIdLnVsdHJhY2xvdWQudm1hZ2VudC52MS5Wb2x1bWUiUgoTRXhwb3J0Vm9sdW1lUmVxdWVzdBIRCgl2b2x1bWVfaWQYASABKAkSFAoMd3JpdGVyX2Vwb2NoGAIgASgEEhIKCmtlZXBfb2xkZXIYAyABKAgiQAoVVW5leHBvcnRWb2x1bWVSZXF1ZXN0EhEKCXZvbHVtZV9pZBgBIAEoCRIUCgx3cml0ZXJfZXBvY2gYAiABKAQiGAoWVW5leHBvcnRWb2x1bWVSZXNwb25zZSJBCgxTbmFwc2hvdERpc2sSDgoGZGV2aWNlGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMSDQoFYnl0ZXMYAyABKAMiyAEKCFNuYXBzaG90EhMKC3NuYXBzaG90X2lkGAEgASgJEg0KBXZtX2lkGAIgASgJEjMKBXN0YXRlGAMgASgOMiQudWx0cmFjbG91ZC52bWFnZW50LnYxLlNuYXBzaG90U3RhdGUSLwoLY3JlYXRlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKBWRpc2tzGAUgAygLMiMudWx0cmFjbG91ZC52bWFnZW50LnYxLlNuYXBzaG90RGlzayI7ChVDcmVhdGVTbmFwc2hvdFJlcXVlc3QSDQoFdm1faWQYASABKAkSEwoLc25hcHNob3RfaWQYAiABKAkiLAoVRGVsZXRlU25hcHNob3RSZXF1ZXN0EhMKC3NuYXBzaG90X2lkGAEgASgJIhgKFkRlbGV0ZVNuYXBzaG90UmVzcG9uc2UiPAoWUmVzdG9yZVNuYXBzaG90UmVxdWVzdBINCgV2bV9pZBgBIAEoCRITCgtzbmFwc2hvdF9pZBgCIAEoCSIlChRMaXN0U25hcHNob3RzUmVxdWVzdBINCgV2bV9pZBgBIAEoCSJLChVMaXN0U25hcHNob3RzUmVzcG9uc2USMgoJc25hcHNob3RzGAEgAygLMh8udWx0cmFjbG91ZC52bWFnZW50LnYxLlNuYXBzaG90IkoKE1JlYWRTbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkSDgoGZGV2aWNlGAIgASgJEg4KBm9mZnNldBgDIAEoAyIlChRSZWFkU25hcHNob3RSZXNwb25zZRINCgVjaHVuaxgBIAEoDCIxCg5NaXJyb3JFbmRwb2ludBIOCgZkZXZpY2UYASABKAkSDwoHbmJkX3VyaRgCIAEoCSJfChJNaWdyYXRpb25FbmRwb2ludHMSEQoJc3RhdGVfdXJpGAEgASgJEjYKB21pcnJvcnMYAiADKAsyJS51bHRyYWNsb3VkLnZtYWdlbnQudjEuTWlycm9yRW5kcG9pbnQi4AEKFlByZXBhcmVJbmNvbWluZ1JlcXVlc3QSKwoEc3BlYxgBIAEoCzIdLnVsdHJhY2xvdWQudm1hZ2VudC52MS5WbVNwZWMSFAoMbWlncmF0aW9uX2lkGAIgASgJEjgKB3N0b3JhZ2UYAyABKA4yJy51bHRyYWNsb3VkLnZtYWdlbnQudjEuTWlncmF0aW9uU3RvcmFnZRI0CgZsYXlvdXQYBCABKAsyJC51bHRyYWNsb3VkLnZtYWdlbnQudjEuTWFjaGluZUxheW91dBITCgtkZWFkbGluZV9tcxgFIAEoBSJXChdQcmVwYXJlSW5jb21pbmdSZXNwb25zZRI8CgllbmRwb2ludHMYASABKAsyKS51bHRyYWNsb3VkLnZtYWdlbnQudjEuTWlncmF0aW9uRW5kcG9pbnRzItYCChVTdGFydE1pZ3JhdGlvblJlcXVlc3QSDQoFdm1faWQYASABKAkSFAoMbWlncmF0aW9uX2lkGAIgASgJEjgKB3N0b3JhZ2UYAyABKA4yJy51bHRyYWNsb3VkLnZtYWdlbnQudjEuTWlncmF0aW9uU3RvcmFnZRI8CgllbmRwb2ludHMYBCABKAsyKS51bHRyYWNsb3VkLnZtYWdlbnQudjEuTWlncmF0aW9uRW5kcG9pbnRzEhsKE3RhcmdldF93cml0ZXJfZXBvY2gYBSABKAQSGAoQbm9fYXV0b19jb252ZXJnZRgGIAEoCBIiChpiYW5kd2lkdGhfYnl0ZXNfcGVyX3NlY29uZBgHIAEoAxIXCg9tYXhfZG93bnRpbWVfbXMYCCABKAUSEwoLZGVhZGxpbmVfbXMYCSABKAUSFwoPaG9sZF9zd2l0Y2hvdmVyGAogASgIIjoKE0dldE1pZ3JhdGlvblJlcXVlc3QSDQoFdm1faWQYASABKAkSFAoMbWlncmF0aW9uX2lkGAIgASgJIj0KFkNhbmNlbE1pZ3JhdGlvblJlcXVlc3QSDQoFdm1faWQYASABKAkSFAoMbWlncmF0aW9uX2lkGAIgASgJIj0KFkZpbmlzaE1pZ3JhdGlvblJlcXVlc3QSDQoFdm1faWQYASABKAkSFAoMbWlncmF0aW9uX2lkGAIgASgJIjsKFEFib3J0SW5jb21pbmdSZXF1ZXN0Eg0KBXZtX2lkGAEgASgJEhQKDG1pZ3JhdGlvbl9pZBgCIAEoCSIXChVBYm9ydEluY29taW5nUmVzcG9uc2Ui3wIKCU1pZ3JhdGlvbhIUCgxtaWdyYXRpb25faWQYASABKAkSDQoFdm1faWQYAiABKAkSEAoIaW5jb21pbmcYAyABKAgSNAoFcGhhc2UYBCABKA4yJS51bHRyYWNsb3VkLnZtYWdlbnQudjEuTWlncmF0aW9uUGhhc2USDgoGcmVhc29uGAUgASgJEhgKEHByb2dyZXNzX3BlcmNlbnQYBiABKAUSEwoLZG93bnRpbWVfbXMYByABKAUSEAoIdG90YWxfbXMYCCABKAMSIAoYbWVtb3J5X3RyYW5zZmVycmVkX2J5dGVzGAkgASgDEh4KFm1lbW9yeV9yZW1haW5pbmdfYnl0ZXMYCiABKAMSHgoWZGlza190cmFuc2ZlcnJlZF9ieXRlcxgLIAEoAxIYChBkaXNrX3RvdGFsX2J5dGVzGAwgASgDEhgKEHRocm90dGxlX3BlcmNlbnQYDSABKAUqbAoPTGVhc2VMb3NzUG9saWN5EiEKHUxFQVNFX0xPU1NfUE9MSUNZX1VOU1BFQ0lGSUVEEAASGgoWTEVBU0VfTE9TU19QT0xJQ1lfU1RPUBABEhoKFkxFQVNFX0xPU1NfUE9MSUNZX0tFRVAQAipmCg1TbmFwc2hvdFN0YXRlEh4KGlNOQVBTSE9UX1NUQVRFX1VOU1BFQ0lGSUVEEAASGwoXU05BUFNIT1RfU1RBVEVfQ1JFQVRJTkcQARIYChRTTkFQU0hPVF9TVEFURV9SRUFEWRACKnEKEE1pZ3JhdGlvblN0b3JhZ2USIQodTUlHUkFUSU9OX1NUT1JBR0VfVU5TUEVDSUZJRUQQABIcChhNSUdSQVRJT05fU1RPUkFHRV9TSEFSRUQQARIcChhNSUdSQVRJT05fU1RPUkFHRV9NSVJST1IQAiqEAgoOTWlncmF0aW9uUGhhc2USHwobTUlHUkFUSU9OX1BIQVNFX1VOU1BFQ0lGSUVEEAASHAoYTUlHUkFUSU9OX1BIQVNFX1BSRVBBUkVEEAESHQoZTUlHUkFUSU9OX1BIQVNFX01JUlJPUklORxACEhoKFk1JR1JBVElPTl9QSEFTRV9NRU1PUlkQAxIeChpNSUdSQVRJT05fUEhBU0VfU1dJVENIT1ZFUhAEEh0KGU1JR1JBVElPTl9QSEFTRV9DT01QTEVURUQQBRIaChZNSUdSQVRJT05fUEhBU0VfRkFJTEVEEAYSHQoZTUlHUkFUSU9OX1BIQVNFX0NBTkNFTExFRBAHMr8WCg5WbUFnZW50U2VydmljZRJVCghFbnN1cmVWbRImLnVsdHJhY2xvdWQudm1hZ2VudC52MS5FbnN1cmVWbVJlcXVlc3QaIS51bHRyYWNsb3VkLnZtYWdlbnQudjEuVm1JbnN0YW5jZRJRCgZTdG9wVm0SJC51bHRyYWNsb3VkLnZtYWdlbnQudjEuU3RvcFZtUmVxdWVzdBohLnVsdHJhY2xvdWQudm1hZ2VudC52MS5WbUluc3RhbmNlElUKCFJlYm9vdFZtEiYudWx0cmFjbG91ZC52bWFnZW50LnYxLlJlYm9vdFZtUmVxdWVzdBohLnVsdHJhY2xvdWQudm1hZ2VudC52MS5WbUluc3RhbmNlElMKB1BhdXNlVm0SJS51bHRyYWNsb3VkLnZtYWdlbnQudjEuUGF1c2VWbVJlcXVlc3QaIS51bHRyYWNsb3VkLnZtYWdlbnQudjEuVm1JbnN0YW5jZRJVCghSZXN1bWVWbRImLnVsdHJhY2xvdWQudm1hZ2VudC52MS5SZXN1bWVWbVJlcXVlc3QaIS51bHRyYWNsb3VkLnZtYWdlbnQudjEuVm1JbnN0YW5jZRJbCghEZWxldGVWbRImLnVsdHJhY2xvdWQudm1hZ2VudC52MS5EZWxldGVWbVJlcXVlc3QaJy51bHRyYWNsb3VkLnZtYWdlbnQudjEuRGVsZXRlVm1SZXNwb25zZRJUCgVHZXRWbRIjLnVsdHJhY2xvdWQudm1hZ2VudC52MS5HZXRWbVJlcXVlc3QaIS51bHRyYWNsb3VkLnZtYWdlbnQudjEuVm1JbnN0YW5jZSIDkAIBEl0KB0xpc3RWbXMSJS51bHRyYWNsb3VkLnZtYWdlbnQudjEuTGlzdFZtc1JlcXVlc3QaJi51bHRyYWNsb3VkLnZtYWdlbnQudjEuTGlzdFZtc1Jlc3BvbnNlIgOQAgESaQoLUmVhZENvbnNvbGUSKS51bHRyYWNsb3VkLnZtYWdlbnQudjEuUmVhZENvbnNvbGVSZXF1ZXN0GioudWx0cmFjbG91ZC52bWFnZW50LnYxLlJlYWRDb25zb2xlUmVzcG9uc2UiA5ACARJnCgxXcml0ZUNvbnNvbGUSKi51bHRyYWNsb3VkLnZtYWdlbnQudjEuV3JpdGVDb25zb2xlUmVxdWVzdBorLnVsdHJhY2xvdWQudm1hZ2VudC52MS5Xcml0ZUNvbnNvbGVSZXNwb25zZRJmCgpTY3JlZW5zaG90EigudWx0cmFjbG91ZC52bWFnZW50LnYxLlNjcmVlbnNob3RSZXF1ZXN0GikudWx0cmFjbG91ZC52bWFnZW50LnYxLlNjcmVlbnNob3RSZXNwb25zZSIDkAIBElsKCkdldFZtU3RhdHMSKC51bHRyYWNsb3VkLnZtYWdlbnQudjEuR2V0Vm1TdGF0c1JlcXVlc3QaHi51bHRyYWNsb3VkLnZtYWdlbnQudjEuVm1TdGF0cyIDkAIBElkKDENyZWF0ZVZvbHVtZRIqLnVsdHJhY2xvdWQudm1hZ2VudC52MS5DcmVhdGVWb2x1bWVSZXF1ZXN0Gh0udWx0cmFjbG91ZC52bWFnZW50LnYxLlZvbHVtZRJVCgpHcm93Vm9sdW1lEigudWx0cmFjbG91ZC52bWFnZW50LnYxLkdyb3dWb2x1bWVSZXF1ZXN0Gh0udWx0cmFjbG91ZC52bWFnZW50LnYxLlZvbHVtZRJnCgxEZWxldGVWb2x1bWUSKi51bHRyYWNsb3VkLnZtYWdlbnQudjEuRGVsZXRlVm9sdW1lUmVxdWVzdBorLnVsdHJhY2xvdWQudm1hZ2VudC52MS5EZWxldGVWb2x1bWVSZXNwb25zZRJpCgtMaXN0Vm9sdW1lcxIpLnVsdHJhY2xvdWQudm1hZ2VudC52MS5MaXN0Vm9sdW1lc1JlcXVlc3QaKi51bHRyYWNsb3VkLnZtYWdlbnQudjEuTGlzdFZvbHVtZXNSZXNwb25zZSIDkAIBEl8KDEV4cG9ydFZvbHVtZRIqLnVsdHJhY2xvdWQudm1hZ2VudC52MS5FeHBvcnRWb2x1bWVSZXF1ZXN0GiMudWx0cmFjbG91ZC52bWFnZW50LnYxLlZvbHVtZUV4cG9ydBJtCg5VbmV4cG9ydFZvbHVtZRIsLnVsdHJhY2xvdWQudm1hZ2VudC52MS5VbmV4cG9ydFZvbHVtZVJlcXVlc3QaLS51bHRyYWNsb3VkLnZtYWdlbnQudjEuVW5leHBvcnRWb2x1bWVSZXNwb25zZRJfCg5DcmVhdGVTbmFwc2hvdBIsLnVsdHJhY2xvdWQudm1hZ2VudC52MS5DcmVhdGVTbmFwc2hvdFJlcXVlc3QaHy51bHRyYWNsb3VkLnZtYWdlbnQudjEuU25hcHNob3QSbQoORGVsZXRlU25hcHNob3QSLC51bHRyYWNsb3VkLnZtYWdlbnQudjEuRGVsZXRlU25hcHNob3RSZXF1ZXN0Gi0udWx0cmFjbG91ZC52bWFnZW50LnYxLkRlbGV0ZVNuYXBzaG90UmVzcG9uc2USYwoPUmVzdG9yZVNuYXBzaG90Ei0udWx0cmFjbG91ZC52bWFnZW50LnYxLlJlc3RvcmVTbmFwc2hvdFJlcXVlc3QaIS51bHRyYWNsb3VkLnZtYWdlbnQudjEuVm1JbnN0YW5jZRJvCg1MaXN0U25hcHNob3RzEisudWx0cmFjbG91ZC52bWFnZW50LnYxLkxpc3RTbmFwc2hvdHNSZXF1ZXN0GiwudWx0cmFjbG91ZC52bWFnZW50LnYxLkxpc3RTbmFwc2hvdHNSZXNwb25zZSIDkAIBEm4KDFJlYWRTbmFwc2hvdBIqLnVsdHJhY2xvdWQudm1hZ2VudC52MS5SZWFkU25hcHNob3RSZXF1ZXN0GisudWx0cmFjbG91ZC52bWFnZW50LnYxLlJlYWRTbmFwc2hvdFJlc3BvbnNlIgOQAgEwARJwCg9QcmVwYXJlSW5jb21pbmcSLS51bHRyYWNsb3VkLnZtYWdlbnQudjEuUHJlcGFyZUluY29taW5nUmVxdWVzdBouLnVsdHJhY2xvdWQudm1hZ2VudC52MS5QcmVwYXJlSW5jb21pbmdSZXNwb25zZRJgCg5TdGFydE1pZ3JhdGlvbhIsLnVsdHJhY2xvdWQudm1hZ2VudC52MS5TdGFydE1pZ3JhdGlvblJlcXVlc3QaIC51bHRyYWNsb3VkLnZtYWdlbnQudjEuTWlncmF0aW9uEmEKDEdldE1pZ3JhdGlvbhIqLnVsdHJhY2xvdWQudm1hZ2VudC52MS5HZXRNaWdyYXRpb25SZXF1ZXN0GiAudWx0cmFjbG91ZC52bWFnZW50LnYxLk1pZ3JhdGlvbiIDkAIBEmIKD0NhbmNlbE1pZ3JhdGlvbhItLnVsdHJhY2xvdWQudm1hZ2VudC52MS5DYW5jZWxNaWdyYXRpb25SZXF1ZXN0GiAudWx0cmFjbG91ZC52bWFnZW50LnYxLk1pZ3JhdGlvbhJiCg9GaW5pc2hNaWdyYXRpb24SLS51bHRyYWNsb3VkLnZtYWdlbnQudjEuRmluaXNoTWlncmF0aW9uUmVxdWVzdBogLnVsdHJhY2xvdWQudm1hZ2VudC52MS5NaWdyYXRpb24SagoNQWJvcnRJbmNvbWluZxIrLnVsdHJhY2xvdWQudm1hZ2VudC52MS5BYm9ydEluY29taW5nUmVxdWVzdBosLnVsdHJhY2xvdWQudm1hZ2VudC52MS5BYm9ydEluY29taW5nUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_timestamp, file_ultracloud_plasmavmc_v1_plasmavmc, file_ultracloud_prismnet_v1_prismnet]);
 
 /**
  * @generated from message ultracloud.vmagent.v1.NicSpec
@@ -54,6 +54,71 @@ export const NicSpecSchema: GenMessage<NicSpec> = /*@__PURE__*/
   messageDesc(file_ultracloud_vmagent_v1_vmagent, 0);
 
 /**
+ * A volume of this worker, made by CreateVolume before.
+ *
+ * @generated from message ultracloud.vmagent.v1.LocalVolume
+ */
+export type LocalVolume = Message<"ultracloud.vmagent.v1.LocalVolume"> & {
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.LocalVolume.
+ * Use `create(LocalVolumeSchema)` to create a new message.
+ */
+export const LocalVolumeSchema: GenMessage<LocalVolume> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 1);
+
+/**
+ * A disk of a VM beside its root disk. The guest finds it by its serial: the last 20 characters of the volume's id.
+ *
+ * @generated from message ultracloud.vmagent.v1.VolumeSpec
+ */
+export type VolumeSpec = Message<"ultracloud.vmagent.v1.VolumeSpec"> & {
+  /**
+   * @generated from field: string volume_id = 1;
+   */
+  volumeId: string;
+
+  /**
+   * A larger one grows the disk, while the guest runs too; a smaller one is refused.
+   *
+   * @generated from field: int64 size_bytes = 2;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * @generated from field: bool read_only = 3;
+   */
+  readOnly: boolean;
+
+  /**
+   * @generated from oneof ultracloud.vmagent.v1.VolumeSpec.source
+   */
+  source: {
+    /**
+     * @generated from field: ultracloud.vmagent.v1.LocalVolume local = 4;
+     */
+    value: LocalVolume;
+    case: "local";
+  } | {
+    /**
+     * As ExportVolume answers it: `nbd+unix:///<export>?socket=<path>` or `nbd://<address>:<port>/<export>`.
+     *
+     * @generated from field: string nbd_uri = 5;
+     */
+    value: string;
+    case: "nbdUri";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.VolumeSpec.
+ * Use `create(VolumeSpecSchema)` to create a new message.
+ */
+export const VolumeSpecSchema: GenMessage<VolumeSpec> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 2);
+
+/**
  * Everything a worker needs to run a VM; the same spec again is no change.
  *
  * @generated from message ultracloud.vmagent.v1.VmSpec
@@ -75,6 +140,8 @@ export type VmSpec = Message<"ultracloud.vmagent.v1.VmSpec"> & {
   name: string;
 
   /**
+   * Both take effect at the next start.
+   *
    * @generated from field: int32 vcpus = 4;
    */
   vcpus: number;
@@ -105,6 +172,8 @@ export type VmSpec = Message<"ultracloud.vmagent.v1.VmSpec"> & {
   imageBytes: bigint;
 
   /**
+   * NICs and volumes of a VM that runs are plugged and unplugged at once.
+   *
    * @generated from field: repeated ultracloud.vmagent.v1.NicSpec nics = 10;
    */
   nics: NicSpec[];
@@ -125,6 +194,38 @@ export type VmSpec = Message<"ultracloud.vmagent.v1.VmSpec"> & {
    * @generated from field: uint64 generation = 13;
    */
   generation: bigint;
+
+  /**
+   * A higher one has the root disk thrown away and made anew; the VM must be off.
+   *
+   * @generated from field: uint64 root_epoch = 14;
+   */
+  rootEpoch: bigint;
+
+  /**
+   * Stamped on each disk at a start; a start with a lower one is refused (Aborted, `stale_writer_epoch`). One for each
+   * placement of the VM, and a new one after a migration that began, whatever became of it.
+   *
+   * @generated from field: uint64 writer_epoch = 15;
+   */
+  writerEpoch: bigint;
+
+  /**
+   * @generated from field: repeated ultracloud.vmagent.v1.VolumeSpec volumes = 16;
+   */
+  volumes: VolumeSpec[];
+
+  /**
+   * The root disk when other workers are to reach it; unset: a file of this worker, made from the image.
+   *
+   * @generated from field: ultracloud.vmagent.v1.VolumeSpec root_volume = 17;
+   */
+  rootVolume?: VolumeSpec | undefined;
+
+  /**
+   * @generated from field: ultracloud.vmagent.v1.LeaseLossPolicy on_lease_loss = 18;
+   */
+  onLeaseLoss: LeaseLossPolicy;
 };
 
 /**
@@ -132,7 +233,67 @@ export type VmSpec = Message<"ultracloud.vmagent.v1.VmSpec"> & {
  * Use `create(VmSpecSchema)` to create a new message.
  */
 export const VmSpecSchema: GenMessage<VmSpec> = /*@__PURE__*/
-  messageDesc(file_ultracloud_vmagent_v1_vmagent, 1);
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 3);
+
+/**
+ * Where a device sits, so that a migration's target puts it there too.
+ *
+ * @generated from message ultracloud.vmagent.v1.DevicePlace
+ */
+export type DevicePlace = Message<"ultracloud.vmagent.v1.DevicePlace"> & {
+  /**
+   * Port id of a NIC, volume id, or "root".
+   *
+   * @generated from field: string device = 1;
+   */
+  device: string;
+
+  /**
+   * @generated from field: uint32 port = 2;
+   */
+  port: number;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.DevicePlace.
+ * Use `create(DevicePlaceSchema)` to create a new message.
+ */
+export const DevicePlaceSchema: GenMessage<DevicePlace> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 4);
+
+/**
+ * The hardware of a QEMU that runs: what a migration's target must be started with.
+ *
+ * @generated from message ultracloud.vmagent.v1.MachineLayout
+ */
+export type MachineLayout = Message<"ultracloud.vmagent.v1.MachineLayout"> & {
+  /**
+   * @generated from field: string machine_type = 1;
+   */
+  machineType: string;
+
+  /**
+   * @generated from field: int32 vcpus = 2;
+   */
+  vcpus: number;
+
+  /**
+   * @generated from field: int64 memory_bytes = 3;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * @generated from field: repeated ultracloud.vmagent.v1.DevicePlace devices = 4;
+   */
+  devices: DevicePlace[];
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.MachineLayout.
+ * Use `create(MachineLayoutSchema)` to create a new message.
+ */
+export const MachineLayoutSchema: GenMessage<MachineLayout> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 5);
 
 /**
  * @generated from message ultracloud.vmagent.v1.VmInstance
@@ -159,6 +320,8 @@ export type VmInstance = Message<"ultracloud.vmagent.v1.VmInstance"> & {
   startedTime?: Timestamp | undefined;
 
   /**
+   * Of the spec this worker has.
+   *
    * @generated from field: uint64 generation = 5;
    */
   generation: bigint;
@@ -167,6 +330,39 @@ export type VmInstance = Message<"ultracloud.vmagent.v1.VmInstance"> & {
    * @generated from field: int32 pid = 6;
    */
   pid: number;
+
+  /**
+   * The highest a disk of this VM was started with here.
+   *
+   * @generated from field: uint64 writer_epoch = 7;
+   */
+  writerEpoch: bigint;
+
+  /**
+   * @generated from field: uint64 root_epoch = 8;
+   */
+  rootEpoch: bigint;
+
+  /**
+   * Set while a QEMU runs.
+   *
+   * @generated from field: ultracloud.vmagent.v1.MachineLayout layout = 9;
+   */
+  layout?: MachineLayout | undefined;
+
+  /**
+   * Volumes and NICs (port ids) that are plugged.
+   *
+   * @generated from field: repeated string attached = 10;
+   */
+  attached: string[];
+
+  /**
+   * Of the migration in which the VM takes part.
+   *
+   * @generated from field: string migration_id = 11;
+   */
+  migrationId: string;
 };
 
 /**
@@ -174,7 +370,7 @@ export type VmInstance = Message<"ultracloud.vmagent.v1.VmInstance"> & {
  * Use `create(VmInstanceSchema)` to create a new message.
  */
 export const VmInstanceSchema: GenMessage<VmInstance> = /*@__PURE__*/
-  messageDesc(file_ultracloud_vmagent_v1_vmagent, 2);
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 6);
 
 /**
  * @generated from message ultracloud.vmagent.v1.EnsureVmRequest
@@ -184,6 +380,13 @@ export type EnsureVmRequest = Message<"ultracloud.vmagent.v1.EnsureVmRequest"> &
    * @generated from field: ultracloud.vmagent.v1.VmSpec spec = 1;
    */
   spec?: VmSpec | undefined;
+
+  /**
+   * Takes the spec, plugs and unplugs on a VM that is on, and neither starts nor resumes.
+   *
+   * @generated from field: bool apply_only = 2;
+   */
+  applyOnly: boolean;
 };
 
 /**
@@ -191,7 +394,7 @@ export type EnsureVmRequest = Message<"ultracloud.vmagent.v1.EnsureVmRequest"> &
  * Use `create(EnsureVmRequestSchema)` to create a new message.
  */
 export const EnsureVmRequestSchema: GenMessage<EnsureVmRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_vmagent_v1_vmagent, 3);
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 7);
 
 /**
  * @generated from message ultracloud.vmagent.v1.StopVmRequest
@@ -208,6 +411,8 @@ export type StopVmRequest = Message<"ultracloud.vmagent.v1.StopVmRequest"> & {
   force: boolean;
 
   /**
+   * How long ACPI may take before the plug is pulled; 0 means 30 000.
+   *
    * @generated from field: int32 grace_ms = 3;
    */
   graceMs: number;
@@ -218,7 +423,7 @@ export type StopVmRequest = Message<"ultracloud.vmagent.v1.StopVmRequest"> & {
  * Use `create(StopVmRequestSchema)` to create a new message.
  */
 export const StopVmRequestSchema: GenMessage<StopVmRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_vmagent_v1_vmagent, 4);
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 8);
 
 /**
  * @generated from message ultracloud.vmagent.v1.RebootVmRequest
@@ -235,7 +440,41 @@ export type RebootVmRequest = Message<"ultracloud.vmagent.v1.RebootVmRequest"> &
  * Use `create(RebootVmRequestSchema)` to create a new message.
  */
 export const RebootVmRequestSchema: GenMessage<RebootVmRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_vmagent_v1_vmagent, 5);
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 9);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.PauseVmRequest
+ */
+export type PauseVmRequest = Message<"ultracloud.vmagent.v1.PauseVmRequest"> & {
+  /**
+   * @generated from field: string vm_id = 1;
+   */
+  vmId: string;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.PauseVmRequest.
+ * Use `create(PauseVmRequestSchema)` to create a new message.
+ */
+export const PauseVmRequestSchema: GenMessage<PauseVmRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 10);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.ResumeVmRequest
+ */
+export type ResumeVmRequest = Message<"ultracloud.vmagent.v1.ResumeVmRequest"> & {
+  /**
+   * @generated from field: string vm_id = 1;
+   */
+  vmId: string;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.ResumeVmRequest.
+ * Use `create(ResumeVmRequestSchema)` to create a new message.
+ */
+export const ResumeVmRequestSchema: GenMessage<ResumeVmRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 11);
 
 /**
  * @generated from message ultracloud.vmagent.v1.DeleteVmRequest
@@ -252,7 +491,7 @@ export type DeleteVmRequest = Message<"ultracloud.vmagent.v1.DeleteVmRequest"> &
  * Use `create(DeleteVmRequestSchema)` to create a new message.
  */
 export const DeleteVmRequestSchema: GenMessage<DeleteVmRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_vmagent_v1_vmagent, 6);
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 12);
 
 /**
  * @generated from message ultracloud.vmagent.v1.DeleteVmResponse
@@ -265,7 +504,7 @@ export type DeleteVmResponse = Message<"ultracloud.vmagent.v1.DeleteVmResponse">
  * Use `create(DeleteVmResponseSchema)` to create a new message.
  */
 export const DeleteVmResponseSchema: GenMessage<DeleteVmResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_vmagent_v1_vmagent, 7);
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 13);
 
 /**
  * @generated from message ultracloud.vmagent.v1.GetVmRequest
@@ -282,7 +521,7 @@ export type GetVmRequest = Message<"ultracloud.vmagent.v1.GetVmRequest"> & {
  * Use `create(GetVmRequestSchema)` to create a new message.
  */
 export const GetVmRequestSchema: GenMessage<GetVmRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_vmagent_v1_vmagent, 8);
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 14);
 
 /**
  * @generated from message ultracloud.vmagent.v1.ListVmsRequest
@@ -295,7 +534,7 @@ export type ListVmsRequest = Message<"ultracloud.vmagent.v1.ListVmsRequest"> & {
  * Use `create(ListVmsRequestSchema)` to create a new message.
  */
 export const ListVmsRequestSchema: GenMessage<ListVmsRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_vmagent_v1_vmagent, 9);
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 15);
 
 /**
  * @generated from message ultracloud.vmagent.v1.ListVmsResponse
@@ -312,7 +551,7 @@ export type ListVmsResponse = Message<"ultracloud.vmagent.v1.ListVmsResponse"> &
  * Use `create(ListVmsResponseSchema)` to create a new message.
  */
 export const ListVmsResponseSchema: GenMessage<ListVmsResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_vmagent_v1_vmagent, 10);
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 16);
 
 /**
  * @generated from message ultracloud.vmagent.v1.ReadConsoleRequest
@@ -324,6 +563,8 @@ export type ReadConsoleRequest = Message<"ultracloud.vmagent.v1.ReadConsoleReque
   vmId: string;
 
   /**
+   * Bytes since the first power-on; negative counts from the end.
+   *
    * @generated from field: int64 offset = 2;
    */
   offset: bigint;
@@ -346,7 +587,7 @@ export type ReadConsoleRequest = Message<"ultracloud.vmagent.v1.ReadConsoleReque
  * Use `create(ReadConsoleRequestSchema)` to create a new message.
  */
 export const ReadConsoleRequestSchema: GenMessage<ReadConsoleRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_vmagent_v1_vmagent, 11);
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 17);
 
 /**
  * @generated from message ultracloud.vmagent.v1.ReadConsoleResponse
@@ -373,14 +614,1242 @@ export type ReadConsoleResponse = Message<"ultracloud.vmagent.v1.ReadConsoleResp
  * Use `create(ReadConsoleResponseSchema)` to create a new message.
  */
 export const ReadConsoleResponseSchema: GenMessage<ReadConsoleResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_vmagent_v1_vmagent, 12);
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 18);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.WriteConsoleRequest
+ */
+export type WriteConsoleRequest = Message<"ultracloud.vmagent.v1.WriteConsoleRequest"> & {
+  /**
+   * @generated from field: string vm_id = 1;
+   */
+  vmId: string;
+
+  /**
+   * As typed; at most 64 KiB.
+   *
+   * @generated from field: bytes data = 2;
+   */
+  data: Uint8Array;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.WriteConsoleRequest.
+ * Use `create(WriteConsoleRequestSchema)` to create a new message.
+ */
+export const WriteConsoleRequestSchema: GenMessage<WriteConsoleRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 19);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.WriteConsoleResponse
+ */
+export type WriteConsoleResponse = Message<"ultracloud.vmagent.v1.WriteConsoleResponse"> & {
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.WriteConsoleResponse.
+ * Use `create(WriteConsoleResponseSchema)` to create a new message.
+ */
+export const WriteConsoleResponseSchema: GenMessage<WriteConsoleResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 20);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.ScreenshotRequest
+ */
+export type ScreenshotRequest = Message<"ultracloud.vmagent.v1.ScreenshotRequest"> & {
+  /**
+   * @generated from field: string vm_id = 1;
+   */
+  vmId: string;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.ScreenshotRequest.
+ * Use `create(ScreenshotRequestSchema)` to create a new message.
+ */
+export const ScreenshotRequestSchema: GenMessage<ScreenshotRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 21);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.ScreenshotResponse
+ */
+export type ScreenshotResponse = Message<"ultracloud.vmagent.v1.ScreenshotResponse"> & {
+  /**
+   * @generated from field: bytes png = 1;
+   */
+  png: Uint8Array;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.ScreenshotResponse.
+ * Use `create(ScreenshotResponseSchema)` to create a new message.
+ */
+export const ScreenshotResponseSchema: GenMessage<ScreenshotResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 22);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.GetVmStatsRequest
+ */
+export type GetVmStatsRequest = Message<"ultracloud.vmagent.v1.GetVmStatsRequest"> & {
+  /**
+   * @generated from field: string vm_id = 1;
+   */
+  vmId: string;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.GetVmStatsRequest.
+ * Use `create(GetVmStatsRequestSchema)` to create a new message.
+ */
+export const GetVmStatsRequestSchema: GenMessage<GetVmStatsRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 23);
+
+/**
+ * Counters since the power-on.
+ *
+ * @generated from message ultracloud.vmagent.v1.DiskStats
+ */
+export type DiskStats = Message<"ultracloud.vmagent.v1.DiskStats"> & {
+  /**
+   * Volume id, or "root".
+   *
+   * @generated from field: string device = 1;
+   */
+  device: string;
+
+  /**
+   * @generated from field: int64 read_bytes = 2;
+   */
+  readBytes: bigint;
+
+  /**
+   * @generated from field: int64 write_bytes = 3;
+   */
+  writeBytes: bigint;
+
+  /**
+   * @generated from field: int64 read_operations = 4;
+   */
+  readOperations: bigint;
+
+  /**
+   * @generated from field: int64 write_operations = 5;
+   */
+  writeOperations: bigint;
+
+  /**
+   * @generated from field: int64 flush_operations = 6;
+   */
+  flushOperations: bigint;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.DiskStats.
+ * Use `create(DiskStatsSchema)` to create a new message.
+ */
+export const DiskStatsSchema: GenMessage<DiskStats> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 24);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.NicStats
+ */
+export type NicStats = Message<"ultracloud.vmagent.v1.NicStats"> & {
+  /**
+   * @generated from field: string port_id = 1;
+   */
+  portId: string;
+
+  /**
+   * False where the engine counts nothing (`user`): the numbers are then 0.
+   *
+   * @generated from field: bool counted = 2;
+   */
+  counted: boolean;
+
+  /**
+   * As the guest sees it.
+   *
+   * @generated from field: int64 received_bytes = 3;
+   */
+  receivedBytes: bigint;
+
+  /**
+   * @generated from field: int64 sent_bytes = 4;
+   */
+  sentBytes: bigint;
+
+  /**
+   * @generated from field: int64 received_packets = 5;
+   */
+  receivedPackets: bigint;
+
+  /**
+   * @generated from field: int64 sent_packets = 6;
+   */
+  sentPackets: bigint;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.NicStats.
+ * Use `create(NicStatsSchema)` to create a new message.
+ */
+export const NicStatsSchema: GenMessage<NicStats> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 25);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.VmStats
+ */
+export type VmStats = Message<"ultracloud.vmagent.v1.VmStats"> & {
+  /**
+   * @generated from field: string vm_id = 1;
+   */
+  vmId: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp sampled_time = 2;
+   */
+  sampledTime?: Timestamp | undefined;
+
+  /**
+   * CPU time of the whole QEMU process, since the power-on.
+   *
+   * @generated from field: int64 cpu_time_ms = 3;
+   */
+  cpuTimeMs: bigint;
+
+  /**
+   * @generated from field: int64 memory_bytes = 4;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * @generated from field: int64 memory_resident_bytes = 5;
+   */
+  memoryResidentBytes: bigint;
+
+  /**
+   * @generated from field: repeated ultracloud.vmagent.v1.DiskStats disks = 6;
+   */
+  disks: DiskStats[];
+
+  /**
+   * @generated from field: repeated ultracloud.vmagent.v1.NicStats nics = 7;
+   */
+  nics: NicStats[];
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.VmStats.
+ * Use `create(VmStatsSchema)` to create a new message.
+ */
+export const VmStatsSchema: GenMessage<VmStats> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 26);
+
+/**
+ * One way to a volume for QEMUs of workers on this host.
+ *
+ * @generated from message ultracloud.vmagent.v1.VolumeExport
+ */
+export type VolumeExport = Message<"ultracloud.vmagent.v1.VolumeExport"> & {
+  /**
+   * @generated from field: string nbd_uri = 1;
+   */
+  nbdUri: string;
+
+  /**
+   * @generated from field: uint64 writer_epoch = 2;
+   */
+  writerEpoch: bigint;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.VolumeExport.
+ * Use `create(VolumeExportSchema)` to create a new message.
+ */
+export const VolumeExportSchema: GenMessage<VolumeExport> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 27);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.Volume
+ */
+export type Volume = Message<"ultracloud.vmagent.v1.Volume"> & {
+  /**
+   * @generated from field: string volume_id = 1;
+   */
+  volumeId: string;
+
+  /**
+   * @generated from field: int64 size_bytes = 2;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * On the host's disk.
+   *
+   * @generated from field: int64 allocated_bytes = 3;
+   */
+  allocatedBytes: bigint;
+
+  /**
+   * The highest a writer came with.
+   *
+   * @generated from field: uint64 writer_epoch = 4;
+   */
+  writerEpoch: bigint;
+
+  /**
+   * @generated from field: repeated ultracloud.vmagent.v1.VolumeExport exports = 5;
+   */
+  exports: VolumeExport[];
+
+  /**
+   * The VM of this worker that has it plugged by its file; empty: none.
+   *
+   * @generated from field: string vm_id = 6;
+   */
+  vmId: string;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.Volume.
+ * Use `create(VolumeSchema)` to create a new message.
+ */
+export const VolumeSchema: GenMessage<Volume> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 28);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.CreateVolumeRequest
+ */
+export type CreateVolumeRequest = Message<"ultracloud.vmagent.v1.CreateVolumeRequest"> & {
+  /**
+   * @generated from field: string volume_id = 1;
+   */
+  volumeId: string;
+
+  /**
+   * @generated from field: int64 size_bytes = 2;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * Its content at first; empty: blank.
+   *
+   * @generated from field: string image_sha256 = 3;
+   */
+  imageSha256: string;
+
+  /**
+   * @generated from field: ultracloud.plasmavmc.v1.ImageFormat image_format = 4;
+   */
+  imageFormat: ImageFormat;
+
+  /**
+   * @generated from field: int64 image_bytes = 5;
+   */
+  imageBytes: bigint;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.CreateVolumeRequest.
+ * Use `create(CreateVolumeRequestSchema)` to create a new message.
+ */
+export const CreateVolumeRequestSchema: GenMessage<CreateVolumeRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 29);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.GrowVolumeRequest
+ */
+export type GrowVolumeRequest = Message<"ultracloud.vmagent.v1.GrowVolumeRequest"> & {
+  /**
+   * @generated from field: string volume_id = 1;
+   */
+  volumeId: string;
+
+  /**
+   * @generated from field: int64 size_bytes = 2;
+   */
+  sizeBytes: bigint;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.GrowVolumeRequest.
+ * Use `create(GrowVolumeRequestSchema)` to create a new message.
+ */
+export const GrowVolumeRequestSchema: GenMessage<GrowVolumeRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 30);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.DeleteVolumeRequest
+ */
+export type DeleteVolumeRequest = Message<"ultracloud.vmagent.v1.DeleteVolumeRequest"> & {
+  /**
+   * @generated from field: string volume_id = 1;
+   */
+  volumeId: string;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.DeleteVolumeRequest.
+ * Use `create(DeleteVolumeRequestSchema)` to create a new message.
+ */
+export const DeleteVolumeRequestSchema: GenMessage<DeleteVolumeRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 31);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.DeleteVolumeResponse
+ */
+export type DeleteVolumeResponse = Message<"ultracloud.vmagent.v1.DeleteVolumeResponse"> & {
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.DeleteVolumeResponse.
+ * Use `create(DeleteVolumeResponseSchema)` to create a new message.
+ */
+export const DeleteVolumeResponseSchema: GenMessage<DeleteVolumeResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 32);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.ListVolumesRequest
+ */
+export type ListVolumesRequest = Message<"ultracloud.vmagent.v1.ListVolumesRequest"> & {
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.ListVolumesRequest.
+ * Use `create(ListVolumesRequestSchema)` to create a new message.
+ */
+export const ListVolumesRequestSchema: GenMessage<ListVolumesRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 33);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.ListVolumesResponse
+ */
+export type ListVolumesResponse = Message<"ultracloud.vmagent.v1.ListVolumesResponse"> & {
+  /**
+   * @generated from field: repeated ultracloud.vmagent.v1.Volume volumes = 1;
+   */
+  volumes: Volume[];
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.ListVolumesResponse.
+ * Use `create(ListVolumesResponseSchema)` to create a new message.
+ */
+export const ListVolumesResponseSchema: GenMessage<ListVolumesResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 34);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.ExportVolumeRequest
+ */
+export type ExportVolumeRequest = Message<"ultracloud.vmagent.v1.ExportVolumeRequest"> & {
+  /**
+   * @generated from field: string volume_id = 1;
+   */
+  volumeId: string;
+
+  /**
+   * Stamped on the volume; a lower one than stamped is refused (Aborted, `stale_writer_epoch`).
+   *
+   * @generated from field: uint64 writer_epoch = 2;
+   */
+  writerEpoch: bigint;
+
+  /**
+   * Lets exports of lower epochs live, as a migration's source still writes; otherwise their connections are cut.
+   *
+   * @generated from field: bool keep_older = 3;
+   */
+  keepOlder: boolean;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.ExportVolumeRequest.
+ * Use `create(ExportVolumeRequestSchema)` to create a new message.
+ */
+export const ExportVolumeRequestSchema: GenMessage<ExportVolumeRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 35);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.UnexportVolumeRequest
+ */
+export type UnexportVolumeRequest = Message<"ultracloud.vmagent.v1.UnexportVolumeRequest"> & {
+  /**
+   * @generated from field: string volume_id = 1;
+   */
+  volumeId: string;
+
+  /**
+   * Ends the exports up to this epoch and cuts their connections; 0: all.
+   *
+   * @generated from field: uint64 writer_epoch = 2;
+   */
+  writerEpoch: bigint;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.UnexportVolumeRequest.
+ * Use `create(UnexportVolumeRequestSchema)` to create a new message.
+ */
+export const UnexportVolumeRequestSchema: GenMessage<UnexportVolumeRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 36);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.UnexportVolumeResponse
+ */
+export type UnexportVolumeResponse = Message<"ultracloud.vmagent.v1.UnexportVolumeResponse"> & {
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.UnexportVolumeResponse.
+ * Use `create(UnexportVolumeResponseSchema)` to create a new message.
+ */
+export const UnexportVolumeResponseSchema: GenMessage<UnexportVolumeResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 37);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.SnapshotDisk
+ */
+export type SnapshotDisk = Message<"ultracloud.vmagent.v1.SnapshotDisk"> & {
+  /**
+   * Volume id, or "root".
+   *
+   * @generated from field: string device = 1;
+   */
+  device: string;
+
+  /**
+   * As the guest sees it.
+   *
+   * @generated from field: int64 size_bytes = 2;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * Of the qcow2 file that ReadSnapshot answers.
+   *
+   * @generated from field: int64 bytes = 3;
+   */
+  bytes: bigint;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.SnapshotDisk.
+ * Use `create(SnapshotDiskSchema)` to create a new message.
+ */
+export const SnapshotDiskSchema: GenMessage<SnapshotDisk> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 38);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.Snapshot
+ */
+export type Snapshot = Message<"ultracloud.vmagent.v1.Snapshot"> & {
+  /**
+   * @generated from field: string snapshot_id = 1;
+   */
+  snapshotId: string;
+
+  /**
+   * @generated from field: string vm_id = 2;
+   */
+  vmId: string;
+
+  /**
+   * @generated from field: ultracloud.vmagent.v1.SnapshotState state = 3;
+   */
+  state: SnapshotState;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp create_time = 4;
+   */
+  createTime?: Timestamp | undefined;
+
+  /**
+   * @generated from field: repeated ultracloud.vmagent.v1.SnapshotDisk disks = 5;
+   */
+  disks: SnapshotDisk[];
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.Snapshot.
+ * Use `create(SnapshotSchema)` to create a new message.
+ */
+export const SnapshotSchema: GenMessage<Snapshot> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 39);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.CreateSnapshotRequest
+ */
+export type CreateSnapshotRequest = Message<"ultracloud.vmagent.v1.CreateSnapshotRequest"> & {
+  /**
+   * @generated from field: string vm_id = 1;
+   */
+  vmId: string;
+
+  /**
+   * @generated from field: string snapshot_id = 2;
+   */
+  snapshotId: string;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.CreateSnapshotRequest.
+ * Use `create(CreateSnapshotRequestSchema)` to create a new message.
+ */
+export const CreateSnapshotRequestSchema: GenMessage<CreateSnapshotRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 40);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.DeleteSnapshotRequest
+ */
+export type DeleteSnapshotRequest = Message<"ultracloud.vmagent.v1.DeleteSnapshotRequest"> & {
+  /**
+   * @generated from field: string snapshot_id = 1;
+   */
+  snapshotId: string;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.DeleteSnapshotRequest.
+ * Use `create(DeleteSnapshotRequestSchema)` to create a new message.
+ */
+export const DeleteSnapshotRequestSchema: GenMessage<DeleteSnapshotRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 41);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.DeleteSnapshotResponse
+ */
+export type DeleteSnapshotResponse = Message<"ultracloud.vmagent.v1.DeleteSnapshotResponse"> & {
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.DeleteSnapshotResponse.
+ * Use `create(DeleteSnapshotResponseSchema)` to create a new message.
+ */
+export const DeleteSnapshotResponseSchema: GenMessage<DeleteSnapshotResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 42);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.RestoreSnapshotRequest
+ */
+export type RestoreSnapshotRequest = Message<"ultracloud.vmagent.v1.RestoreSnapshotRequest"> & {
+  /**
+   * @generated from field: string vm_id = 1;
+   */
+  vmId: string;
+
+  /**
+   * @generated from field: string snapshot_id = 2;
+   */
+  snapshotId: string;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.RestoreSnapshotRequest.
+ * Use `create(RestoreSnapshotRequestSchema)` to create a new message.
+ */
+export const RestoreSnapshotRequestSchema: GenMessage<RestoreSnapshotRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 43);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.ListSnapshotsRequest
+ */
+export type ListSnapshotsRequest = Message<"ultracloud.vmagent.v1.ListSnapshotsRequest"> & {
+  /**
+   * Empty: of every VM.
+   *
+   * @generated from field: string vm_id = 1;
+   */
+  vmId: string;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.ListSnapshotsRequest.
+ * Use `create(ListSnapshotsRequestSchema)` to create a new message.
+ */
+export const ListSnapshotsRequestSchema: GenMessage<ListSnapshotsRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 44);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.ListSnapshotsResponse
+ */
+export type ListSnapshotsResponse = Message<"ultracloud.vmagent.v1.ListSnapshotsResponse"> & {
+  /**
+   * @generated from field: repeated ultracloud.vmagent.v1.Snapshot snapshots = 1;
+   */
+  snapshots: Snapshot[];
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.ListSnapshotsResponse.
+ * Use `create(ListSnapshotsResponseSchema)` to create a new message.
+ */
+export const ListSnapshotsResponseSchema: GenMessage<ListSnapshotsResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 45);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.ReadSnapshotRequest
+ */
+export type ReadSnapshotRequest = Message<"ultracloud.vmagent.v1.ReadSnapshotRequest"> & {
+  /**
+   * @generated from field: string snapshot_id = 1;
+   */
+  snapshotId: string;
+
+  /**
+   * Volume id, or "root".
+   *
+   * @generated from field: string device = 2;
+   */
+  device: string;
+
+  /**
+   * @generated from field: int64 offset = 3;
+   */
+  offset: bigint;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.ReadSnapshotRequest.
+ * Use `create(ReadSnapshotRequestSchema)` to create a new message.
+ */
+export const ReadSnapshotRequestSchema: GenMessage<ReadSnapshotRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 46);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.ReadSnapshotResponse
+ */
+export type ReadSnapshotResponse = Message<"ultracloud.vmagent.v1.ReadSnapshotResponse"> & {
+  /**
+   * @generated from field: bytes chunk = 1;
+   */
+  chunk: Uint8Array;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.ReadSnapshotResponse.
+ * Use `create(ReadSnapshotResponseSchema)` to create a new message.
+ */
+export const ReadSnapshotResponseSchema: GenMessage<ReadSnapshotResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 47);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.MirrorEndpoint
+ */
+export type MirrorEndpoint = Message<"ultracloud.vmagent.v1.MirrorEndpoint"> & {
+  /**
+   * Volume id, or "root".
+   *
+   * @generated from field: string device = 1;
+   */
+  device: string;
+
+  /**
+   * @generated from field: string nbd_uri = 2;
+   */
+  nbdUri: string;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.MirrorEndpoint.
+ * Use `create(MirrorEndpointSchema)` to create a new message.
+ */
+export const MirrorEndpointSchema: GenMessage<MirrorEndpoint> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 48);
+
+/**
+ * Where a target listens: `unix:<path>` or `tcp:<address>:<port>`, and exports of its disks.
+ *
+ * @generated from message ultracloud.vmagent.v1.MigrationEndpoints
+ */
+export type MigrationEndpoints = Message<"ultracloud.vmagent.v1.MigrationEndpoints"> & {
+  /**
+   * @generated from field: string state_uri = 1;
+   */
+  stateUri: string;
+
+  /**
+   * @generated from field: repeated ultracloud.vmagent.v1.MirrorEndpoint mirrors = 2;
+   */
+  mirrors: MirrorEndpoint[];
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.MigrationEndpoints.
+ * Use `create(MigrationEndpointsSchema)` to create a new message.
+ */
+export const MigrationEndpointsSchema: GenMessage<MigrationEndpoints> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 49);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.PrepareIncomingRequest
+ */
+export type PrepareIncomingRequest = Message<"ultracloud.vmagent.v1.PrepareIncomingRequest"> & {
+  /**
+   * As it is to be here: its own bindings, exports and a higher writer_epoch.
+   *
+   * @generated from field: ultracloud.vmagent.v1.VmSpec spec = 1;
+   */
+  spec?: VmSpec | undefined;
+
+  /**
+   * @generated from field: string migration_id = 2;
+   */
+  migrationId: string;
+
+  /**
+   * @generated from field: ultracloud.vmagent.v1.MigrationStorage storage = 3;
+   */
+  storage: MigrationStorage;
+
+  /**
+   * Of the source, as GetVm answers it there.
+   *
+   * @generated from field: ultracloud.vmagent.v1.MachineLayout layout = 4;
+   */
+  layout?: MachineLayout | undefined;
+
+  /**
+   * The target gives up when the guest has not arrived by then; 0 means 600 000.
+   *
+   * @generated from field: int32 deadline_ms = 5;
+   */
+  deadlineMs: number;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.PrepareIncomingRequest.
+ * Use `create(PrepareIncomingRequestSchema)` to create a new message.
+ */
+export const PrepareIncomingRequestSchema: GenMessage<PrepareIncomingRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 50);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.PrepareIncomingResponse
+ */
+export type PrepareIncomingResponse = Message<"ultracloud.vmagent.v1.PrepareIncomingResponse"> & {
+  /**
+   * @generated from field: ultracloud.vmagent.v1.MigrationEndpoints endpoints = 1;
+   */
+  endpoints?: MigrationEndpoints | undefined;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.PrepareIncomingResponse.
+ * Use `create(PrepareIncomingResponseSchema)` to create a new message.
+ */
+export const PrepareIncomingResponseSchema: GenMessage<PrepareIncomingResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 51);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.StartMigrationRequest
+ */
+export type StartMigrationRequest = Message<"ultracloud.vmagent.v1.StartMigrationRequest"> & {
+  /**
+   * @generated from field: string vm_id = 1;
+   */
+  vmId: string;
+
+  /**
+   * @generated from field: string migration_id = 2;
+   */
+  migrationId: string;
+
+  /**
+   * @generated from field: ultracloud.vmagent.v1.MigrationStorage storage = 3;
+   */
+  storage: MigrationStorage;
+
+  /**
+   * @generated from field: ultracloud.vmagent.v1.MigrationEndpoints endpoints = 4;
+   */
+  endpoints?: MigrationEndpoints | undefined;
+
+  /**
+   * Stamped on the source's disks in the pause, so that the source is not started with its own again.
+   *
+   * @generated from field: uint64 target_writer_epoch = 5;
+   */
+  targetWriterEpoch: bigint;
+
+  /**
+   * Leaves the guest its full speed even if it then changes memory faster than it is sent.
+   *
+   * @generated from field: bool no_auto_converge = 6;
+   */
+  noAutoConverge: boolean;
+
+  /**
+   * 0: unlimited.
+   *
+   * @generated from field: int64 bandwidth_bytes_per_second = 7;
+   */
+  bandwidthBytesPerSecond: bigint;
+
+  /**
+   * 0 means 100.
+   *
+   * @generated from field: int32 max_downtime_ms = 8;
+   */
+  maxDowntimeMs: number;
+
+  /**
+   * Cancelled when not over by then; 0 means 600 000.
+   *
+   * @generated from field: int32 deadline_ms = 9;
+   */
+  deadlineMs: number;
+
+  /**
+   * Stays in SWITCHOVER, the guest stopped, until FinishMigration; otherwise goes on by itself.
+   *
+   * @generated from field: bool hold_switchover = 10;
+   */
+  holdSwitchover: boolean;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.StartMigrationRequest.
+ * Use `create(StartMigrationRequestSchema)` to create a new message.
+ */
+export const StartMigrationRequestSchema: GenMessage<StartMigrationRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 52);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.GetMigrationRequest
+ */
+export type GetMigrationRequest = Message<"ultracloud.vmagent.v1.GetMigrationRequest"> & {
+  /**
+   * @generated from field: string vm_id = 1;
+   */
+  vmId: string;
+
+  /**
+   * @generated from field: string migration_id = 2;
+   */
+  migrationId: string;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.GetMigrationRequest.
+ * Use `create(GetMigrationRequestSchema)` to create a new message.
+ */
+export const GetMigrationRequestSchema: GenMessage<GetMigrationRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 53);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.CancelMigrationRequest
+ */
+export type CancelMigrationRequest = Message<"ultracloud.vmagent.v1.CancelMigrationRequest"> & {
+  /**
+   * @generated from field: string vm_id = 1;
+   */
+  vmId: string;
+
+  /**
+   * @generated from field: string migration_id = 2;
+   */
+  migrationId: string;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.CancelMigrationRequest.
+ * Use `create(CancelMigrationRequestSchema)` to create a new message.
+ */
+export const CancelMigrationRequestSchema: GenMessage<CancelMigrationRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 54);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.FinishMigrationRequest
+ */
+export type FinishMigrationRequest = Message<"ultracloud.vmagent.v1.FinishMigrationRequest"> & {
+  /**
+   * @generated from field: string vm_id = 1;
+   */
+  vmId: string;
+
+  /**
+   * @generated from field: string migration_id = 2;
+   */
+  migrationId: string;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.FinishMigrationRequest.
+ * Use `create(FinishMigrationRequestSchema)` to create a new message.
+ */
+export const FinishMigrationRequestSchema: GenMessage<FinishMigrationRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 55);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.AbortIncomingRequest
+ */
+export type AbortIncomingRequest = Message<"ultracloud.vmagent.v1.AbortIncomingRequest"> & {
+  /**
+   * @generated from field: string vm_id = 1;
+   */
+  vmId: string;
+
+  /**
+   * @generated from field: string migration_id = 2;
+   */
+  migrationId: string;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.AbortIncomingRequest.
+ * Use `create(AbortIncomingRequestSchema)` to create a new message.
+ */
+export const AbortIncomingRequestSchema: GenMessage<AbortIncomingRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 56);
+
+/**
+ * @generated from message ultracloud.vmagent.v1.AbortIncomingResponse
+ */
+export type AbortIncomingResponse = Message<"ultracloud.vmagent.v1.AbortIncomingResponse"> & {
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.AbortIncomingResponse.
+ * Use `create(AbortIncomingResponseSchema)` to create a new message.
+ */
+export const AbortIncomingResponseSchema: GenMessage<AbortIncomingResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 57);
+
+/**
+ * A migration as one of its two workers sees it.
+ *
+ * @generated from message ultracloud.vmagent.v1.Migration
+ */
+export type Migration = Message<"ultracloud.vmagent.v1.Migration"> & {
+  /**
+   * @generated from field: string migration_id = 1;
+   */
+  migrationId: string;
+
+  /**
+   * @generated from field: string vm_id = 2;
+   */
+  vmId: string;
+
+  /**
+   * @generated from field: bool incoming = 3;
+   */
+  incoming: boolean;
+
+  /**
+   * @generated from field: ultracloud.vmagent.v1.MigrationPhase phase = 4;
+   */
+  phase: MigrationPhase;
+
+  /**
+   * Why it failed or was cancelled.
+   *
+   * @generated from field: string reason = 5;
+   */
+  reason: string;
+
+  /**
+   * 0 to 100, of disks and memory together; memory that the guest changes again can take it back.
+   *
+   * @generated from field: int32 progress_percent = 6;
+   */
+  progressPercent: number;
+
+  /**
+   * How long the guest stood still, as the source measured.
+   *
+   * @generated from field: int32 downtime_ms = 7;
+   */
+  downtimeMs: number;
+
+  /**
+   * @generated from field: int64 total_ms = 8;
+   */
+  totalMs: bigint;
+
+  /**
+   * @generated from field: int64 memory_transferred_bytes = 9;
+   */
+  memoryTransferredBytes: bigint;
+
+  /**
+   * @generated from field: int64 memory_remaining_bytes = 10;
+   */
+  memoryRemainingBytes: bigint;
+
+  /**
+   * @generated from field: int64 disk_transferred_bytes = 11;
+   */
+  diskTransferredBytes: bigint;
+
+  /**
+   * @generated from field: int64 disk_total_bytes = 12;
+   */
+  diskTotalBytes: bigint;
+
+  /**
+   * How much auto-converge slows the guest.
+   *
+   * @generated from field: int32 throttle_percent = 13;
+   */
+  throttlePercent: number;
+};
+
+/**
+ * Describes the message ultracloud.vmagent.v1.Migration.
+ * Use `create(MigrationSchema)` to create a new message.
+ */
+export const MigrationSchema: GenMessage<Migration> = /*@__PURE__*/
+  messageDesc(file_ultracloud_vmagent_v1_vmagent, 58);
+
+/**
+ * What becomes of a VM when its worker loses its lease.
+ *
+ * @generated from enum ultracloud.vmagent.v1.LeaseLossPolicy
+ */
+export enum LeaseLossPolicy {
+  /**
+   * Stopped when one of its disks can be reached by another worker, kept otherwise.
+   *
+   * @generated from enum value: LEASE_LOSS_POLICY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: LEASE_LOSS_POLICY_STOP = 1;
+   */
+  STOP = 1,
+
+  /**
+   * @generated from enum value: LEASE_LOSS_POLICY_KEEP = 2;
+   */
+  KEEP = 2,
+}
+
+/**
+ * Describes the enum ultracloud.vmagent.v1.LeaseLossPolicy.
+ */
+export const LeaseLossPolicySchema: GenEnum<LeaseLossPolicy> = /*@__PURE__*/
+  enumDesc(file_ultracloud_vmagent_v1_vmagent, 0);
+
+/**
+ * @generated from enum ultracloud.vmagent.v1.SnapshotState
+ */
+export enum SnapshotState {
+  /**
+   * @generated from enum value: SNAPSHOT_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: SNAPSHOT_STATE_CREATING = 1;
+   */
+  CREATING = 1,
+
+  /**
+   * @generated from enum value: SNAPSHOT_STATE_READY = 2;
+   */
+  READY = 2,
+}
+
+/**
+ * Describes the enum ultracloud.vmagent.v1.SnapshotState.
+ */
+export const SnapshotStateSchema: GenEnum<SnapshotState> = /*@__PURE__*/
+  enumDesc(file_ultracloud_vmagent_v1_vmagent, 1);
+
+/**
+ * @generated from enum ultracloud.vmagent.v1.MigrationStorage
+ */
+export enum MigrationStorage {
+  /**
+   * @generated from enum value: MIGRATION_STORAGE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Every disk is reached by NBD from both workers; the target's spec names its own exports.
+   *
+   * @generated from enum value: MIGRATION_STORAGE_SHARED = 1;
+   */
+  SHARED = 1,
+
+  /**
+   * Disks of the source's host are copied over NBD while the guest runs; those by NBD are shared.
+   *
+   * @generated from enum value: MIGRATION_STORAGE_MIRROR = 2;
+   */
+  MIRROR = 2,
+}
+
+/**
+ * Describes the enum ultracloud.vmagent.v1.MigrationStorage.
+ */
+export const MigrationStorageSchema: GenEnum<MigrationStorage> = /*@__PURE__*/
+  enumDesc(file_ultracloud_vmagent_v1_vmagent, 2);
+
+/**
+ * @generated from enum ultracloud.vmagent.v1.MigrationPhase
+ */
+export enum MigrationPhase {
+  /**
+   * @generated from enum value: MIGRATION_PHASE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The target waits for the source.
+   *
+   * @generated from enum value: MIGRATION_PHASE_PREPARED = 1;
+   */
+  PREPARED = 1,
+
+  /**
+   * @generated from enum value: MIGRATION_PHASE_MIRRORING = 2;
+   */
+  MIRRORING = 2,
+
+  /**
+   * @generated from enum value: MIGRATION_PHASE_MEMORY = 3;
+   */
+  MEMORY = 3,
+
+  /**
+   * The guest is stopped on the source and waits for FinishMigration.
+   *
+   * @generated from enum value: MIGRATION_PHASE_SWITCHOVER = 4;
+   */
+  SWITCHOVER = 4,
+
+  /**
+   * @generated from enum value: MIGRATION_PHASE_COMPLETED = 5;
+   */
+  COMPLETED = 5,
+
+  /**
+   * @generated from enum value: MIGRATION_PHASE_FAILED = 6;
+   */
+  FAILED = 6,
+
+  /**
+   * @generated from enum value: MIGRATION_PHASE_CANCELLED = 7;
+   */
+  CANCELLED = 7,
+}
+
+/**
+ * Describes the enum ultracloud.vmagent.v1.MigrationPhase.
+ */
+export const MigrationPhaseSchema: GenEnum<MigrationPhase> = /*@__PURE__*/
+  enumDesc(file_ultracloud_vmagent_v1_vmagent, 3);
 
 /**
  * @generated from service ultracloud.vmagent.v1.VmAgentService
  */
 export const VmAgentService: GenService<{
   /**
-   * Fetches the image if needed, makes disk and seed, starts QEMU; answers when the guest runs.
+   * Fetches the image if needed, makes disk and seed, starts QEMU; answers when the guest runs. On a VM that is on it
+   * plugs and unplugs what differs.
    *
    * @generated from rpc ultracloud.vmagent.v1.VmAgentService.EnsureVm
    */
@@ -390,6 +1859,8 @@ export const VmAgentService: GenService<{
     output: typeof VmInstanceSchema;
   },
   /**
+   * ACPI, then the plug.
+   *
    * @generated from rpc ultracloud.vmagent.v1.VmAgentService.StopVm
    */
   stopVm: {
@@ -406,7 +1877,25 @@ export const VmAgentService: GenService<{
     output: typeof VmInstanceSchema;
   },
   /**
-   * Stops it and removes disk, seed and logs. Deleting an absent VM succeeds.
+   * Both answer the same when it is so already.
+   *
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.PauseVm
+   */
+  pauseVm: {
+    methodKind: "unary";
+    input: typeof PauseVmRequestSchema;
+    output: typeof VmInstanceSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.ResumeVm
+   */
+  resumeVm: {
+    methodKind: "unary";
+    input: typeof ResumeVmRequestSchema;
+    output: typeof VmInstanceSchema;
+  },
+  /**
+   * Stops it and removes root disk, seed and logs; its volumes and snapshots stay. Deleting an absent VM succeeds.
    *
    * @generated from rpc ultracloud.vmagent.v1.VmAgentService.DeleteVm
    */
@@ -438,6 +1927,193 @@ export const VmAgentService: GenService<{
     methodKind: "unary";
     input: typeof ReadConsoleRequestSchema;
     output: typeof ReadConsoleResponseSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.WriteConsole
+   */
+  writeConsole: {
+    methodKind: "unary";
+    input: typeof WriteConsoleRequestSchema;
+    output: typeof WriteConsoleResponseSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.Screenshot
+   */
+  screenshot: {
+    methodKind: "unary";
+    input: typeof ScreenshotRequestSchema;
+    output: typeof ScreenshotResponseSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.GetVmStats
+   */
+  getVmStats: {
+    methodKind: "unary";
+    input: typeof GetVmStatsRequestSchema;
+    output: typeof VmStatsSchema;
+  },
+  /**
+   * The same volume again is no change.
+   *
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.CreateVolume
+   */
+  createVolume: {
+    methodKind: "unary";
+    input: typeof CreateVolumeRequestSchema;
+    output: typeof VolumeSchema;
+  },
+  /**
+   * Takes effect at once where a VM of this worker has the volume plugged or it is exported. A VM that has it by NBD
+   * sees the new size when its own spec says so.
+   *
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.GrowVolume
+   */
+  growVolume: {
+    methodKind: "unary";
+    input: typeof GrowVolumeRequestSchema;
+    output: typeof VolumeSchema;
+  },
+  /**
+   * Refused while plugged or exported (FailedPrecondition). Deleting an absent volume succeeds.
+   *
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.DeleteVolume
+   */
+  deleteVolume: {
+    methodKind: "unary";
+    input: typeof DeleteVolumeRequestSchema;
+    output: typeof DeleteVolumeResponseSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.ListVolumes
+   */
+  listVolumes: {
+    methodKind: "unary";
+    input: typeof ListVolumesRequestSchema;
+    output: typeof ListVolumesResponseSchema;
+  },
+  /**
+   * Lets QEMUs of workers on this host use the volume. The same epoch again answers the same export.
+   *
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.ExportVolume
+   */
+  exportVolume: {
+    methodKind: "unary";
+    input: typeof ExportVolumeRequestSchema;
+    output: typeof VolumeExportSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.UnexportVolume
+   */
+  unexportVolume: {
+    methodKind: "unary";
+    input: typeof UnexportVolumeRequestSchema;
+    output: typeof UnexportVolumeResponseSchema;
+  },
+  /**
+   * Copies of all disks at one instant, while the guest runs too; answers when they are complete. The same id again is
+   * no change.
+   *
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.CreateSnapshot
+   */
+  createSnapshot: {
+    methodKind: "unary";
+    input: typeof CreateSnapshotRequestSchema;
+    output: typeof SnapshotSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.DeleteSnapshot
+   */
+  deleteSnapshot: {
+    methodKind: "unary";
+    input: typeof DeleteSnapshotRequestSchema;
+    output: typeof DeleteSnapshotResponseSchema;
+  },
+  /**
+   * Puts the copies back; the VM must be off (FailedPrecondition). Disks the snapshot does not hold are left alone.
+   *
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.RestoreSnapshot
+   */
+  restoreSnapshot: {
+    methodKind: "unary";
+    input: typeof RestoreSnapshotRequestSchema;
+    output: typeof VmInstanceSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.ListSnapshots
+   */
+  listSnapshots: {
+    methodKind: "unary";
+    input: typeof ListSnapshotsRequestSchema;
+    output: typeof ListSnapshotsResponseSchema;
+  },
+  /**
+   * One disk of a snapshot as a qcow2 file that stands alone.
+   *
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.ReadSnapshot
+   */
+  readSnapshot: {
+    methodKind: "server_streaming";
+    input: typeof ReadSnapshotRequestSchema;
+    output: typeof ReadSnapshotResponseSchema;
+  },
+  /**
+   * On the target: starts a QEMU that waits for the guest.
+   *
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.PrepareIncoming
+   */
+  prepareIncoming: {
+    methodKind: "unary";
+    input: typeof PrepareIncomingRequestSchema;
+    output: typeof PrepareIncomingResponseSchema;
+  },
+  /**
+   * On the source: begins, and answers at once.
+   *
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.StartMigration
+   */
+  startMigration: {
+    methodKind: "unary";
+    input: typeof StartMigrationRequestSchema;
+    output: typeof MigrationSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.GetMigration
+   */
+  getMigration: {
+    methodKind: "unary";
+    input: typeof GetMigrationRequestSchema;
+    output: typeof MigrationSchema;
+  },
+  /**
+   * On the source: the guest goes on there. Refused once the guest is the target's (FailedPrecondition).
+   *
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.CancelMigration
+   */
+  cancelMigration: {
+    methodKind: "unary";
+    input: typeof CancelMigrationRequestSchema;
+    output: typeof MigrationSchema;
+  },
+  /**
+   * On the source: lets a held switchover happen, and answers when it has. On the target, after the source is
+   * COMPLETED: the VM is an ordinary one from now on. The source's VM is then to be deleted.
+   *
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.FinishMigration
+   */
+  finishMigration: {
+    methodKind: "unary";
+    input: typeof FinishMigrationRequestSchema;
+    output: typeof MigrationSchema;
+  },
+  /**
+   * On the target: ends what PrepareIncoming made. Refused once the guest runs here (FailedPrecondition).
+   *
+   * @generated from rpc ultracloud.vmagent.v1.VmAgentService.AbortIncoming
+   */
+  abortIncoming: {
+    methodKind: "unary";
+    input: typeof AbortIncomingRequestSchema;
+    output: typeof AbortIncomingResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_ultracloud_vmagent_v1_vmagent, 0);
