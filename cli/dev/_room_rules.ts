@@ -36,16 +36,21 @@ const roomRules: Readonly<Record<string, RoomRule>> = {
   "lib/platform": { rooms: overTheWire, reason: "records reach the stores by RPC" },
   "lib/qmp": { rooms: overTheWire, reason: "a protocol client knows no service" },
   "lib/ovsdb": { rooms: overTheWire, reason: "a protocol client knows no service" },
+  "lib/cluster-state": {
+    rooms: ["lib/base"],
+    noNode: true,
+    reason: "what a cluster is depends on nothing that runs it",
+  },
   "lib/replica": {
     rooms: ["lib/base", "lib/observe", "lib/wal", "lib/sqlite", "lib/raft", "lib/rpc", "lib/config", "proto"],
     reason: "it binds raft to log, state and wire (docs/adr/0010)",
   },
   "lib/launch": {
-    rooms: ["lib/base", "lib/config", "lib/observe", "lib/authz"],
+    rooms: ["lib/base", "lib/cluster-state", "lib/config", "lib/observe", "lib/authz"],
     reason: "it starts components from their manifests and makes their keys (docs/adr/0010)",
   },
   "cli": {
-    rooms: ["lib/base", "lib/config", "lib/rpc", "lib/authz", "lib/launch", "proto", "cli/dev"],
+    rooms: ["lib/base", "lib/cluster-state", "lib/config", "lib/rpc", "lib/authz", "lib/launch", "proto", "cli/dev"],
     reason: "the CLI is a client like any other (docs/adr/0010)",
   },
   "cli/dev": { rooms: ["lib/*"], reason: "repository tools read manifests and folders, never a service's code" },
