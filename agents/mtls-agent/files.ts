@@ -7,13 +7,25 @@ export interface TlsSet {
   readonly caPem: string;
 }
 
-const names = { certPem: "tls.crt", keyPem: "tls.key", caPem: "ca.crt" } as const;
+/** Where a set is. */
+export interface TlsPlace {
+  readonly dir: string;
+  /** Name of the file with the authorities. */
+  readonly authoritiesFile: string;
+}
+
+const pathsOf = ({ dir, authoritiesFile }: TlsPlace) => ({
+  certPem: `${dir}/tls.crt`,
+  keyPem: `${dir}/tls.key`,
+  caPem: `${dir}/${authoritiesFile}`,
+});
 
 /** The set that is in force; undefined when a part is missing or, after a kill in between, key and certificate differ. */
-export async function readSet(dir: string): Promise<TlsSet | undefined> {
+export async function readSet(place: TlsPlace): Promise<TlsSet | undefined> {
+  const paths = pathsOf(place);
   try {
     const [certPem, keyPem, caPem] = await Promise.all(
-      [names.certPem, names.keyPem, names.caPem].map((name) => Deno.readTextFile(`${dir}/${name}`)),
+      [paths.certPem, paths.keyPem, paths.caPem].map((path) => Deno.readTextFile(path)),
     );
     return fits(certPem!, keyPem!) ? { certPem: certPem!, keyPem: keyPem!, caPem: caPem! } : undefined;
   } catch (error) {
@@ -34,13 +46,40 @@ function fits(certPem: string, keyPem: string): boolean {
  * Puts a set in force: all files are written first and then renamed at once. Whoever reads in that moment finds a key
  * that does not fit, keeps what it had and looks again.
  */
-export async function writeSet(dir: string, set: TlsSet): Promise<void> {
-  await Deno.mkdir(dir, { recursive: true, mode: 0o700 });
+export async function writeSet(place: TlsPlace, set: TlsSet): Promise<void> {
+  const paths = pathsOf(place);
+  await Deno.mkdir(place.dir, { recursive: true, mode: 0o700 });
   const parts = ["caPem", "keyPem", "certPem"] as const;
   for (const part of parts) {
-    const file = `${dir}/${names[part]}.new`;
+    const file = `${paths[part]}.new`;
     await Deno.remove(file).catch(() => {});
     await Deno.writeTextFile(file, set[part], { mode: part === "keyPem" ? 0o600 : 0o644, createNew: true });
   }
-  for (const part of parts) await Deno.rename(`${dir}/${names[part]}.new`, `${dir}/${names[part]}`);
+  for (const part of parts) await Deno.rename(`${paths[part]}.new`, paths[part]);
+}
+
+/** The certificates in a file of authorities; empty while the file is absent. */
+export async function readAuthorities(file: string | undefined): Promise<string> {
+  if (file === undefined) return "";
+  try {
+    const text = await Deno.readTextFile(file);
+    const pems = pemsOf(text);
+    // A word of nonsense in a bundle would take the trust in all others with it.
+    for (const pem of pems) new X509Certificate(pem);
+    if (pems.length === 0) throw new Error("wanted certificates in PEM");
+    return pems.map((pem) => `${pem}\n`).join("");
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "";
+    throw new Error(`Cannot read the authorities in ${file}`, { cause: error });
+  }
+}
+
+/** The bundle with the certificates of another one that it lacks. */
+export function joinAuthorities(bundle: string, more: string): string {
+  const held = new Set(pemsOf(bundle));
+  return bundle + pemsOf(more).filter((pem) => !held.has(pem)).map((pem) => `${pem}\n`).join("");
+}
+
+function pemsOf(text: string): string[] {
+  return text.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
 }

@@ -1,23 +1,23 @@
-import type { WorkloadSigner } from "@ultracloud/authz";
 import type { Clock } from "@ultracloud/base";
 import type { Health, Logger } from "@ultracloud/observe";
 import { CertificateService } from "@ultracloud/proto/iam/v1";
 import type { RpcClient } from "@ultracloud/rpc";
 import { makeRequest, readCertificate, subjectOf } from "./csr.ts";
 import { renewalDue } from "./domain/renewal.ts";
-import { readSet, writeSet } from "./files.ts";
+import { joinAuthorities, readAuthorities, readSet, type TlsPlace, writeSet } from "./files.ts";
 
 /** One identity and where its certificate goes. */
-export interface Kept {
-  /** Signs for the identity: iam issues to who proves to be it. */
-  readonly signer: WorkloadSigner;
+export interface Kept extends TlsPlace {
+  readonly spiffeId: string;
+  /** Calls as the identity: iam issues to who proves to be it. */
   readonly client: RpcClient<typeof CertificateService>;
-  readonly dir: string;
   readonly names: readonly string[];
 }
 
 export interface KeeperOptions {
   readonly pollMs: number;
+  /** Trusted beside iam's authorities while it is there. */
+  readonly standingCaFile?: string | undefined;
 }
 
 export interface KeeperDeps {
@@ -60,27 +60,33 @@ export class Keeper {
     const { authorities } = await this.#deps.authorities.listAuthorities({});
     const signing = authorities.find((a) => a.phase === "signing");
     if (!signing) throw new Error("Cannot keep certificates: iam has no authority that signs");
-    const caPem = authorities.map((a) => a.certificatePem).join("");
+    // A standing file that cannot be read must not keep certificates from being renewed.
+    const [standing] = await Promise.allSettled([readAuthorities(this.#o.standingCaFile)]);
+    const caPem = joinAuthorities(
+      authorities.map((a) => a.certificatePem).join(""),
+      standing.status === "fulfilled" ? standing.value : "",
+    );
     const signingSubject = subjectOf(signing.certificatePem);
     const done = await Promise.allSettled(this.#deps.kept.map((kept) => this.#keep(kept, caPem, signingSubject)));
-    const failed = done.find((outcome) => outcome.status === "rejected");
+    const failed = [standing, ...done].find((outcome) => outcome.status === "rejected");
     if (failed) throw failed.reason;
   }
 
-  async #keep({ signer, client, dir, names }: Kept, caPem: string, signingSubject: string): Promise<void> {
+  async #keep(kept: Kept, caPem: string, signingSubject: string): Promise<void> {
     const { clock, log } = this.#deps;
-    const set = await readSet(dir);
+    const { spiffeId, client, names } = kept;
+    const set = await readSet(kept);
     const held = set && readCertificate(set.certPem);
     const why = renewalDue(held, { nowMs: clock.nowMs(), signingSubject });
     if (why === undefined) {
       if (set!.caPem === caPem) return;
-      await writeSet(dir, { ...set!, caPem });
-      log.info("authorities changed", { identity: signer.id });
+      await writeSet(kept, { ...set!, caPem });
+      log.info("authorities changed", { identity: spiffeId });
       return;
     }
-    const { csrPem, keyPem } = await makeRequest(signer.id, names);
+    const { csrPem, keyPem } = await makeRequest(spiffeId, names);
     const answer = await client.issueCertificate({ csrPem });
-    await writeSet(dir, { certPem: answer.certificatePem, keyPem, caPem: answer.bundlePem });
-    log.info("certificate renewed", { identity: signer.id, why });
+    await writeSet(kept, { certPem: answer.certificatePem, keyPem, caPem: joinAuthorities(answer.bundlePem, caPem) });
+    log.info("certificate renewed", { identity: spiffeId, why });
   }
 }

@@ -22,10 +22,10 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
       }),
     );
   const kept: Kept[] = [];
-  for (const { identity, identityKeyFile, dir, names } of config.certificates) {
+  for (const { identity, instance, identityKeyFile, ...place } of config.certificates) {
     const id = `spiffe://${clusterId}/${identity}`;
     const signer = await createWorkloadSigner({ clusterId, name, id, keyFile: identityKeyFile }, { clock });
-    kept.push({ signer, client: at(signer), dir, names });
+    kept.push({ spiffeId: instance === undefined ? id : `${id}/${instance}`, client: at(signer), ...place });
   }
   const keeper = new Keeper(config, { ...boot, authorities: at(own), kept });
   const running = keeper.run(boot.signal);

@@ -34,6 +34,8 @@ export interface TestLeafOptions {
 /** A certificate authority that lives as long as the test. */
 export interface TestCa {
   readonly caPem: string;
+  /** Its private key, for whoever signs on. */
+  readonly keyPem: string;
   /** A certificate for localhost, 127.0.0.1 and ::1. */
   issue(options?: TestLeafOptions): Promise<TestLeaf>;
   /** Issues and writes `<name>.crt`, `<name>.key` (mode 0600) and `<name>-ca.crt` into `dir`. */
@@ -58,9 +60,11 @@ export async function createTestCa(name = "UltraCloud test CA"): Promise<TestCa>
     ],
   });
   const caPem = pem("CERTIFICATE", ca.rawData);
+  const keyPem = pem("PRIVATE KEY", await crypto.subtle.exportKey("pkcs8", keys.privateKey));
   const issue = (options: TestLeafOptions = {}) => issueLeaf(ca, keys.privateKey, options);
   return {
     caPem,
+    keyPem,
     issue,
     async issueFiles(dir, file, options) {
       const leaf = await issue(options);

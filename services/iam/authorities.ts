@@ -5,6 +5,7 @@ import type { Platform, Tx } from "@ultracloud/platform";
 import { CertificateService } from "@ultracloud/proto/iam/v1";
 import { bind, type BoundService, type Principal } from "@ultracloud/rpc";
 import type { Access } from "./access.ts";
+import type { AuthoritySeed } from "./authority_seed.ts";
 import { makeAuthority, readRequest, signRequest } from "./certificates.ts";
 import { phaseOf } from "./domain/phases.ts";
 import { rowKeys } from "./kinds.ts";
@@ -15,6 +16,8 @@ export interface AuthorityOptions {
   /** How long a new authority is known before it signs: every component must have read it by then. */
   readonly authorityPublishMs: number;
   readonly certificateTtlMsMax: number;
+  /** Becomes the first authority where there is none yet: what it has signed stays good. */
+  readonly authoritySeed?: AuthoritySeed | undefined;
 }
 
 interface StoredAuthority {
@@ -74,7 +77,9 @@ export class Authorities {
         .filter((a) => (a.retireAtMs ?? Infinity) > tx.nowMs).sort((a, b) => a.createMs - b.createMs);
     const found = await this.#platform.transact(read);
     if (found.length > 0) return found;
-    const fresh = await this.#make(this.#clock.nowMs(), this.#clock.nowMs());
+    const nowMs = this.#clock.nowMs();
+    const seed = this.#o.authoritySeed;
+    const fresh = seed ? this.#sealed(seed.certPem, seed.privateKey.expose(), nowMs) : await this.#make(nowMs, nowMs);
     return await this.#platform.transact(async (tx) => {
       // Of two replicas that find none one commits.
       const made = await tx.row(rowKeys.authorityMade);
@@ -88,8 +93,12 @@ export class Authorities {
   async #make(nowMs: number, signFromMs: number): Promise<StoredAuthority> {
     const id = ulid(this.#clock, this.#rng);
     const { certPem, privateKey } = await makeAuthority({ clusterId: this.#o.clusterId, id, nowMs }, this.#rng);
+    return { ...this.#sealed(certPem, privateKey, nowMs, id), signFromMs };
+  }
+
+  #sealed(certPem: string, privateKey: Uint8Array, nowMs: number, id = ulid(this.#clock, this.#rng)): StoredAuthority {
     const sealed = this.#sealer.seal(privateKey, rowKeys.authorities + id);
-    return { id, certPem, sealed, createMs: nowMs, signFromMs };
+    return { id, certPem, sealed, createMs: nowMs, signFromMs: nowMs };
   }
 
   async rotate(authority: string): Promise<void> {

@@ -18,6 +18,10 @@ export const configSchema = z.strictObject({
   masterKeyNextFile: z.string().min(1).optional().describe(
     "Where the next master key is put to change it while all goes on; master.next.key of the state directory by default",
   ),
+  authorityCertFile: z.string().min(1).optional().describe(
+    "Certificate of the authority that the cluster's first certificates are of; becomes iam's first one",
+  ),
+  authorityKeyFile: z.string().min(1).optional().describe("Its private key; seeds an empty list of authorities only"),
   keysMaxAgeMs: z.number().int().min(1_000).max(86_400_000).default(300_000).describe(
     "How long others may keep the published signing keys; a new one signs after it",
   ),

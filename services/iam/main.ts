@@ -3,7 +3,7 @@ import { flaredbBackend, openPlatform } from "@ultracloud/platform";
 import { DatabaseService, KvService } from "@ultracloud/proto/flaredb/v1";
 import { createRpcClient, runComponent, startRpcServer } from "@ultracloud/rpc";
 import { configSchema } from "./config.ts";
-import { createIam, loadSecrets } from "./mod.ts";
+import { createIam, loadAuthoritySeed, loadSecrets } from "./mod.ts";
 
 const name = "iam";
 const version = "0.1.0";
@@ -12,6 +12,7 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const { config, stack, clock } = boot;
   const { tls, listen } = config.rpc;
   const secrets = await loadSecrets({ ...config, env: (variable) => Deno.env.get(variable) }, boot);
+  const authoritySeed = await loadAuthoritySeed(config, boot);
   const trust = await loadTrust(config.trustFile, { clock });
   const { clusterId, identityKeyFile: keyFile } = config;
   const signer = await createWorkloadSigner({ clusterId, name, keyFile }, { clock });
@@ -22,7 +23,7 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   }, `sys_${name}`);
   const platform = openPlatform({ service: name }, { ...boot, kv });
   const masterKeyNextFile = config.masterKeyNextFile ?? `${config.stateDir}/master.next.key`;
-  const iam = createIam({ ...config, masterKeyNextFile, secrets }, { ...boot, platform, trust, signer });
+  const iam = createIam({ ...config, masterKeyNextFile, secrets, authoritySeed }, { ...boot, platform, trust, signer });
   iam.trail.expose(boot.registry);
   const running = iam.run(boot.signal);
   stack.defer(() => running);

@@ -34,7 +34,7 @@ import {
 import { freePort } from "@ultracloud/launch";
 import { createRpcClient, type RpcClient, startRpcServer } from "@ultracloud/rpc";
 import type { JWK } from "jose";
-import { createIam, type Iam } from "./mod.ts";
+import { type AuthoritySeed, createIam, type Iam } from "./mod.ts";
 
 export const clusterId = "test";
 export const issuer = "http://iam.test";
@@ -112,6 +112,7 @@ export async function world(
     /** Tokens name the first replica's own address as their issuer. */
     readonly ownIssuer?: boolean;
     readonly masterKey?: Uint8Array;
+    readonly authoritySeed?: AuthoritySeed;
   } = {},
 ): Promise<World> {
   const port = options.ownIssuer ? freePort() : 0;
@@ -150,6 +151,7 @@ export async function world(
       authorityPublishMs: 3_600_000,
       certificateTtlMsMax: 86_400_000,
       loginTtlMs: 86_400_000,
+      authoritySeed: options.authoritySeed,
       secrets: {
         adminToken: new Redacted(adminToken),
         signingKey: new Redacted<JWK>(privateKey),
