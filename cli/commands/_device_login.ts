@@ -13,17 +13,32 @@ const deviceGrant = "urn:ietf:params:oauth:grant-type:device_code";
 const slowDownMs = 5_000;
 const requestMsMax = 30_000;
 
+export interface DeviceLogin {
+  /** Of iam. */
+  readonly endpoint: string;
+  /** With the certificate that iam wants to see, where it wants one. */
+  readonly http: Deno.HttpClient | undefined;
+  readonly signal: AbortSignal;
+  /** Gets the address and the code that a person needs. */
+  readonly show: (uri: string, code: string) => void;
+}
+
 interface Answer {
   readonly status: number;
   readonly body: Record<string, unknown>;
 }
 
-async function post(url: string, form: Record<string, string>, signal: AbortSignal): Promise<Answer> {
+async function post(
+  url: string,
+  form: Record<string, string>,
+  o: Pick<DeviceLogin, "signal" | "http">,
+): Promise<Answer> {
   try {
     const response = await fetch(url, {
       method: "POST",
       body: new URLSearchParams(form),
-      signal: AbortSignal.any([signal, AbortSignal.timeout(requestMsMax)]),
+      signal: AbortSignal.any([o.signal, AbortSignal.timeout(requestMsMax)]),
+      ...(o.http === undefined ? {} : { client: o.http }),
     });
     return { status: response.status, body: await response.json() };
   } catch (cause) {
@@ -32,14 +47,12 @@ async function post(url: string, form: Record<string, string>, signal: AbortSign
 }
 
 /**
- * Logs in through a browser on any device (RFC 8628): `show` gets the address and the code a person needs; the promise
- * settles when they have decided or the code is too old.
+ * Logs in through a browser on any device (RFC 8628); the promise settles when the person has decided or the code is
+ * too old.
  */
-export async function deviceLogin(
-  o: { readonly endpoint: string; readonly signal: AbortSignal; readonly show: (uri: string, code: string) => void },
-): Promise<DeviceTokens> {
+export async function deviceLogin(o: DeviceLogin): Promise<DeviceTokens> {
   const base = o.endpoint.replace(/\/$/, "");
-  const started = await post(`${base}/oauth2/device_authorization`, { client_id: clientId }, o.signal);
+  const started = await post(`${base}/oauth2/device_authorization`, { client_id: clientId }, o);
   const { device_code: deviceCode, user_code: userCode, verification_uri_complete: uri } = started.body;
   if (typeof deviceCode !== "string" || typeof userCode !== "string" || typeof uri !== "string") {
     throw fault(
@@ -55,7 +68,7 @@ export async function deviceLogin(
     const { status, body } = await post(
       `${base}/oauth2/token`,
       { grant_type: deviceGrant, device_code: deviceCode, client_id: clientId },
-      o.signal,
+      o,
     );
     if (status === 200) {
       return {

@@ -12,6 +12,18 @@ const columns = [
   { name: "endpoint", get: (c: Named) => c.context.endpoints.iam ?? c.context.endpoint },
   { name: "project", get: (c: Named) => c.context.project ?? "" },
 ];
+const optional = (brief: string) => ({ kind: "parsed", parse: text, optional: true, brief }) as const;
+/** A context is used from any folder. */
+const absolute = (path: string) => path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
+
+/** The files that mtls-agent keeps in a directory; a fault when one is missing. */
+function tlsFilesIn(given: string) {
+  const dir = absolute(given);
+  const files = { certFile: `${dir}/tls.crt`, keyFile: `${dir}/tls.key`, caFile: `${dir}/ca.crt` };
+  for (const path of Object.values(files)) Deno.statSync(path);
+  return files;
+}
+
 const contextArg = [{ brief: "Context", placeholder: "name" }] as const;
 const item = (value: Named) => ({
   value,
@@ -43,11 +55,14 @@ export const context = buildRouteMap({
         await items([item({ name: session.contextName, current: true, context: session.context })], columns, true);
       },
     }),
-    set: command<{ endpoint?: string }, [string?]>({
+    set: command<{ endpoint?: string; tlsDir?: string; operatorKeyFile?: string; clusterId?: string }, [string?]>({
       brief: "Create or change a context; --project sets its project",
       args: [{ brief: "Context; the current one unless given", placeholder: "name", optional: true }],
       flags: {
         endpoint: { kind: "parsed", parse: text, optional: true, brief: "http://host or https://host of the cluster" },
+        tlsDir: optional("Directory with tls.crt, tls.key and ca.crt, where the cluster asks for a certificate"),
+        operatorKeyFile: optional("Private key of the operator, who may call the stores; with --cluster-id"),
+        clusterId: optional("Name of the cluster: the trust domain of its identities"),
       },
       async run({ session, items, flags: common }, flags, given) {
         const name = given ?? session.contextName;
@@ -64,6 +79,9 @@ export const context = buildRouteMap({
             ...old,
             ...(flags.endpoint ? { endpoint: flags.endpoint, endpoints: {} } : {}),
             ...(common.project ? { project: common.project } : {}),
+            ...(flags.tlsDir ? { tls: tlsFilesIn(flags.tlsDir) } : {}),
+            ...(flags.operatorKeyFile ? { operatorKeyFile: absolute(flags.operatorKeyFile) } : {}),
+            ...(flags.clusterId ? { clusterId: flags.clusterId } : {}),
           };
           file.current ??= name;
         });
@@ -124,7 +142,6 @@ interface LoginFlags {
   tokenFile?: string;
   adminTokenFile?: string;
 }
-const optional = (brief: string) => ({ kind: "parsed", parse: text, optional: true, brief }) as const;
 
 export const login = command<LoginFlags, []>({
   brief: "Log in through a browser, or with a token, a password, a key or the cluster's admin token",
@@ -156,6 +173,7 @@ export const login = command<LoginFlags, []>({
       session.saveCredentials(
         await deviceLogin({
           endpoint: session.endpoint("iam"),
+          http: session.http,
           signal: io.signal,
           show: (uri, code) => io.err(`Open ${uri} in a browser and check that it shows the code ${code}\n`),
         }),

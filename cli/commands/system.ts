@@ -39,10 +39,12 @@ async function probe(session: Session, component: ComponentName): Promise<Compon
   const start = performance.now();
   try {
     const signal = AbortSignal.any([session.io.signal, AbortSignal.timeout(2_000)]);
-    const ready = await fetch(`${endpoint}/readyz`, { signal });
+    const client = session.http;
+    const init = { signal, ...(client === undefined ? {} : { client }) };
+    const ready = await fetch(`${endpoint}/readyz`, init);
     const latencyMs = performance.now() - start;
     const body = await ready.text();
-    const versionAnswer = await fetch(`${endpoint}/version`, { signal });
+    const versionAnswer = await fetch(`${endpoint}/version`, init);
     const version = String((await versionAnswer.json()).version ?? "");
     const health = ready.ok ? "ready" : healthWord(body);
     const detail = ready.ok ? await storeDetail(session, component) : body.trim().replaceAll(/\s+/g, " ").slice(0, 160);

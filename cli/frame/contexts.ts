@@ -20,6 +20,8 @@ const contextSchema = z.strictObject({
   project: z.string().optional(),
   /** Private key of the operator principal, for the stores; a path. */
   operatorKeyFile: z.string().optional(),
+  /** Certificate, key and authorities where the cluster speaks mutual TLS. */
+  tls: z.strictObject({ certFile: z.string(), keyFile: z.string(), caFile: z.string() }).optional(),
   /** Data directory of the quickstart that wrote the context. */
   quickstartDir: z.string().optional(),
 });

@@ -41,6 +41,7 @@ export class Session {
   readonly #path: string;
   #file: ContextFile;
   #calls = 0;
+  #http: Deno.HttpClient | undefined;
   readonly #invocation = ulid(systemClock, systemRng);
 
   constructor(io: Io, options: SessionOptions) {
@@ -85,6 +86,7 @@ export class Session {
     const client = createRpcClient(service, {
       endpoints: urls,
       authorization: () => store ? operatorAuthorization(this.context, component) : this.bearer(),
+      tls: this.context.tls,
       timeoutMs: this.options.timeoutMs,
     });
     return this.#watched(service, client, urls[0]);
@@ -95,7 +97,7 @@ export class Session {
     const url = this.endpoint(component);
     return this.#watched(
       service,
-      createRpcClient(service, { endpoints: [url], timeoutMs: this.options.timeoutMs }),
+      createRpcClient(service, { endpoints: [url], tls: this.context.tls, timeoutMs: this.options.timeoutMs }),
       url,
     );
   }
@@ -136,6 +138,14 @@ export class Session {
     }
   }
 
+  /** For plain HTTP beside RPC; undefined where the cluster asks for no certificate. */
+  get http(): Deno.HttpClient | undefined {
+    const { tls } = this.context;
+    if (tls === undefined) return undefined;
+    const [cert, key, ca] = [tls.certFile, tls.keyFile, tls.caFile].map((path) => Deno.readTextFileSync(path));
+    return this.#http ??= Deno.createHttpClient({ cert: cert!, key: key!, caCerts: [ca!], http2: false });
+  }
+
   /** `Bearer ...` of the person logged in, renewed when it is about to expire. */
   async bearer(): Promise<string> {
     const given = this.io.env("UC_TOKEN")?.trim();
@@ -151,7 +161,8 @@ export class Session {
     if (held.expiresAtMs - Date.now() > renewBeforeMs || held.refreshToken === undefined) {
       return `Bearer ${held.accessToken}`;
     }
-    const iam = createRpcClient(TokenService, { endpoints: [this.endpoint("iam")], timeoutMs: this.options.timeoutMs });
+    const { timeoutMs } = this.options;
+    const iam = createRpcClient(TokenService, { endpoints: [this.endpoint("iam")], tls: this.context.tls, timeoutMs });
     const answer = await iam.refresh({ refreshToken: held.refreshToken });
     // A refresh token is good once, so its successor is kept even where nothing else may change.
     this.#write(withToken(this.#file, this.contextName, this.context, answer));
