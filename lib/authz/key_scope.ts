@@ -1,4 +1,5 @@
 import { compareBytes, concatBytes, utf8 } from "@ultracloud/base";
+import { Buffer } from "node:buffer";
 
 /** What scopes of keys begin with; nothing else does, as ids have no colon. */
 const mark = "key:";
@@ -8,7 +9,6 @@ export const noKeyScope = mark;
 
 /** Characters that stand for themselves; every other byte is written as %XX. */
 const plain = /^[!#$&-)+\-.-~]*$/;
-const plainByte = (byte: number) => plain.test(String.fromCharCode(byte));
 const written = /^(?:[!#$&-)+\-.-~]|%[0-9A-F]{2})*$/;
 
 /** Keys from `from` up to, and without, `to`; without `to` there is no end. */
@@ -18,12 +18,12 @@ interface Span {
 }
 
 function textOf(key: Uint8Array): string {
-  let text = "";
-  for (const byte of key) {
-    const char = String.fromCharCode(byte);
-    text += plainByte(byte) ? char : `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
-  }
-  return text;
+  const text: string = Buffer.prototype.latin1Slice.call(key, 0, key.length);
+  if (plain.test(text)) return text;
+  return text.replaceAll(
+    /[^!#$&-)+\-.-~]/g,
+    (char: string) => `%${char.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`,
+  );
 }
 
 function bytesOf(text: string): Uint8Array | undefined {

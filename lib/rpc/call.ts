@@ -29,6 +29,7 @@ export class Call implements CallContext, Expiring {
   counted = false;
   /** What it was allowed by; asked again while a stream is open. */
   permission: string | undefined;
+  also: readonly { readonly permission: string; readonly scope: string }[] = [];
   mutating = false;
   /** A stream; it ends when the server stops, however long it could go on. */
   streaming = false;

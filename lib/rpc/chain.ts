@@ -6,7 +6,7 @@ import { visibleFault } from "./errors.ts";
 import { isKey, keyCharsMax, type RpcLimits } from "./limits.ts";
 import { acceptedRequestId, requestIds } from "./request_id.ts";
 import type { Route } from "./routes.ts";
-import type { AuditRecord, Authenticator, Authorizer, Peer } from "./types.ts";
+import type { AuditRecord, Authenticator, Authorizer, Decision, Need, Peer } from "./types.ts";
 
 const connectTimeout = /^\d{1,10}$/;
 const grpcTimeout = /^(\d{1,8})([HMSmun])$/;
@@ -147,30 +147,36 @@ export class Chain {
     if (route.permission === undefined) return;
     const { row, permission } = route;
     // A row with a permission has a scope; `permission` was derived from it.
+    const { scope, also } = row as ScopedRow;
     call.permission = permission;
     call.mutating = route.mutating;
-    const scope = call.scope = (row as { scope: (message: unknown) => string }).scope(message);
-    const decision = this.#deps.authorizer.authorize(call.principal, permission, scope, route.mutating);
-    if (decision instanceof Promise) return decision.then((d) => this.#obey(call, permission, d));
-    this.#obey(call, permission, decision);
+    call.scope = scope(message);
+    const needs = also?.(message) ?? [];
+    if (needs.length > 0) {
+      const owner = permission.slice(0, permission.indexOf("."));
+      call.also = needs.map((need) => ({ permission: `${owner}.${need.resource}.${need.action}`, scope: need.scope }));
+    }
+    return this.#decide(call);
   }
 
-  #obey(call: Call, permission: string, decision: Awaited<ReturnType<Authorizer["authorize"]>>): void {
-    if (decision.allow) return;
-    if (decision.visible) {
-      throw fault(
-        "permission_denied",
-        "permission_denied",
-        `Cannot use ${permission} at ${call.scope === "" ? "the root" : call.scope}: not allowed`,
-        { metadata: { permission } },
-      );
+  /** Throws unless the caller may do all that the call needs. Answers a promise only when the authorizer does. */
+  #decide(call: Call, at = -1): void | Promise<void> {
+    for (const { authorizer } = this.#deps; at < call.also.length; at++) {
+      const { permission, scope } = at < 0 ? call : call.also[at]!;
+      const decision = authorizer.authorize(call.principal, permission!, scope, call.mutating);
+      if (decision instanceof Promise) {
+        return decision.then((d) => {
+          obey(permission!, scope, d);
+          return this.#decide(call, at + 1);
+        });
+      }
+      obey(permission!, scope, decision);
     }
-    throw fault("not_found", "not_found", `Cannot find ${call.scope === "" ? "it" : call.scope}`);
   }
 
   /** Ends streams of callers who have lost their token, their key or their rights since they opened them. */
   async #recheck(): Promise<void> {
-    const { authenticator, authorizer } = this.#deps;
+    const { authenticator } = this.#deps;
     for (const call of [...this.#calls.entries]) {
       const { principal, permission } = call;
       if (!call.streaming || principal.kind === "anonymous") continue;
@@ -178,7 +184,7 @@ export class Chain {
       if (revoked) call.abort(revoked);
       else if (permission !== undefined) {
         try {
-          this.#obey(call, permission, await authorizer.authorize(principal, permission, call.scope, call.mutating));
+          await this.#decide(call);
         } catch (error) {
           // Not knowing is no reason to end what was allowed.
           if (error instanceof Fault && error.kind !== "unavailable") call.abort(error);
@@ -273,6 +279,25 @@ export class Chain {
     if (match === null) throw badTimeout("grpc-timeout", grpc);
     return Math.min(Math.ceil(Number(match[1]) * grpcUnitMs[match[2]!]!), this.limits.timeoutMsMax);
   }
+}
+
+/** A row that asks for a permission. */
+interface ScopedRow {
+  readonly scope: (message: unknown) => string;
+  readonly also?: (message: unknown) => readonly Need[];
+}
+
+function obey(permission: string, scope: string, decision: Decision): void {
+  if (decision.allow) return;
+  if (decision.visible) {
+    throw fault(
+      "permission_denied",
+      "permission_denied",
+      `Cannot use ${permission} at ${scope === "" ? "the root" : scope}: not allowed`,
+      { metadata: { permission } },
+    );
+  }
+  throw fault("not_found", "not_found", `Cannot find ${scope === "" ? "it" : scope}`);
 }
 
 function badTimeout(name: string, value: string): Fault {

@@ -54,10 +54,17 @@ export type Handlers<S extends DescService> = {
     : ClientStreamHandler<S["method"][K]>;
 };
 
+/** One more permission of the same service, at its scope. */
+export interface Need {
+  readonly resource: string;
+  readonly action: string;
+  readonly scope: string;
+}
+
 /**
  * The authorisation row of one RPC. The permission asked for is "<service>.<resource>.<action>" at the scope:
- * "" for the root, "org", "org/project" or "org/project/<service>/<kind>/<name>".
- * For a streaming request the scope is taken from its first message.
+ * "" for the root, "org", "org/project", "org/project/<service>/<kind>/<name>", or keys of a store as lib/authz writes
+ * them. For a streaming request the scope is taken from its first message.
  */
 export type AuthzRow<M extends DescMethod> =
   | {
@@ -65,6 +72,8 @@ export type AuthzRow<M extends DescMethod> =
     readonly action: string;
     /** Pure; it may throw an invalid_argument fault for a malformed scope. */
     readonly scope: (request: MessageShape<M["input"]>) => string;
+    /** What this very request needs besides, each of them; pure like `scope`. */
+    readonly also?: (request: MessageShape<M["input"]>) => readonly Need[];
     readonly public?: never;
   }
   /** No authentication needed; `public` says why. */

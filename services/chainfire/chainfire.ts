@@ -1,7 +1,7 @@
 import type { Clock, Disk, Rng } from "@ultracloud/base";
 import type { Health, Logger, Registry } from "@ultracloud/observe";
 import { openReplicaNode, type PeerTransport } from "@ultracloud/replica";
-import type { BoundService, HttpHandler } from "@ultracloud/rpc";
+import type { Authorizer, BoundService, HttpHandler } from "@ultracloud/rpc";
 import { openDatabase } from "@ultracloud/sqlite";
 import { clusterService } from "./cluster_service.ts";
 import type { ChainfireConfig } from "./config.ts";
@@ -16,6 +16,7 @@ import type { MemberInfo } from "./domain/types.ts";
 import { electionService } from "./election_service.ts";
 import { lockService } from "./lock_service.ts";
 import { guarded } from "./guard.ts";
+import { LeaseRights } from "./lease_rights.ts";
 import { Membership } from "./membership.ts";
 import { Member } from "./member.ts";
 import { HashWatch } from "./hash_watch.ts";
@@ -62,6 +63,8 @@ export interface ChainfireDeps {
   readonly log: Logger;
   readonly registry: Registry;
   readonly health: Health;
+  /** Asked about the keys of leases; the listeners ask it about everything else. */
+  readonly authorizer: Authorizer;
   /** Absent for a member that decides alone. */
   readonly transport?: PeerTransport | undefined;
   /** The log or the logic is broken: the process must end at once. */
@@ -137,16 +140,17 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
   opened.defer(() => {
     for (const each of [hub, leaseHub]) each.close("the member is stopping");
   });
+  const leaseRights = new LeaseRights(member, deps);
   const etcd = etcdGateway({ present: () => member.header(state.revision) });
   const whole = opened.move();
   return {
     services: [
       ...[
-        kvService(member, deps),
+        kvService(member, { ...deps, leaseRights }),
         watchService(member, { ...deps, hub }),
-        leaseService(member, { ...deps, leaseHub }),
-        lockService(member, contests),
-        electionService(member, contests, waits),
+        leaseService(member, { ...deps, leaseHub, leaseRights }),
+        lockService(member, contests, { leaseRights }),
+        electionService(member, contests, { waits, leaseRights }),
         sessionService(member),
         quotaService(member, { hub }),
       ].map((service) => guarded(service, member)),

@@ -1,16 +1,24 @@
+import { keyScope } from "@ultracloud/authz";
 import { fault, invalidField } from "@ultracloud/base";
 import { ElectionService, type LeaderKey } from "@ultracloud/proto/chainfire/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { contestPrefix, type Contests, isPlace, type Place } from "./contest/contests.ts";
 import type { KeyWaits } from "./contest/key_waits.ts";
+import { noBytes } from "./domain/ranges.ts";
 import { rejections } from "./errors.ts";
+import { contestScope } from "./key_needs.ts";
+import type { LeaseRights } from "./lease_rights.ts";
 import type { Member } from "./member.ts";
-import { fromKv, toNumber, wire } from "./wire.ts";
+import { fromKv, toLeaseId, toNumber, wire } from "./wire.ts";
 
-const root = () => "";
+const placeScope = ({ leader }: { readonly leader?: LeaderKey | undefined }) => keyScope(leader?.key ?? noBytes);
 
 /** Leadership of a name, with a value and a fencing token. */
-export function electionService(member: Member, contests: Contests, waits: KeyWaits): BoundService {
+export function electionService(
+  member: Member,
+  contests: Contests,
+  { waits, leaseRights }: { readonly waits: KeyWaits; readonly leaseRights: LeaseRights },
+): BoundService {
   const { state, group, header } = member;
   const toPlace = (leader: LeaderKey | undefined): Place => {
     if (!leader) throw invalidField("leader", "Cannot act for no leader: wanted what Campaign answered");
@@ -26,7 +34,8 @@ export function electionService(member: Member, contests: Contests, waits: KeyWa
     return name;
   };
   return bind(ElectionService, {
-    async campaign(request, { signal }) {
+    async campaign(request, { principal, signal }) {
+      await leaseRights.check(principal, "update", [toLeaseId(request.lease, "lease")]);
       const { key, createRevision, lease } = await contests.win(request, signal);
       return {
         header: header(state.revision),
@@ -67,10 +76,10 @@ export function electionService(member: Member, contests: Contests, waits: KeyWa
       return { header: header(revision) };
     },
   }, {
-    campaign: { resource: "election", action: "campaign", scope: root },
-    proclaim: { resource: "election", action: "proclaim", scope: root },
-    leader: { resource: "election", action: "get", scope: root },
-    observe: { resource: "election", action: "get", scope: root },
-    resign: { resource: "election", action: "resign", scope: root },
+    campaign: { resource: "election", action: "campaign", scope: contestScope },
+    proclaim: { resource: "election", action: "proclaim", scope: placeScope },
+    leader: { resource: "election", action: "get", scope: contestScope },
+    observe: { resource: "election", action: "get", scope: contestScope },
+    resign: { resource: "election", action: "resign", scope: placeScope },
   });
 }

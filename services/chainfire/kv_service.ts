@@ -1,3 +1,4 @@
+import { keyScope, noKeyScope } from "@ultracloud/authz";
 import { type Clock, invalidField } from "@ultracloud/base";
 import {
   CompactRequestSchema,
@@ -13,6 +14,8 @@ import { checkOp, isReadOnly } from "./domain/check.ts";
 import { rangeBytesMax } from "./domain/limits.ts";
 import type { DeleteResult, Op, PutResult, TxnResult } from "./domain/types.ts";
 import { rejections } from "./errors.ts";
+import { alsoDelete, alsoPut, alsoTxn, rangeScope } from "./key_needs.ts";
+import type { LeaseRights } from "./lease_rights.ts";
 import type { Member } from "./member.ts";
 import {
   fromDelete,
@@ -32,7 +35,10 @@ const root = () => "";
 const sweepPauseMs = 1;
 
 /** Keys and transactions. */
-export function kvService(member: Member, { clock }: { readonly clock: Clock }): BoundService {
+export function kvService(
+  member: Member,
+  { clock, leaseRights }: { readonly clock: Clock; readonly leaseRights: LeaseRights },
+): BoundService {
   const { state, header } = member;
   return bind(KvService, {
     async range(request) {
@@ -46,6 +52,7 @@ export function kvService(member: Member, { clock }: { readonly clock: Clock }):
     async put(request, context) {
       const op = toPut(request);
       checkOp(op);
+      if (op.lease !== 0n) await leaseRights.checkOp(context.principal, op);
       member.checkSpace();
       member.checkRate(op);
       const result = await member.proposeFor(context, PutRequestSchema, request, op);
@@ -66,6 +73,7 @@ export function kvService(member: Member, { clock }: { readonly clock: Clock }):
         await member.readBarrier();
         return fromTxn(state.read(op) as TxnResult, header);
       }
+      await leaseRights.checkOp(context.principal, op);
       if (puts(op)) member.checkSpace();
       member.checkRate(op);
       const result = await member.proposeFor(context, TxnRequestSchema, request, op);
@@ -81,11 +89,12 @@ export function kvService(member: Member, { clock }: { readonly clock: Clock }):
       return { header: header(result.revision) };
     },
   }, {
-    range: { resource: "kv", action: "get", scope: root },
-    put: { resource: "kv", action: "update", scope: root },
-    deleteRange: { resource: "kv", action: "delete", scope: root },
-    // May read, write and delete: a grant of it is a grant of all three.
-    txn: { resource: "kv", action: "txn", scope: root },
+    range: { resource: "kv", action: "get", scope: rangeScope },
+    put: { resource: "kv", action: "update", scope: ({ key }) => keyScope(key), also: alsoPut },
+    deleteRange: { resource: "kv", action: "delete", scope: rangeScope, also: alsoDelete },
+    // What it does needs what it would need alone.
+    txn: { resource: "kv", action: "txn", scope: () => noKeyScope, also: alsoTxn },
+    // What is forgotten is everybody's past.
     compact: { resource: "kv", action: "compact", scope: root },
   });
 }

@@ -1,4 +1,5 @@
-import { type Rng } from "@ultracloud/base";
+import { noKeyScope } from "@ultracloud/authz";
+import type { Rng } from "@ultracloud/base";
 import {
   LeaseEventType,
   LeaseGrantRequestSchema,
@@ -12,11 +13,15 @@ import { bind, type BoundService } from "@ultracloud/rpc";
 import { leaseTtlMsMax, leaseTtlMsMin } from "./domain/limits.ts";
 import type { CommandResult, LeaseChange, LeaseResult } from "./domain/types.ts";
 import { rejections } from "./errors.ts";
+import type { LeaseRights } from "./lease_rights.ts";
 import type { Member } from "./member.ts";
 import type { LeaseHub, LeaseMessage } from "./watch/lease_hub.ts";
 import { type HeaderInit, toLeaseId } from "./wire.ts";
 
+/** All leases, whoever has keys on them. */
 const root = () => "";
+/** One lease; its keys are looked at when it is used. */
+const oneLease = () => noKeyScope;
 /** More are better watched all together. */
 const leaseWatchIdsMax = 1_000;
 const eventTypes: Readonly<Record<LeaseChange, LeaseEventType>> = {
@@ -29,7 +34,7 @@ const eventTypes: Readonly<Record<LeaseChange, LeaseEventType>> = {
 /** Leases: keys bound to one go when nobody keeps it alive. */
 export function leaseService(
   member: Member,
-  deps: { readonly rng: Rng; readonly leaseHub: LeaseHub },
+  deps: { readonly rng: Rng; readonly leaseHub: LeaseHub; readonly leaseRights: LeaseRights },
 ): BoundService {
   const { state, group, header } = member;
   const answer = (result: CommandResult) => {
@@ -44,15 +49,18 @@ export function leaseService(
     },
     async leaseRevoke(request, context) {
       const command = { kind: "revoke", id: toLeaseId(request.id, "id") } as const;
+      await deps.leaseRights.check(context.principal, "delete", [command.id]);
       const result = await member.proposeFor(context, LeaseRevokeRequestSchema, request, command);
       return { header: header(result.revision) };
     },
     async leaseKeepAlive(request, context) {
       const command = { kind: "keep_alive", id: toLeaseId(request.id, "id") } as const;
+      await deps.leaseRights.check(context.principal, "update", [command.id]);
       return answer(await member.proposeFor(context, LeaseKeepAliveRequestSchema, request, command));
     },
-    async leaseTimeToLive(request) {
+    async leaseTimeToLive(request, { principal }) {
       const id = toLeaseId(request.id, "id");
+      if (request.keys) await deps.leaseRights.check(principal, "get", [id]);
       await group.readBarrier();
       // Only the leader's clock goes on between log entries.
       member.checkLeads();
@@ -82,10 +90,10 @@ export function leaseService(
       }
     },
   }, {
-    leaseGrant: { resource: "lease", action: "create", scope: root },
-    leaseRevoke: { resource: "lease", action: "delete", scope: root },
-    leaseKeepAlive: { resource: "lease", action: "update", scope: root },
-    leaseTimeToLive: { resource: "lease", action: "get", scope: root },
+    leaseGrant: { resource: "lease", action: "create", scope: oneLease },
+    leaseRevoke: { resource: "lease", action: "delete", scope: oneLease },
+    leaseKeepAlive: { resource: "lease", action: "update", scope: oneLease },
+    leaseTimeToLive: { resource: "lease", action: "get", scope: oneLease },
     leaseList: { resource: "lease", action: "list", scope: root },
     leaseWatch: { resource: "lease", action: "list", scope: root },
   });

@@ -1,19 +1,25 @@
+import { keyScope } from "@ultracloud/authz";
 import { invalidField } from "@ultracloud/base";
 import { LockService } from "@ultracloud/proto/chainfire/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { type Contests, isPlace } from "./contest/contests.ts";
 import { noBytes } from "./domain/ranges.ts";
 import { rejections } from "./errors.ts";
+import { contestScope } from "./key_needs.ts";
+import type { LeaseRights } from "./lease_rights.ts";
 import type { Member } from "./member.ts";
-import { wire } from "./wire.ts";
-
-const root = () => "";
+import { toLeaseId, wire } from "./wire.ts";
 
 /** Mutual exclusion with a fencing token. */
-export function lockService(member: Member, contests: Contests): BoundService {
+export function lockService(
+  member: Member,
+  contests: Contests,
+  { leaseRights }: { readonly leaseRights: LeaseRights },
+): BoundService {
   const { state, group, header } = member;
   return bind(LockService, {
-    async lock(request, { signal }) {
+    async lock(request, { principal, signal }) {
+      await leaseRights.check(principal, "update", [toLeaseId(request.lease, "lease")]);
       const { key, createRevision, lease } = await contests.win({ ...request, value: noBytes }, signal);
       return { header: header(state.revision), key: wire(key), fencingToken: BigInt(createRevision), lease };
     },
@@ -27,7 +33,7 @@ export function lockService(member: Member, contests: Contests): BoundService {
       return { header: header(result?.revision ?? state.revision) };
     },
   }, {
-    lock: { resource: "lock", action: "acquire", scope: root },
-    unlock: { resource: "lock", action: "release", scope: root },
+    lock: { resource: "lock", action: "acquire", scope: contestScope },
+    unlock: { resource: "lock", action: "release", scope: ({ key }) => keyScope(key) },
   });
 }

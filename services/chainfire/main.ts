@@ -23,7 +23,7 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   // Nothing more may be written once the disk has lied: not even an orderly end.
   const onFatal = () => Deno.exit(70);
   const chainfire = stack.use(
-    await createChainfire({ ...config, version }, { ...boot, transport, disk: systemDisk, onFatal }),
+    await createChainfire({ ...config, version }, { ...boot, authorizer, transport, disk: systemDisk, onFatal }),
   );
   const deps = { ...boot, authenticator, authorizer };
   if (config.peer) {

@@ -1,3 +1,4 @@
+import { noKeyScope } from "@ultracloud/authz";
 import { invalidField } from "@ultracloud/base";
 import { SessionService } from "@ultracloud/proto/chainfire/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
@@ -5,7 +6,8 @@ import { sessionUnansweredMax } from "./domain/limits.ts";
 import type { SessionResult } from "./domain/types.ts";
 import type { Member } from "./member.ts";
 
-const root = () => "";
+/** A session belongs to who opened it. */
+const own = () => noKeyScope;
 
 /** Sessions of clients, under which a repeated write is answered and never done again. */
 export function sessionService(member: Member): BoundService {
@@ -23,7 +25,7 @@ export function sessionService(member: Member): BoundService {
       return { header: header(result.revision) };
     },
   }, {
-    openSession: { resource: "session", action: "create", scope: root },
-    closeSession: { resource: "session", action: "delete", scope: root },
+    openSession: { resource: "session", action: "create", scope: own },
+    closeSession: { resource: "session", action: "delete", scope: own },
   });
 }

@@ -1,4 +1,4 @@
-import { createWorkloadSigner, generateIdentity, standardGrants, svcId } from "@ultracloud/authz";
+import { createWorkloadSigner, generateIdentity, type Grant, standardGrants, svcId } from "@ultracloud/authz";
 import { type Placement, systemClock } from "@ultracloud/base";
 import { type ComponentProcess, freePort, loadFleet, spawnComponent, waitReady } from "@ultracloud/launch";
 import {
@@ -39,7 +39,7 @@ interface Place {
 export class TestCluster implements AsyncDisposable {
   readonly #dir: string;
   readonly #places: readonly Place[];
-  readonly #authorization: () => Promise<string>;
+  readonly #authorizations: Readonly<Record<string, () => Promise<string>>>;
   readonly #configure: (place: Place, more: Readonly<Record<string, unknown>>) => Promise<void>;
   readonly #clients = new DisposableStack();
   /** By member; the others reach it through its proxy. */
@@ -49,7 +49,7 @@ export class TestCluster implements AsyncDisposable {
     dir: string,
     places: readonly Place[],
     deps: {
-      readonly authorization: () => Promise<string>;
+      readonly authorizations: Readonly<Record<string, () => Promise<string>>>;
       readonly configure: (place: Place, more: Readonly<Record<string, unknown>>) => Promise<void>;
       readonly proxies: ReadonlyMap<number, FaultProxy>;
     },
@@ -57,7 +57,7 @@ export class TestCluster implements AsyncDisposable {
     this.proxies = deps.proxies;
     this.#dir = dir;
     this.#places = places;
-    this.#authorization = deps.authorization;
+    this.#authorizations = deps.authorizations;
     this.#configure = deps.configure;
   }
 
@@ -132,15 +132,20 @@ export class TestCluster implements AsyncDisposable {
   }
 
   /** Where a member answers and what its callers show, for programs that are no clients. */
-  async address(id: number): Promise<{ readonly url: string; readonly authorization: string }> {
-    return { url: this.#place(id).url, authorization: await this.#authorization() };
+  async address(id: number, principal = "operator"): Promise<{ readonly url: string; readonly authorization: string }> {
+    return { url: this.#place(id).url, authorization: await this.#authorizations[principal]!() };
   }
 
   /** Clients of some members, or of all: those follow the leader. */
   clients(...ids: readonly number[]) {
+    return this.clientsOf("operator", ...ids);
+  }
+
+  /** The same for one of the other principals. */
+  clientsOf(principal: string, ...ids: readonly number[]) {
     const endpoints = this.#places.filter(({ id }) => ids.length === 0 ? id !== 0 : ids.includes(id))
       .map(({ url }) => url);
-    const at = { endpoints, authorization: this.#authorization, timeoutMs: 10_000 };
+    const at = { endpoints, authorization: this.#authorizations[principal]!, timeoutMs: 10_000 };
     const use = this.#clients;
     return {
       kv: use.use(createRpcClient(KvService, at)),
@@ -185,14 +190,21 @@ export class TestCluster implements AsyncDisposable {
 export async function prepareCluster(
   size: number,
   overrides: Readonly<Record<string, unknown>> = {},
-  { proxied = false, spares = 0 }: { readonly proxied?: boolean; readonly spares?: number } = {},
+  { proxied = false, spares = 0, grants = {} }: {
+    readonly proxied?: boolean;
+    readonly spares?: number;
+    /** Principals beside the operator, with what they are granted. */
+    readonly grants?: Readonly<Record<string, readonly Grant[]>>;
+  } = {},
 ): Promise<TestCluster> {
   const dir = await Deno.makeTempDir({ prefix: "chainfire-" });
-  const identities = { chainfire: await generateIdentity(), operator: await generateIdentity() };
+  const granted = { chainfire: standardGrants("chainfire"), operator: standardGrants("operator"), ...grants };
+  const identities: Record<string, Awaited<ReturnType<typeof generateIdentity>>> = {};
+  for (const name of Object.keys(granted)) identities[name] = await generateIdentity();
   const principals = Object.fromEntries(
-    Object.entries(identities).map(([name, { publicKey }]) => [
+    Object.entries(granted).map(([name, grants]) => [
       svcId(clusterId, name),
-      { publicKey, grants: standardGrants(name) },
+      { publicKey: identities[name]!.publicKey, grants },
     ]),
   );
   const trustFile = `${dir}/trust.json`;
@@ -235,7 +247,7 @@ export async function prepareCluster(
     const { configDir, stateDir, runDir } = placement;
     for (const made of [configDir, stateDir, runDir]) await Deno.mkdir(made, { recursive: true });
     const identityKeyFile = `${configDir}/identity.key`;
-    await Deno.writeTextFile(identityKeyFile, JSON.stringify(identities.chainfire.privateKey), { mode: 0o600 });
+    await Deno.writeTextFile(identityKeyFile, JSON.stringify(identities.chainfire!.privateKey), { mode: 0o600 });
     const address = addresses[i]!;
     const place: Place = {
       id: i < size ? i + 1 : 0,
@@ -247,8 +259,12 @@ export async function prepareCluster(
     if (i < size) await configure(place, size > 1 ? { members } : {});
     return place;
   }));
-  const keyFile = `${dir}/operator.key`;
-  await Deno.writeTextFile(keyFile, JSON.stringify(identities.operator.privateKey), { mode: 0o600 });
-  const signer = await createWorkloadSigner({ clusterId, name: "operator", keyFile }, { clock: systemClock });
-  return new TestCluster(dir, places, { authorization: signer.authorization("chainfire"), configure, proxies });
+  const authorizations: Record<string, () => Promise<string>> = {};
+  for (const name of Object.keys(granted)) {
+    const keyFile = `${dir}/${name}.key`;
+    await Deno.writeTextFile(keyFile, JSON.stringify(identities[name]!.privateKey), { mode: 0o600 });
+    const signer = await createWorkloadSigner({ clusterId, name, keyFile }, { clock: systemClock });
+    authorizations[name] = signer.authorization("chainfire");
+  }
+  return new TestCluster(dir, places, { authorizations, configure, proxies });
 }

@@ -1,9 +1,11 @@
+import { noKeyScope } from "@ultracloud/authz";
 import { invalidField, type Rng, toHex } from "@ultracloud/base";
 import { type WatchCreate, type WatchResponseSchema, WatchService } from "@ultracloud/proto/chainfire/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { namespaceName } from "./domain/namespaces.ts";
 import { rejections } from "./errors.ts";
+import { alsoWatches, rangeScope } from "./key_needs.ts";
 import type { Member } from "./member.ts";
 import type { WatchHub } from "./watch/hub.ts";
 import type { WatchMessage } from "./watch/stream.ts";
@@ -11,7 +13,8 @@ import { splitEvents, watchMessageBytesMax } from "./watch/split.ts";
 import type { WatchSpec } from "./watch/watch.ts";
 import { fromEvent, type HeaderInit, toNumber } from "./wire.ts";
 
-const root = () => "";
+/** Streams belong to who opened them. */
+const ownStream = () => noKeyScope;
 const progressMsDefault = 10_000;
 /** etcd's floor: shorter intervals are noise. */
 const progressMsMin = 100;
@@ -79,10 +82,14 @@ export function watchService(
       return {};
     },
   }, {
-    watch: { resource: "watch", action: "get", scope: root },
-    addWatch: { resource: "watch", action: "get", scope: root },
-    cancelWatch: { resource: "watch", action: "get", scope: root },
-    requestProgress: { resource: "watch", action: "get", scope: root },
+    watch: { resource: "watch", action: "get", scope: ownStream, also: alsoWatches },
+    addWatch: {
+      resource: "watch",
+      action: "get",
+      scope: ({ watch }) => watch === undefined ? noKeyScope : rangeScope(watch),
+    },
+    cancelWatch: { resource: "watch", action: "get", scope: ownStream },
+    requestProgress: { resource: "watch", action: "get", scope: ownStream },
   });
 }
 
