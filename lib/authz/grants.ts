@@ -10,6 +10,9 @@ const coordination = (service: string) =>
   [keyScope(utf8.encode(`/ultracloud/leaders/${service}`)), keyPrefixScope(`/ultracloud/${service}/`)].flatMap((keys) =>
     ["kv", "watch", "lease", "lock", "election", "session"].map((resource) => grant(`chainfire.${resource}.*`, keys))
   );
+/** Keys that several components speak to each other by. */
+const keysBelow = (prefix: string) =>
+  ["kv", "watch", "lease"].map((resource) => grant(`chainfire.${resource}.*`, keyPrefixScope(prefix)));
 
 /**
  * What each principal of the cluster is granted, and nothing else: the one table that quickstart, tests and deployer
@@ -31,9 +34,31 @@ const byPrincipal: Readonly<Record<string, readonly Grant[]>> = {
   ],
   "vm-agent": [grant("plasmavmc.node.register"), grant("plasmavmc.node.heartbeat"), grant("plasmavmc.image.read")],
   "net-agent": [grant("prismnet.host.sync")],
+  // Systems that agents read in chainfire, for when the deployer is not reached.
+  deployer: [
+    ownDatabase("deployer"),
+    ...coordination("deployer"),
+    ...keysBelow("/ultracloud/systems/"),
+    grant("iam.policy.get"),
+  ],
+  // What is its node's alone is told apart by the deployer; here it says what it is and asks for the drain.
+  "nix-agent": [
+    grant("deployer.agent.*"),
+    ...keysBelow("/ultracloud/drain/"),
+    ...keysBelow("/ultracloud/systems/observed/"),
+    grant("chainfire.kv.get", keyPrefixScope("/ultracloud/systems/desired/")),
+  ],
   // Certificates it asks for in the name of each identity, with that identity's key.
   "mtls-agent": [grant("iam.authority.list")],
-  operator: [grant("chainfire.*.*"), grant("flaredb.*.*"), grant("vmagent.*.get"), grant("vmagent.*.list")],
+  operator: [
+    grant("chainfire.*.*"),
+    grant("flaredb.*.*"),
+    grant("vmagent.*.get"),
+    grant("vmagent.*.list"),
+    // A machine is enrolled before there is an iam to ask.
+    grant("deployer.*.*"),
+    grant("nixagent.*.*"),
+  ],
 };
 
 /** Grants of a component or of the operator; none for a name the table does not have. */

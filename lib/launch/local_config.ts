@@ -21,11 +21,12 @@ export function configOf(
     identityKeyFile: `${placement.configDir}/identity.key`,
     trustFile: placement.trustFile,
     ...(Object.keys(peers).length > 0 ? { peers } : {}),
-    ...own[name]?.(stack),
+    ...own[name]?.(stack, placement),
   };
 }
 
 /** What only one component has. */
-const own: Readonly<Record<string, (stack: Stack) => Record<string, unknown>>> = {
+const own: Readonly<Record<string, (stack: Stack, placement: Placement) => Record<string, unknown>>> = {
+  deployer: (_stack, { listen }) => ({ bootstrap: { listen: listen.bootstrap } }),
   iam: (stack) => ({ mode: "dev", issuer: stack.endpoint("iam"), adminTokenFile: stack.adminTokenFile }),
 };

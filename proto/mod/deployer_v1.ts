@@ -1,0 +1,1 @@
+export * from "../gen/ultracloud/deployer/v1/deployer_pb.ts";

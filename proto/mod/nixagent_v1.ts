@@ -1,0 +1,1 @@
+export * from "../gen/ultracloud/nixagent/v1/nixagent_pb.ts";
