@@ -92,3 +92,30 @@ Deno.test("a checkpoint beside a reader of another connection is refused at once
     Deno.removeSync(dir, { recursive: true });
   }
 });
+
+Deno.test("reading() shares one transaction within a round of the event loop, and what is written ends it", async () => {
+  const dir = Deno.makeTempDirSync();
+  try {
+    using db = openDatabase(`${dir}/a.db`, { autoCheckpointPages: 10 });
+    using other = openDatabase(`${dir}/a.db`);
+    db.exec("CREATE TABLE t(a)");
+    const count = () => db.reading(() => db.get<{ n: number }>("SELECT count(*) AS n FROM t")!.n);
+    assert.equal(count(), 0);
+    other.run("INSERT INTO t VALUES(1)");
+    assert.deepEqual([count(), count()], [0, 0], "still the moment of the first read");
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    assert.equal(count(), 1);
+    db.run("INSERT INTO t VALUES(2)");
+    assert.equal(count(), 2);
+    db.transaction(() => {
+      db.run("INSERT INTO t VALUES(3)");
+      assert.equal(count(), 3);
+    });
+    assert.equal(other.get<{ n: number }>("SELECT count(*) AS n FROM t")!.n, 3);
+    assert.equal(count(), 3);
+    db.checkpoint();
+    assert.equal(count(), 3);
+  } finally {
+    Deno.removeSync(dir, { recursive: true });
+  }
+});

@@ -41,7 +41,8 @@ export function kvHandlers({ databases, clock }: KvDeps): Handlers<typeof KvServ
       checkKey(key);
       const opened = await databases.find(database);
       await awaitLevel(databases, opened, read, context);
-      const row = opened.machine.parts.kv.get(bucket, key, opened.machine.timeMs);
+      const { db, parts: { kv }, timeMs } = opened.machine;
+      const row = db.reading(() => kv.get(bucket, key, timeMs));
       return { ...(row ? { item: toItem(row) } : {}), index: BigInt(opened.machine.index) };
     },
     async put(request, context) {

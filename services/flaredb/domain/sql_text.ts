@@ -85,6 +85,8 @@ export interface StatementText {
   readonly class: StatementClass;
   /** Some word in it is one that changes data; a WITH may start a statement that does. */
   readonly writes: boolean;
+  /** It answers the rows it changes. */
+  readonly returns: boolean;
   readonly parameters: Parameters;
   /** Common table expressions that end by themselves: the number after LIMIT by name in lower case. */
   readonly bounded: ReadonlyMap<string, number>;
@@ -140,7 +142,8 @@ export function readStatement(sql: string, field: string): StatementText {
   if (parameters.positional > 0 && parameters.named.length > 0) {
     throw refuse("Cannot mix positional and named parameters: wanted one kind");
   }
-  const writes = tokens.some(({ kind, word }) => kind === "word" && ["INSERT", "UPDATE", "DELETE"].includes(word));
+  const words = new Set(tokens.map(({ kind, word }) => kind === "word" ? word : ""));
+  const writes = ["INSERT", "UPDATE", "DELETE"].some((word) => words.has(word));
   let last = tokens.length - 1;
   while (last > 0 && isSymbol(tokens[last], ";")) last--;
   return {
@@ -148,6 +151,7 @@ export function readStatement(sql: string, field: string): StatementText {
     body: sql.slice(0, tokens[last]!.end),
     class: statementClass,
     writes,
+    returns: words.has("RETURNING"),
     parameters,
     bounded: boundedTables(tokens),
   };

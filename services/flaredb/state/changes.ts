@@ -1,4 +1,4 @@
-import { fault } from "@ultracloud/base";
+import { assert, fault } from "@ultracloud/base";
 import type { Database } from "@ultracloud/sqlite";
 import { changesBytesMax, changesCountMax } from "../domain/bounds.ts";
 import { afterPrefix, compareKeys } from "../domain/ranges.ts";
@@ -31,7 +31,7 @@ export interface ChangePage {
 const recentCountMax = 4_096;
 const recentBytesMax = 8 * 1024 * 1024;
 /** Pruning goes this far below the bound, so that it happens once in a while and not with every entry. */
-const pruneTo = 0.9;
+const pruneTo = 0.99;
 const rowBytes = 64;
 /** Rows read at once for a watch that resumes. */
 const chunkRows = 256;
@@ -85,21 +85,29 @@ export class ChangeLog {
 
   /** Forgets the oldest changes when an entry has passed a bound; the same on every replica. */
   prune(): void {
-    if (this.#count > changesCountMax || this.#bytes > changesBytesMax) {
+    if (this.#count > changesCountMax || this.#bytes > changesBytesMax) this.#dropOldest();
+    if (this.#recent.length > recentCountMax || this.#recentBytes > recentBytesMax) this.#dropRecent();
+  }
+
+  /** The oldest first, a chunk at a time: what is held is never read as a whole. */
+  #dropOldest(): void {
+    const within = () => this.#count <= changesCountMax * pruneTo && this.#bytes <= changesBytesMax * pruneTo;
+    while (!within()) {
       const rows = this.#db.all<{ idx: number; n: number; b: number }>(
         `SELECT idx, count(*) AS n, sum(${rowBytes} + length(CAST(key AS BLOB)) + coalesce(length(value), 0)) AS b
-          FROM _uc_change GROUP BY idx ORDER BY idx`,
+          FROM _uc_change WHERE idx > ? GROUP BY idx ORDER BY idx LIMIT ${chunkRows}`,
+        this.#cut,
       );
+      assert(rows.length > 0, "Changes that are counted are held");
       for (const { idx, n, b } of rows) {
-        if (this.#count <= changesCountMax * pruneTo && this.#bytes <= changesBytesMax * pruneTo) break;
+        if (within()) break;
         this.#count -= n;
         this.#bytes -= b;
         this.#cut = idx;
       }
-      this.#db.run("DELETE FROM _uc_change WHERE idx <= ?", this.#cut);
-      this.#meta.set("changes_cut", this.#cut);
     }
-    if (this.#recent.length > recentCountMax || this.#recentBytes > recentBytesMax) this.#dropRecent();
+    this.#db.run("DELETE FROM _uc_change WHERE idx <= ?", this.#cut);
+    this.#meta.set("changes_cut", this.#cut);
   }
 
   #dropRecent(): void {

@@ -16,13 +16,13 @@ import {
   MigrateResponseSchema,
   PutResponseSchema,
 } from "@ultracloud/proto/flaredb/v1";
-import { type Database, openDatabase } from "@ultracloud/sqlite";
+import type { Database } from "@ultracloud/sqlite";
 import { decodeEntry, type Entry, type EntryKind, entryKinds } from "../domain/log_entry.ts";
 import { contentHash } from "./content_hash.ts";
 import { kvEffect } from "./kv_effects.ts";
 import { openParts, type Parts } from "./parts.ts";
 import { sqlEffect } from "./sql_entries.ts";
-import { contentOf, copyContent, replaceByStaged, replaceContent, stageContent } from "./store.ts";
+import { contentOf, copyContent, openContent, replaceByStaged, replaceContent, stageContent } from "./store.ts";
 
 // deno-lint-ignore no-explicit-any -- any message type; the kind decides which
 type AnyMessage = GenMessage<any>;
@@ -78,7 +78,7 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
 
   constructor(options: { /** A file, or ":memory:". */ readonly path: string }) {
     this.#path = options.path;
-    this.#open(openDatabase(options.path));
+    this.#open(openContent(options.path));
   }
 
   #open(db: Database): void {

@@ -61,6 +61,39 @@ Deno.test("replicated time never goes back, whatever the clocks of leaders say",
   assert.equal(m.machine.timeMs, before);
 });
 
+Deno.test("a single statement that fails leaves nothing, whatever would keep half of it", () => {
+  const halves: readonly (readonly [schema: string[], statement: string])[] = [
+    [["CREATE TABLE t(a INTEGER PRIMARY KEY, b)"], "INSERT OR FAIL INTO t VALUES(1, 1), (2, 2), (1, 3)"],
+    [["CREATE TABLE t(a INTEGER, b UNIQUE ON CONFLICT FAIL)"], "INSERT INTO t VALUES(1, 1), (2, 2), (3, 1)"],
+    [
+      [
+        "CREATE TABLE t(a INTEGER, b)",
+        "CREATE TRIGGER no AFTER INSERT ON t WHEN new.a = 3 BEGIN SELECT RAISE(FAIL, 'no'); END",
+      ],
+      "INSERT INTO t VALUES(1, 1), (2, 2), (3, 3)",
+    ],
+    [["CREATE TABLE t(a INTEGER PRIMARY KEY, b)"], "INSERT INTO t VALUES(1, 1), (2, 2), (1, 3)"],
+    [
+      ["CREATE TABLE t(a, b)"],
+      "INSERT INTO t(a) WITH n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 20000) SELECT x FROM n RETURNING a",
+    ],
+  ];
+  for (const [schema, statement] of halves) {
+    using m = new LoggedMachine();
+    for (const sql of schema) m.execute(sql);
+    const before = m.machine.hash();
+    // Twice: how a statement is run is remembered with its text.
+    for (let i = 0; i < 2; i++) {
+      assert.throws(() => m.execute(statement), Fault, statement);
+      assert.equal(m.machine.hash(), before, statement);
+    }
+    m.execute("INSERT INTO t VALUES(7, 7)");
+    assert.deepEqual(m.query("SELECT a, b FROM t"), [[7n, 7n]]);
+    using replayed = m.replay(100);
+    assert.equal(replayed.hash(), m.machine.hash());
+  }
+});
+
 Deno.test("a failing statement undoes its entry alone and the index goes on", () => {
   using m = new LoggedMachine();
   m.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
@@ -217,4 +250,17 @@ Deno.test("a snapshot through a file is the state of one moment, while entries a
   } finally {
     await Deno.remove(dir, { recursive: true });
   }
+});
+
+Deno.test("changes beyond the bound are dropped oldest first, a little at a time, and the cut is told", () => {
+  using m = new LoggedMachine();
+  const value = new Uint8Array(1024 * 1024);
+  for (let i = 0; i < 70; i++) m.put({ bucket: "b", key: `k${i}`, value });
+  const { changes } = m.machine.parts;
+  const held = (after: number) => changes.read("b", "", after, m.machine.index, Infinity).changes;
+  assert.throws(() => held(5), code("compacted"));
+  const told = held(8).map(({ key }) => key);
+  assert.deepEqual([told.at(0), told.at(-1)], ["k8", "k69"]);
+  using replayed = m.replay(9);
+  assert.equal(replayed.hash(), m.machine.hash());
 });

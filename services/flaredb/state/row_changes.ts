@@ -1,5 +1,5 @@
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import { fault } from "@ultracloud/base";
+import { assert, fault } from "@ultracloud/base";
 import { type RowChange, RowChangeKind, RowChangeSchema } from "@ultracloud/proto/flaredb/v1";
 import type { Database } from "@ultracloud/sqlite";
 import { changesBytesMax, changesCountMax } from "../domain/bounds.ts";
@@ -24,7 +24,7 @@ interface Session {
 const rowBytes = 64;
 const chunkRows = 256;
 /** Pruning goes this far below the bound, so that it happens once in a while and not with every entry. */
-const pruneTo = 0.9;
+const pruneTo = 0.99;
 const messageKinds = {
   insert: RowChangeKind.INSERT,
   update: RowChangeKind.UPDATE,
@@ -123,17 +123,24 @@ export class RowChanges {
     return { kind: messageKinds[kind], table, columns, before: named(before), after: named(completed) };
   }
 
+  /** The oldest first, a chunk at a time: what is held is never read as a whole. */
   #prune(): void {
     if (this.#count <= changesCountMax && this.#bytes <= changesBytesMax) return;
-    const rows = this.#db.all<{ idx: number; n: number; b: number }>(
-      `SELECT idx, count(*) AS n, sum(${rowBytes} + length(data)) AS b FROM _uc_row_change GROUP BY idx ORDER BY idx`,
-    );
+    const within = () => this.#count <= changesCountMax * pruneTo && this.#bytes <= changesBytesMax * pruneTo;
     let cut = this.#cut;
-    for (const { idx, n, b } of rows) {
-      if (this.#count <= changesCountMax * pruneTo && this.#bytes <= changesBytesMax * pruneTo) break;
-      this.#count -= n;
-      this.#bytes -= b;
-      cut = idx;
+    while (!within()) {
+      const rows = this.#db.all<{ idx: number; n: number; b: number }>(
+        `SELECT idx, count(*) AS n, sum(${rowBytes} + length(data)) AS b FROM _uc_row_change
+          WHERE idx > ? GROUP BY idx ORDER BY idx LIMIT ${chunkRows}`,
+        cut,
+      );
+      assert(rows.length > 0, "Changes that are counted are held");
+      for (const { idx, n, b } of rows) {
+        if (within()) break;
+        this.#count -= n;
+        this.#bytes -= b;
+        cut = idx;
+      }
     }
     this.#db.run("DELETE FROM _uc_row_change WHERE idx <= ?", cut);
     this.#cutAt(cut);

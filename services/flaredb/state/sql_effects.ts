@@ -41,13 +41,15 @@ export class SqlEffects {
     frozen: Frozen,
     limits: { readonly rowsMax: number; readonly costRowsMax: number; readonly tick: () => void },
   ): QueryResult {
-    const { sql, inputs, versions } = this.#deps;
+    const { db, sql, inputs, versions } = this.#deps;
     const text = sql.check(statement, "read", "statement");
-    sql.checkCost(text, "read", limits.costRowsMax, "statement");
-    inputs.freeze(frozen.timeMs, frozen.seed);
-    sql.watchTables();
-    const result = sql.run(statement, "read", { ...limits, bytesMax: answerBytesMax }, "statement");
-    return { result, reads: versions.of(sql.touched.reads) };
+    return db.reading(() => {
+      sql.checkCost(text, "read", limits.costRowsMax, "statement");
+      inputs.freeze(frozen.timeMs, frozen.seed);
+      sql.watchTables();
+      const result = sql.run(statement, "read", { ...limits, bytesMax: answerBytesMax }, "statement");
+      return { result, reads: versions.of(sql.touched.reads) };
+    });
   }
 
   /**
@@ -97,14 +99,17 @@ export class SqlEffects {
     sql.watchTables();
     const session = rowChanges.begin();
     try {
-      const results = db.transaction(() => {
+      const work = () => {
         let bytesMax = answerBytesMax;
         return statements.map((statement, i) => {
           const result = sql.run(statement, "write", { rowsMax: entryRowsMax, bytesMax }, field(i));
           bytesMax = Math.max(0, bytesMax - sizeOf(result));
           return result;
         });
-      });
+      };
+      // SQLite undoes a single statement that fails by itself: a savepoint costs as much as inserting a row.
+      const alone = statements.length === 1 && db.inTransaction && sql.undoesItself(statements[0]!);
+      const results = alone ? work() : db.transaction(work);
       versions.mark(sql.touched, index);
       if (session !== undefined) rowChanges.keep(session, sql.touched, index);
       return results;

@@ -60,6 +60,7 @@ interface ResultRow {
 const textsMax = 1_000;
 const statementsMax = 256;
 const rowBytes = 16;
+const failClause = /fail/i;
 /** Rows counted exactly before a table counts as larger than any budget. */
 const countMax = 100_000_000;
 
@@ -82,6 +83,8 @@ export class SqlRunner {
   #writes = new Set<string>();
   #schema = false;
   #completed = false;
+  /** Something in the schema may keep half of a failed statement; undefined until asked. */
+  #schemaFails: boolean | undefined;
 
   constructor(db: Database, inputs: FrozenInputs) {
     this.#db = db;
@@ -112,6 +115,7 @@ export class SqlRunner {
   forget(): void {
     this.#statements.clear();
     this.#plans.clear();
+    this.#schemaFails = undefined;
   }
 
   /** From here on `touched` tells the tables of the statements that were run. */
@@ -127,7 +131,20 @@ export class SqlRunner {
 
   /** changes() and last_insert_rowid() must not tell what an earlier entry did: a restarted replica would not know. */
   forgetLastInsert(): void {
-    this.#db.exec("INSERT OR REPLACE INTO temp.uc_rowid VALUES(0)");
+    this.#db.run("INSERT OR REPLACE INTO temp.uc_rowid VALUES(0)");
+  }
+
+  /**
+   * A statement of which nothing is left when it fails, whatever made it fail. The conflict clause FAIL, of a statement,
+   * a constraint or a trigger's RAISE, keeps what was done before; rows that are answered are bounded after the changes.
+   */
+  undoesItself({ sql }: Statement): boolean {
+    const text = this.#texts.get(sql);
+    if (text?.class !== "write" || failClause.test(sql)) return false;
+    this.#schemaFails ??= this.#db.get<{ sql: string }>(
+      "SELECT sql FROM sqlite_schema WHERE sql LIKE '%fail%' LIMIT 1",
+    ) !== undefined;
+    return !this.#schemaFails && !text.returns;
   }
 
   /** Checks the text and binds the parameters' shapes without running anything. */

@@ -1,5 +1,16 @@
 import { backupDatabase, type Database, openDatabase } from "@ultracloud/sqlite";
 
+/**
+ * Commits between two checkpoints of the group's own: SQLite's default of 4 MiB would write hot pages back, and sync
+ * twice, many times a second under load. The write-ahead log then takes this much disk at most, and memory nowhere.
+ */
+const autoCheckpointPages = 8_192;
+
+/** Opens or makes the state of a database at `path`. */
+export function openContent(path: string): Database {
+  return openDatabase(path, { autoCheckpointPages });
+}
+
 /** The whole content, readable by a file and by memory alike. */
 export function contentOf(db: Database): Uint8Array {
   const bytes = db.serialize().slice();
@@ -15,7 +26,7 @@ export function contentOf(db: Database): Uint8Array {
  */
 export function replaceContent(path: string, bytes: Uint8Array): Database {
   if (path === ":memory:") {
-    const db = openDatabase(path);
+    const db = openContent(path);
     (db.raw as unknown as { deserialize(bytes: Uint8Array): void }).deserialize(bytes);
     return db;
   }
@@ -35,7 +46,7 @@ export function replaceContent(path: string, bytes: Uint8Array): Database {
 function openInPlace(path: string): Database {
   for (const suffix of ["-wal", "-shm"]) removeIfThere(path + suffix);
   Deno.renameSync(`${path}.new`, path);
-  return openDatabase(path);
+  return openContent(path);
 }
 
 /**
