@@ -6,7 +6,7 @@ import { readClusterFile } from "./harness/cluster.ts";
 import { Faults } from "./harness/faults.ts";
 import { type ClusterHome, clusterHome, lockHome } from "./harness/home.ts";
 import { inside, type InsideOrder } from "./harness/inside.ts";
-import { clusterStands, prepareHost, requireHost, runInside } from "./harness/outside.ts";
+import { clusterStands, prepareHost, requireHost, runBesideNodes, runInside } from "./harness/outside.ts";
 import { runSuite, suites } from "./harness/suites.ts";
 import { workRootBudget } from "./harness/work_root_budget.ts";
 import { parseWords, type Words } from "./harness/words.ts";
@@ -22,13 +22,20 @@ const faultCommands: Readonly<Record<string, [usage: string, (faults: Faults, no
   "cut": ["FROM TO", (faults, [from, to]) => faults.cutOneWay(from!, to!)],
   "fill-disk": ["NODE", (faults, [node]) => faults.fillDisk(node!)],
   "free-disk": ["NODE", (faults, [node]) => faults.freeDisk(node!)],
+  "step-clock": ["NODE SECONDS", (faults, [node, seconds]) => faults.stepClock(node!, Number(seconds))],
 };
+
+/** Commands that speak to nodes from this very process. */
+const handCommands: ReadonlySet<string> = new Set([
+  ...["logs", "exec", "ssh", "kill", "start", "pause", "resume", "heal"],
+  ...Object.keys(faultCommands),
+]);
 
 function help(): string {
   const commands = [
     ["up [PROFILE]", "start the cluster of a profile and leave it up (ha-control-plane)"],
     ["status", "what runs, and whether it is ready"],
-    ["logs NODE [COMPONENT]", `the last ${logLines} lines of each log`],
+    ["logs NODE [COMPONENT]", `the last ${logLines} lines of each log; \`console\` is the node's own (qemu)`],
     ["exec NODE -- COMMAND", "run a command on a node"],
     ["ssh NODE", "a shell on a node"],
     ["kill NODE [COMPONENT]", "take a node's power away, or kill one component"],
@@ -36,6 +43,7 @@ function help(): string {
     ["pause NODE, resume NODE", "stop a node in time"],
     ["partition NODE ..., cut FROM TO, heal", "cut nodes off, or one direction; all ways back"],
     ["fill-disk NODE, free-disk NODE", "a node with its own disk runs out of it"],
+    ["step-clock NODE SECONDS", "a node's clock jumps ahead, or back (qemu)"],
     ["stop", "end everything, keep the data"],
     ["clean", "remove everything"],
     ["list", "the lanes"],
@@ -44,7 +52,7 @@ function help(): string {
     ["[fresh-]LANE", "run a lane: on a new cluster, or on the one that is up"],
   ];
   return [
-    "deno task cluster COMMAND [--substrate netns] [--keep] [--NAME VALUE]",
+    "deno task cluster COMMAND [--substrate netns|qemu] [--keep] [--NAME VALUE]",
     "",
     table(commands.map(([left, right]) => [`  ${left}`, right!])),
     "",
@@ -57,6 +65,10 @@ async function main(argv: readonly string[]): Promise<number> {
   if (argv[0] === "inside") return await inside(home, JSON.parse(argv[1]!) as InsideOrder);
   const words = parseWords(argv);
   const [command, ...rest] = words.plain;
+  if (command !== undefined && handCommands.has(command)) {
+    const code = await runBesideNodes(home, argv);
+    if (code !== undefined) return code;
+  }
   switch (command) {
     case undefined:
     case "help":
@@ -72,7 +84,7 @@ async function main(argv: readonly string[]): Promise<number> {
     case "exec":
       return await onNode(home, rest[0], words.after);
     case "ssh":
-      return await onNode(home, rest[0], [Deno.env.get("SHELL") ?? "/bin/sh"]);
+      return await onNode(home, rest[0], ["/bin/sh"]);
   }
   requireHost();
   using _lock = await lockHome(home);
@@ -108,8 +120,9 @@ async function main(argv: readonly string[]): Promise<number> {
 async function up(home: ClusterHome, profile: string, words: Words): Promise<number> {
   if (await clusterStands(home)) return await runOrder(home, { command: "start-all" });
   const clusterFile = profile.includes("/") ? profile : `${profilesDir}/${profile}.json`;
-  await prepareHost(home, await readClusterFile(clusterFile), console.log);
-  const code = await runOrder(home, { command: "up", clusterFile, substrate: substrateOf(words) });
+  const substrate = substrateOf(words);
+  await prepareHost(home, await readClusterFile(clusterFile), substrate, console.log);
+  const code = await runOrder(home, { command: "up", clusterFile, substrate });
   if (code !== 0) await cleanHome(home);
   return code;
 }
@@ -127,9 +140,12 @@ async function runLaneCommand(home: ClusterHome, name: string, words: Words, art
     : undefined;
   const running = !fresh && await clusterStands(home);
   const clusterFile = `${profilesDir}/${lane.profile}.json`;
-  if (!running) await prepareHost(home, await readClusterFile(clusterFile), console.log);
+  const substrate = substrateOf(words);
+  if (!running) {
+    const entries = lane.entries?.(args, substrate);
+    await prepareHost(home, await readClusterFile(clusterFile), substrate, console.log, entries);
+  }
   try {
-    const substrate = substrateOf(words);
     const image = guestImage ? { guestImage: { path: guestImage.path, sha256: guestImage.sha256 } } : {};
     return await runOrder(home, {
       command: "lane",
@@ -183,7 +199,7 @@ async function breakSomething(home: ClusterHome, command: string, nodes: string[
   const least = usage.split(" ").filter((word) => word !== "...").length;
   if (nodes.length < least) throw fault("invalid_argument", "usage", `Cannot ${command}: wanted ${command} ${usage}`);
   using cluster = await openCluster(home);
-  for (const node of nodes) cluster.componentsOf(node);
+  for (const node of command === "step-clock" ? nodes.slice(0, 1) : nodes) cluster.componentsOf(node);
   await work(new Faults(cluster), nodes);
   return 0;
 }
@@ -192,8 +208,11 @@ async function logs(home: ClusterHome, [node, component]: string[]): Promise<num
   if (node === undefined) throw fault("invalid_argument", "usage", "Cannot show logs of nothing: wanted a node");
   using cluster = await openCluster(home);
   const names = component === undefined ? cluster.componentsOf(node) : [component];
+  const consoleFile = cluster.substrate.consoleFile(node);
   for (const name of names) {
-    const text = await cluster.substrate.readFile(node, cluster.logFile(node, name));
+    const text = name === "console" && consoleFile !== undefined
+      ? await Deno.readTextFile(consoleFile)
+      : await cluster.substrate.readFile(node, cluster.logFile(node, name));
     console.log(bold(`${node} ${name}`));
     console.log(text.trimEnd().split("\n").slice(-logLines).join("\n"));
   }
@@ -207,9 +226,7 @@ async function onNode(home: ClusterHome, node: string | undefined, argv: readonl
   }
   using cluster = await openCluster(home);
   cluster.componentsOf(node);
-  const [program, ...args] = cluster.substrate.execArgv(node, argv) as [string, ...string[]];
-  const { code } = await new Deno.Command(program, { args, stdin: "inherit" }).spawn().status;
-  return code;
+  return await cluster.substrate.attach(node, argv);
 }
 
 if (import.meta.main) {

@@ -4,11 +4,14 @@ import { identify, type ProcessIdentity, signalProcess, waitGone } from "./proce
 export interface SpawnOptions {
   readonly manifest: ComponentManifest;
   readonly placement: Placement;
-  /** Source: run by this Deno with the manifest's flags. Binary: a `deno compile` product with its flags inside. */
-  readonly program: { readonly kind: "source"; readonly root: string; readonly entry: string } | {
-    readonly kind: "binary";
-    readonly path: string;
-  };
+  /**
+   * Source: run by this Deno with the manifest's flags. Bundle: a `deno bundle` product, run by the Deno of its host
+   * with the manifest's flags. Binary: a `deno compile` product with its flags inside.
+   */
+  readonly program:
+    | { readonly kind: "source"; readonly root: string; readonly entry: string }
+    | { readonly kind: "bundle"; readonly deno: string; readonly path: string }
+    | { readonly kind: "binary"; readonly path: string };
   /** Standard output and error are appended here, so that they outlive the launcher. */
   readonly logFile: string;
   readonly env?: Readonly<Record<string, string>>;
@@ -37,17 +40,16 @@ export const stopGraceMs = 5_000;
 /** The command line that runs a component under exactly its pinned permissions. */
 export function commandOf(options: Pick<SpawnOptions, "manifest" | "placement" | "program" | "args">): string[] {
   const args = options.args ?? ["--config", `${options.placement.configDir}/config.toml`];
-  if (options.program.kind === "binary") return [options.program.path, ...args];
-  return [
-    Deno.execPath(),
-    "run",
-    "--quiet",
-    "--frozen",
-    `--config=${options.program.root}/deno.json`,
-    ...permissionsOf(options.manifest, options.placement),
-    options.program.entry,
-    ...args,
-  ];
+  const { program } = options;
+  if (program.kind === "binary") return [program.path, ...args];
+  const permissions = permissionsOf(options.manifest, options.placement);
+  if (program.kind === "bundle") {
+    // What the workspace's deno.json switches on; there is none beside a bundle.
+    const flags = ["--quiet", "--no-config", "--unstable-no-legacy-abort"];
+    return [program.deno, "run", ...flags, ...permissions, program.path, ...args];
+  }
+  const flags = ["--quiet", "--frozen", `--config=${program.root}/deno.json`];
+  return [Deno.execPath(), "run", ...flags, ...permissions, program.entry, ...args];
 }
 
 /** Starts a component; it is running, not yet ready, when this returns. */

@@ -1,15 +1,28 @@
 import { fault } from "@ultracloud/base";
-import type { ClusterFile } from "@ultracloud/launch";
-import { parseClusterFile } from "@ultracloud/launch";
+import { type ClusterFile, parseClusterFile } from "@ultracloud/launch";
 import { Cluster, clusterFileName, workspaceFleet } from "./cluster.ts";
 import type { ClusterHome } from "./home.ts";
 import { Journal } from "./journal.ts";
 import type { LaneProgress } from "./lane.ts";
 import { NetnsSubstrate } from "./netns.ts";
+import { QemuSubstrate } from "./qemu/qemu.ts";
+import { readSettings, type SubstrateSettings, withSettings } from "./settings.ts";
 import type { Substrate } from "./substrate.ts";
+import { setPatience } from "./wait.ts";
 
 export type SubstrateName = Substrate["name"];
-export const substrateNames: readonly SubstrateName[] = ["netns"];
+export const substrateNames: readonly SubstrateName[] = ["netns", "qemu"];
+
+function substrateOf(
+  name: SubstrateName,
+  home: ClusterHome,
+  file: ClusterFile,
+  settings: SubstrateSettings,
+): Substrate {
+  const journal = new Journal(home.journalFile);
+  setPatience(settings.patience);
+  return name === "netns" ? new NetnsSubstrate(home, file, journal) : new QemuSubstrate(home, file, journal, settings);
+}
 
 /** Makes a cluster from nothing and starts what its file names. The network stands already. */
 export async function bringUp(
@@ -20,10 +33,10 @@ export async function bringUp(
   signal: AbortSignal,
   entries: Readonly<Record<string, string>> = {},
 ): Promise<Cluster> {
-  const journal = new Journal(home.journalFile);
-  for (const path of [home.stateDir, home.runDir]) journal.record({ kind: "dir", path });
-  await Deno.mkdir(home.stateDir, { recursive: true, mode: 0o700 });
-  const cluster = new Cluster(home, file, new NetnsSubstrate(home, file, journal), await workspaceFleet(), entries);
+  const settings = await readSettings(name);
+  const whole = withSettings(file, settings);
+  const substrate = substrateOf(name, home, whole, settings);
+  const cluster = new Cluster(home, whole, substrate, await workspaceFleet(), entries);
   progress.step(`make ${cluster.nodes.length} nodes on ${name}`);
   await cluster.prepare();
   for (const node of cluster.nodes) {
@@ -51,8 +64,8 @@ export async function openCluster(home: ClusterHome): Promise<Cluster> {
       cause,
     });
   }
-  const { file } = JSON.parse(text) as { file: unknown };
+  const { substrate: name, file } = JSON.parse(text) as { substrate: SubstrateName; file: unknown };
   const parsed = parseClusterFile(JSON.stringify(file), path);
-  const journal = new Journal(home.journalFile);
-  return new Cluster(home, parsed, new NetnsSubstrate(home, parsed, journal), await workspaceFleet());
+  const substrate = substrateOf(name, home, parsed, await readSettings(name));
+  return new Cluster(home, parsed, substrate, await workspaceFleet());
 }

@@ -5,6 +5,7 @@ import type { ClusterFile } from "@ultracloud/launch";
 import { TokenService } from "@ultracloud/proto/iam/v1";
 import { createRpcClient, type RpcClient } from "@ultracloud/rpc";
 import { iamSecrets, operatorDir, operatorName } from "./keys.ts";
+import { patient } from "./wait.ts";
 
 /** Components whose callers are workloads alone. */
 const workloadsOnly: ReadonlySet<string> = new Set(["chainfire", "flaredb", "vm-agent"]);
@@ -65,7 +66,7 @@ export class Clients implements Disposable {
     const client = createRpcClient(service, {
       endpoints: nodes.map((node) => this.#endpoint(node, component)),
       tls: this.#tls,
-      timeoutMs: options.timeoutMs ?? 10_000,
+      timeoutMs: patient(options.timeoutMs ?? 10_000),
       ...(options.retries === undefined ? {} : { retries: options.retries }),
       authorization: () => workloadsOnly.has(component) ? this.#workload(component) : this.#administrator(),
     });
@@ -86,7 +87,7 @@ export class Clients implements Disposable {
     if (this.#token && this.#token.endMs > performance.now()) return this.#token.header;
     const adminToken = (await Deno.readTextFile(`${this.#dir}/${iamSecrets.adminTokenFile}`)).trim();
     const endpoints = this.#nodes("iam").map((node) => this.#endpoint(node, "iam"));
-    using iam = createRpcClient(TokenService, { endpoints, tls: this.#tls, timeoutMs: 10_000 });
+    using iam = createRpcClient(TokenService, { endpoints, tls: this.#tls, timeoutMs: patient(10_000) });
     const { accessToken, expiresInMs } = await iam.bootstrapToken({ adminToken });
     this.#token = {
       header: `Bearer ${accessToken}`,

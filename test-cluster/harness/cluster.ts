@@ -16,7 +16,7 @@ import type { ClusterHome } from "./home.ts";
 import { writeKeys } from "./keys.ts";
 import { addressOf, configOf, type Manifests, memberInfo, peerListener, placementOf } from "./node_config.ts";
 import type { StartSpec, Substrate } from "./substrate.ts";
-import { waitFor } from "./wait.ts";
+import { patient, waitFor } from "./wait.ts";
 
 /** Generous: nodes share few cores, and every process compiles its sources first. */
 const readyTimeoutMs = 120_000;
@@ -124,11 +124,7 @@ export class Cluster implements Disposable {
     if (!member) throw fault("not_found", "component_unknown", `Cannot find the component ${component}`);
     const placement = placementOf(this.file, this.#manifests, node, component, this.substrate.dirs(node));
     const { manifest, dir } = member;
-    const program = {
-      kind: "source",
-      root: workspaceRoot,
-      entry: this.#entries[component] ?? `${dir}/${manifest.entry}`,
-    } as const;
+    const program = this.substrate.program(component, this.#entries[component] ?? `${dir}/${manifest.entry}`);
     return {
       component,
       dirs: [placement.stateDir, placement.runDir],
@@ -171,7 +167,7 @@ export class Cluster implements Disposable {
   }
 
   async isReady(node: string, component: string): Promise<boolean> {
-    return (await probeReady(this.endpoint(node, component), 2_000, this.clients.http)).ready;
+    return (await probeReady(this.endpoint(node, component), patient(2_000), this.clients.http)).ready;
   }
 
   /** Waits until a component is ready; fails early, with the end of its log, when it has ended. */
@@ -181,7 +177,7 @@ export class Cluster implements Disposable {
     let cause: unknown;
     try {
       const ended = await waitFor({ timeoutMs, what, everyMs: 100, signal }, async () => {
-        const { ready, text } = await probeReady(this.endpoint(node, component), 2_000, this.clients.http);
+        const { ready, text } = await probeReady(this.endpoint(node, component), patient(2_000), this.clients.http);
         seen = text.trim();
         if (ready) return false;
         const running = await this.substrate.processes(node);
@@ -207,10 +203,12 @@ export class Cluster implements Disposable {
     options: { nodes?: readonly string[]; signal?: AbortSignal; onReady?: (event: ReadyEvent) => void } = {},
   ): Promise<void> {
     const begin = performance.now();
-    const all = (options.nodes ?? this.nodes).flatMap((node) =>
-      this.#node(node).components.map((component) => ({ node, component }))
-    );
-    for (const { node, component } of all) await this.start(node, component);
+    const nodes = options.nodes ?? this.nodes;
+    const all = nodes.flatMap((node) => this.#node(node).components.map((component) => ({ node, component })));
+    await Promise.all(nodes.map(async (node) => {
+      await this.substrate.powerOn(node);
+      for (const component of this.#node(node).components) await this.start(node, component);
+    }));
     await Promise.all(all.map(async ({ node, component }) => {
       await this.waitReady(node, component, options.signal);
       options.onReady?.({ node, component, ms: Math.round(performance.now() - begin) });
@@ -219,6 +217,7 @@ export class Cluster implements Disposable {
 
   [Symbol.dispose](): void {
     this.clients[Symbol.dispose]();
+    this.substrate[Symbol.dispose]();
   }
 }
 

@@ -84,6 +84,23 @@ export class Faults {
     this.#full.delete(node);
   }
 
+  /** The node's clock jumps; nodes that share the kernel share the clock. */
+  async stepClock(node: string, seconds: number): Promise<void> {
+    if (!this.#cluster.substrate.ownClocks) {
+      throw fault(
+        "failed_precondition",
+        "clock_shared",
+        `Cannot step the clock of ${node} on ${this.#cluster.substrate.name}: wanted nodes with a clock of their own`,
+      );
+    }
+    if (!Number.isInteger(seconds)) {
+      throw fault("invalid_argument", "usage", `Cannot step the clock by ${seconds}: wanted whole seconds`);
+    }
+    const script = `date -u -s "@$(($(date +%s) + ${seconds}))"`;
+    const { code, stderr } = await this.#cluster.substrate.exec(node, ["sh", "-c", script]);
+    if (code !== 0) throw fault("internal", "fault_failed", `Cannot step the clock of ${node}: ${stderr.trim()}`);
+  }
+
   /** Everything back to normal but for processes: those are started by who ended them. */
   async healAll(): Promise<void> {
     await this.heal();

@@ -76,7 +76,7 @@ async function runOrder(home: ClusterHome, order: InsideOrder, signal: AbortSign
         order.substrate,
         progress,
         signal,
-        lane.entries?.(args),
+        lane.entries?.(args, order.substrate),
       ),
   );
   return result.success ? 0 : signal.aborted ? 130 : 1;

@@ -1,6 +1,7 @@
 import { Fault, fault } from "@ultracloud/base";
 import type { Cluster } from "./cluster.ts";
 import { Faults } from "./faults.ts";
+import type { Substrate } from "./substrate.ts";
 
 export interface CheckResult {
   readonly name: string;
@@ -31,7 +32,7 @@ export interface Lane {
   /** Options it takes, with what they mean. */
   readonly options?: Readonly<Record<string, string>>;
   /** Programs that run instead of a component's own, by component: with a planted fault, or on a crueller disk. */
-  entries?(args: LaneArgs): Readonly<Record<string, string>>;
+  entries?(args: LaneArgs, substrate: Substrate["name"]): Readonly<Record<string, string>>;
   run(run: LaneRun): Promise<void>;
 }
 

@@ -1,18 +1,19 @@
 import {
   type ClusterFile,
   findByCommandLine,
-  isAlive,
   makeRunDir,
   type ProcessIdentity,
   signalProcess,
-  spawnDetached,
+  type SpawnOptions,
   waitGone,
 } from "@ultracloud/launch";
+import { workspaceRoot } from "@ultracloud/testing";
 import { namespaces, processesIn } from "./clean.ts";
+import { ComponentTable } from "./component_table.ts";
 import type { ClusterHome } from "./home.ts";
 import type { Journal } from "./journal.ts";
 import { enterNamespace, lanName, plug, portName } from "./lan.ts";
-import type { NodeDirs, NodeProcess, StartSpec, Substrate } from "./substrate.ts";
+import type { ComponentSignal, NodeDirs, NodeProcess, StartSpec, Substrate } from "./substrate.ts";
 import { runTool, tool, type ToolOptions, type ToolResult } from "./tools.ts";
 
 /** The node's interface, inside its namespace. */
@@ -24,6 +25,9 @@ const nic = "eth0";
  */
 export class NetnsSubstrate implements Substrate {
   readonly name = "netns";
+  readonly losesMemory = false;
+  readonly ownClocks = false;
+  readonly deno = Deno.execPath();
   readonly #home: ClusterHome;
   readonly #cluster: ClusterFile;
   readonly #journal: Journal;
@@ -94,46 +98,28 @@ export class NetnsSubstrate implements Substrate {
     }
   }
 
+  program(_component: string, entry: string): SpawnOptions["program"] {
+    return { kind: "source", root: workspaceRoot, entry };
+  }
+
   async start(node: string, spec: StartSpec): Promise<void> {
-    if ((await this.processes(node)).some(({ component }) => component === spec.component)) return;
-    const { component, logFile, env } = spec;
-    for (const dir of spec.dirs) await Deno.mkdir(dir, { recursive: true, mode: 0o700 });
-    const child = spawnDetached({ name: component, command: [...this.#enter(node), ...spec.argv], logFile, env });
-    child.unref();
-    const file = this.#pidFile(node, component);
-    await Deno.writeTextFile(`${file}.new`, JSON.stringify(child.identity));
-    await Deno.rename(`${file}.new`, file);
+    await this.#table(node).start(spec, this.#enter(node));
   }
 
   #enter(node: string): string[] {
     return enterNamespace(this.#namespace(node));
   }
 
-  #pidFile(node: string, component: string): string {
-    return `${this.#dir(node)}/${component}.pid`;
+  #table(node: string): ComponentTable {
+    return new ComponentTable(`${this.#dir(node)}/pids`);
   }
 
-  #identity(node: string, component: string): ProcessIdentity | undefined {
-    try {
-      const identity = JSON.parse(Deno.readTextFileSync(this.#pidFile(node, component))) as ProcessIdentity;
-      return isAlive(identity) ? identity : undefined;
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return undefined;
-      throw error;
-    }
-  }
-
-  signal(node: string, component: string, signal: "SIGTERM" | "SIGKILL" | "SIGSTOP" | "SIGCONT"): Promise<boolean> {
-    const identity = this.#identity(node, component);
-    return Promise.resolve(identity !== undefined && signalProcess(identity, signal));
+  signal(node: string, component: string, signal: ComponentSignal): Promise<boolean> {
+    return Promise.resolve(this.#table(node).signal(component, signal));
   }
 
   processes(node: string): Promise<NodeProcess[]> {
-    const { components, standby } = this.#cluster.nodes[node]!;
-    return Promise.resolve([...components, ...standby].flatMap((component) => {
-      const identity = this.#identity(node, component);
-      return identity === undefined ? [] : [{ component, pid: identity.pid }];
-    }));
+    return Promise.resolve(this.#table(node).list());
   }
 
   async powerOff(node: string): Promise<void> {
@@ -166,11 +152,12 @@ export class NetnsSubstrate implements Substrate {
   }
 
   async exec(node: string, argv: readonly string[], options: ToolOptions = {}): Promise<ToolResult> {
-    return await runTool(this.execArgv(node, argv), options);
+    return await runTool([...this.#enter(node), ...argv], options);
   }
 
-  execArgv(node: string, argv: readonly string[]): string[] {
-    return [...this.#enter(node), ...argv];
+  async attach(node: string, argv: readonly string[]): Promise<number> {
+    const [program, ...args] = [...this.#enter(node), ...argv] as [string, ...string[]];
+    return (await new Deno.Command(program, { args, stdin: "inherit" }).spawn().status).code;
   }
 
   async readFile(_node: string, path: string): Promise<string> {
@@ -178,5 +165,13 @@ export class NetnsSubstrate implements Substrate {
       if (error instanceof Deno.errors.NotFound) return "";
       throw error;
     });
+  }
+
+  consoleFile(): undefined {
+    return undefined;
+  }
+
+  [Symbol.dispose](): void {
+    // Nothing is held open.
   }
 }

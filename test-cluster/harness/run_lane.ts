@@ -71,7 +71,7 @@ export async function runLane(
     success: error === undefined && checks.every((check) => check.ok),
     lane: name,
     summary: lane.summary,
-    substrate,
+    substrate: cluster?.substrate.name ?? substrate,
     commit: await commitOf(workspaceRoot),
     started: started.toISOString(),
     duration: Math.round(performance.now() - begin) / 1000,
@@ -92,12 +92,14 @@ export async function runLane(
 
 async function copyLogs(cluster: Cluster, dir: string): Promise<void> {
   for (const node of cluster.nodes) {
+    await Deno.mkdir(`${dir}/log/${node}`, { recursive: true });
+    const file = cluster.substrate.consoleFile(node);
+    if (file !== undefined) await Deno.copyFile(file, `${dir}/log/${node}/console.log`);
     const { components, standby } = cluster.file.nodes[node]!;
     for (const component of [...components, ...standby]) {
       // A node that is gone keeps its log to itself.
       const text = await cluster.substrate.readFile(node, cluster.logFile(node, component)).catch(() => "");
       if (text === "") continue;
-      await Deno.mkdir(`${dir}/log/${node}`, { recursive: true });
       await Deno.writeTextFile(`${dir}/log/${node}/${component}.log`, text);
     }
   }

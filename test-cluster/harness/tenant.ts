@@ -5,7 +5,7 @@ import { OrgService, ProjectService } from "@ultracloud/proto/iam/v1";
 import { ImageFormat, ImageService, type Vm, VmService, VmState } from "@ultracloud/proto/plasmavmc/v1";
 import { Direction, Protocol, SecurityGroupService, SubnetService, VpcService } from "@ultracloud/proto/prismnet/v1";
 import type { Cluster } from "./cluster.ts";
-import { waitFor } from "./wait.ts";
+import { patient, waitFor } from "./wait.ts";
 
 /** Boot of a guest under emulation on a busy machine. */
 const guestTimeoutMs = 180_000;
@@ -133,11 +133,19 @@ export class Tenant {
       );
     }
     const what = `an HTTP answer of VM ${vm.meta?.name}`;
-    const code =
-      `const r = await fetch(Deno.args[0], { signal: AbortSignal.timeout(5000), ...JSON.parse(Deno.args[1]) });
+    const code = `const r = await fetch(Deno.args[0], { signal: AbortSignal.timeout(${
+      patient(5_000)
+    }), ...JSON.parse(Deno.args[1]) });
       const text = await r.text(); if (!r.ok) throw new Error(r.status + text); console.log(text);`;
     const init = options.body === undefined ? {} : { method: "POST", body: options.body };
-    const argv = [Deno.execPath(), "eval", "--quiet", code, `http://${address}${path}`, JSON.stringify(init)];
+    const argv = [
+      this.#cluster.substrate.deno,
+      "eval",
+      "--quiet",
+      code,
+      `http://${address}${path}`,
+      JSON.stringify(init),
+    ];
     return await waitFor({ timeoutMs: guestTimeoutMs, what, everyMs: 200, signal: this.#signal }, async () => {
       const { code, stdout, stderr } = await this.#cluster.substrate.exec(vm.node, argv, { timeoutMs: 20_000 });
       if (code !== 0) throw new Error(stderr.trim().slice(-200) || `it ended with ${code}`);

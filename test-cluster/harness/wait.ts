@@ -8,9 +8,22 @@ export interface WaitOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+let patience = 1;
+
+/** Stretches every wait from now on: the same lanes run on processors that are emulated. */
+export function setPatience(times: number): void {
+  patience = times;
+}
+
+/** A time that is generous on this substrate, for one that is on netns. */
+export function patient(ms: number): number {
+  return ms * patience;
+}
+
 /** Repeats until there is a value; what was last seen to fail becomes the cause. */
 export async function waitFor<T>(options: WaitOptions, look: () => Promise<T | undefined>): Promise<T> {
-  const endMs = performance.now() + options.timeoutMs;
+  const timeoutMs = patient(options.timeoutMs);
+  const endMs = performance.now() + timeoutMs;
   let cause: unknown;
   for (;;) {
     options.signal?.throwIfAborted();
@@ -25,7 +38,7 @@ export async function waitFor<T>(options: WaitOptions, look: () => Promise<T | u
       throw fault(
         "deadline_exceeded",
         "wait_timeout",
-        `Cannot wait longer than ${options.timeoutMs} ms for ${options.what}${last}`,
+        `Cannot wait longer than ${timeoutMs} ms for ${options.what}${last}`,
         { cause },
       );
     }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { AlarmAction, AlarmType, MaintenanceService } from "@ultracloud/proto/chainfire/v1";
 import type { Lane, LaneRun } from "../harness/lane.ts";
 import { chainfireProbe } from "../harness/stores.ts";
-import { waitFor } from "../harness/wait.ts";
+import { patient, waitFor } from "../harness/wait.ts";
 
 const udpPort = 9;
 /** Long beside the way between two nodes, so that what has not come by then was lost. */
@@ -26,10 +26,10 @@ setTimeout(() => { clearInterval(timer); socket.close(); }, Number(Deno.args[1])
 /** Whether what `from` sends reaches `to`. */
 async function reaches(run: LaneRun, from: string, to: string): Promise<boolean> {
   const { substrate, file } = run.cluster;
-  const evaluate = (code: string, ...args: string[]) => [Deno.execPath(), "eval", "--quiet", code, ...args];
+  const evaluate = (code: string, ...args: string[]) => [substrate.deno, "eval", "--quiet", code, ...args];
   // The sender begins when the listener may not listen yet and goes on for longer: no race decides.
-  const listening = substrate.exec(to, evaluate(listenCode, String(2 * lossMs)));
-  const sending = substrate.exec(from, evaluate(sendCode, file.nodes[to]!.address, String(2 * lossMs)));
+  const listening = substrate.exec(to, evaluate(listenCode, String(2 * patient(lossMs))));
+  const sending = substrate.exec(from, evaluate(sendCode, file.nodes[to]!.address, String(2 * patient(lossMs))));
   const [heard] = await Promise.all([listening, sending]);
   assert.equal(heard.code, 0, heard.stderr);
   return heard.stdout.trim() === "got hello";
