@@ -2,6 +2,7 @@
 export { buildUc } from "./app.ts";
 export { importMessages } from "./commands/compute.ts";
 export { statusOf } from "./commands/system.ts";
+export { examineHost } from "./doctor/mod.ts";
 export { exitCodes } from "./frame/exit_codes.ts";
 export type { Io } from "./frame/io.ts";
 export { operatorAuthorization } from "./frame/operator_key.ts";
@@ -11,6 +12,7 @@ export { buildTinyImage } from "./image/mod.ts";
 export { directorySource, resolveModules } from "./image/modules.ts";
 export { type GuestPackages, resolvePackages, runProgram, unpack } from "./image/packages.ts";
 export * from "./quickstart/cloud.ts";
+export { namespaceOf } from "./quickstart/fabric.ts";
 export { type Profile, profiles } from "./quickstart/profiles.ts";
 export { portsOf, singleNodeComponents } from "./quickstart/run.ts";
 export { openSession } from "./quickstart/session.ts";

@@ -7,17 +7,26 @@ import { nextCommands, runQuickstart, summary } from "../quickstart/run.ts";
 /** Root of the workspace this program was started from. */
 const workspaceRoot = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
 
+const engines = ["auto", "ovn", "user"] as const;
+type Engine = (typeof engines)[number];
+
 export const quickstart = buildRouteMap({
   docs: { brief: "A whole cloud on this machine, with a VM in it" },
   defaultCommand: "up",
   routes: {
-    up: command<{ keep: boolean; portOffset: number; with?: string }, []>({
+    up: command<{ keep: boolean; portOffset: number; with?: string; engine: Engine }, []>({
       brief: "Start the cloud, boot a VM, prove that it answers, take everything down",
       details:
         "Everything is written below ./work (ULTRACLOUD_WORK_ROOT moves it). The cloud listens on 127.0.0.1 only.",
       flags: {
         keep: { kind: "boolean", default: false, brief: "Leave it running (ULTRACLOUD_QUICKSTART_KEEP_VM=1)" },
         with: { kind: "parsed", parse: text, optional: true, brief: "Optional components to add, comma separated" },
+        engine: {
+          kind: "enum",
+          values: engines,
+          default: "auto",
+          brief: "Network of guests; auto: ovn as root with its packages, else user",
+        },
         portOffset: { kind: "parsed", parse: parseInteger, default: "0", brief: "Added to every port" },
       },
       async run({ io, flags: common }, flags) {
@@ -33,7 +42,13 @@ export const quickstart = buildRouteMap({
         }
         const keep = flags.keep || io.env("ULTRACLOUD_QUICKSTART_KEEP_VM") === "1";
         const result = await runQuickstart(
-          { root: workspaceRoot, keep, portOffset: flags.portOffset, with: flags.with?.split(",") ?? [] },
+          {
+            root: workspaceRoot,
+            keep,
+            portOffset: flags.portOffset,
+            with: flags.with?.split(",") ?? [],
+            engine: flags.engine,
+          },
           quickstartHome(io.env),
           io,
         );

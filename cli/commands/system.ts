@@ -29,9 +29,9 @@ const statusColumns = [
 
 /** One look at every component of the context, side by side. */
 export async function statusOf(session: Session): Promise<ComponentStatus[]> {
-  return await Promise.all(
-    (Object.keys(defaultPorts) as ComponentName[]).map((component) => probe(session, component)),
-  );
+  // A context may name more than every cluster has.
+  const names = new Set([...Object.keys(defaultPorts), ...Object.keys(session.context.endpoints)]);
+  return await Promise.all([...names].map((component) => probe(session, component as ComponentName)));
 }
 
 async function probe(session: Session, component: ComponentName): Promise<ComponentStatus> {

@@ -17,6 +17,15 @@ const programs: readonly { readonly program: string; readonly pkg: string; reado
   { program: "dpkg-deb", pkg: "dpkg", use: "unpacks the guest's kernel" },
   { program: "apt-get", pkg: "apt", use: "fetches the guest's kernel" },
 ];
+/** Programs of the network engine `ovn`; without them guests have user networking. */
+const ovnPrograms: readonly { readonly program: string; readonly pkg: string }[] = [
+  { program: "ovs-vswitchd", pkg: "openvswitch-switch" },
+  { program: "ovsdb-server", pkg: "openvswitch-switch" },
+  { program: "ovn-controller", pkg: "ovn-host" },
+  { program: "ovn-northd", pkg: "ovn-central" },
+  { program: "ip", pkg: "iproute2" },
+  { program: "ethtool", pkg: "ethtool" },
+];
 /** Memory and disk below these make the quickstart slow or impossible. */
 const memoryBytesMin = 2 * 2 ** 30;
 const diskBytesMin = 2 * 2 ** 30;
@@ -27,6 +36,8 @@ export interface HostReport {
   readonly missingPackages: readonly string[];
   readonly root: boolean;
   readonly installCommand: string;
+  /** Why tenant networks cannot be on OVN here; empty: they can. */
+  readonly whyNoOvn: string;
 }
 
 /** Looks at the host; starts only `df` and `uname`-like readers, changes nothing. */
@@ -80,6 +91,14 @@ export async function examineHost(
   const installCommand = `${root ? "" : "sudo "}apt-get install -y --no-install-recommends ${
     missingPackages.join(" ")
   }`;
+  const whyNoOvn = ovnReason(root);
+  const ovnMissing = missingOvn();
+  add(
+    "network engine",
+    whyNoOvn === "" ? "ok" : "limited",
+    whyNoOvn === "" ? "ovn" : `user: ${whyNoOvn}`,
+    ovnMissing.length === 0 ? "" : `apt-get install -y --no-install-recommends ${ovnMissing.join(" ")}`,
+  );
   add(
     "kvm",
     exists("/dev/kvm") ? "limited" : "limited",
@@ -93,7 +112,18 @@ export async function examineHost(
     taken.length === 0 ? `${options.ports.length} free` : `taken: ${taken.join(", ")}`,
     taken.length === 0 ? "" : "another UltraCloud or program listens there",
   );
-  return { findings, missingPackages, root, installCommand };
+  return { findings, missingPackages, root, installCommand, whyNoOvn };
+}
+
+function missingOvn(): string[] {
+  return [...new Set(ovnPrograms.filter(({ program }) => !findProgram(program)).map(({ pkg }) => pkg))];
+}
+
+function ovnReason(root: boolean): string {
+  if (!root) return "OVN needs root, for a network namespace and taps";
+  const missing = missingOvn();
+  if (missing.length > 0) return `OVN needs the packages ${missing.join(", ")}`;
+  return exists("/dev/net/tun") ? "" : "OVN needs /dev/net/tun, for taps";
 }
 
 /** Absolute path of a program on PATH or in the system's sbin directories. */

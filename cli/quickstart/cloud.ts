@@ -25,8 +25,8 @@ export const names = {
   vm: "hello",
 } as const;
 export const projectName = `${names.org}/${names.project}`;
-/** The guest's HTTP port, let in; and one that is not, which must stay closed. */
-const httpPort = 80;
+/** The guest's HTTP port, which the security group lets in. */
+export const httpPort = 80;
 /** What the guest prints on its serial console once its network and HTTP server are up. */
 const readyMarker = "ULTRACLOUD_GUEST_READY";
 
@@ -78,8 +78,8 @@ export async function waitForNode(session: Session, timeoutMs: number): Promise<
   });
 }
 
-/** Creates the VM and waits until it runs. */
-export async function createVm(session: Session, timeoutMs: number): Promise<Vm> {
+/** Creates the VM and waits until it runs; user data that starts with #! is run by the guest. */
+export async function createVm(session: Session, timeoutMs: number, userData = ""): Promise<Vm> {
   const client = session.client(VmService, "plasmavmc");
   const operation = await client.createVm({
     project: projectName,
@@ -88,22 +88,23 @@ export async function createVm(session: Session, timeoutMs: number): Promise<Vm>
     image: names.image,
     subnets: [names.subnet],
     securityGroups: [names.group],
+    userData,
   });
   await waitFor(session, timeoutMs, "plasmavmc", projectName, operation);
   return await client.getVm({ project: projectName, vm: names.vm });
 }
 
-/** Reads the serial console until the guest's marker stands there; answers that line. */
-export async function waitForMarker(session: Session, timeoutMs: number): Promise<string> {
+/** Reads the serial console until a marker of the guest stands there; answers that line. */
+export async function waitForMarker(session: Session, timeoutMs: number, marker = readyMarker): Promise<string> {
   const client = session.client(VmService, "plasmavmc");
   let offset = 0n;
   let seen = "";
   const decoder = new TextDecoder();
-  return await poll(timeoutMs, session.io.signal, `${readyMarker} on the serial console`, async () => {
+  return await poll(timeoutMs, session.io.signal, `${marker} on the serial console`, async () => {
     const part = await client.getConsoleLog({ project: projectName, vm: names.vm, offset });
     offset = part.nextOffset;
     seen = (seen + decoder.decode(part.data, { stream: true })).slice(-65_536);
-    return seen.split(/\r?\n/).slice(0, -1).find((line) => line.includes(readyMarker))?.trim();
+    return seen.split(/\r?\n/).slice(0, -1).find((line) => line.includes(marker))?.trim();
   });
 }
 
@@ -123,7 +124,11 @@ export async function fetchGuest(vm: Vm, timeoutMs: number, signal: AbortSignal)
       `Cannot reach the guest: VM ${vm.meta?.name} has no endpoint for port ${httpPort}`,
     );
   }
-  const url = `http://${endpoint.address}/`;
+  return await fetchPage(`http://${endpoint.address}/`, timeoutMs, signal);
+}
+
+/** Fetches a page, again until it is there. */
+export async function fetchPage(url: string, timeoutMs: number, signal: AbortSignal): Promise<HttpProof> {
   return await poll(timeoutMs, signal, `an HTTP answer from ${url}`, async () => {
     const response = await fetch(url, { signal: AbortSignal.any([signal, AbortSignal.timeout(3_000)]) });
     const body = utf8.decode(new Uint8Array(await response.arrayBuffer()));
@@ -131,14 +136,11 @@ export async function fetchGuest(vm: Vm, timeoutMs: number, signal: AbortSignal)
   });
 }
 
-/** A guest port that the security group does not let in. */
-const forbiddenPort = 22;
-
 /**
- * What became of a port the security group forbids. User networking has no address to try it at: then this says what
- * the engine does instead of a check.
+ * What became of a port that the security group forbids, on user networking: it has no address to try it at, so this
+ * says what the engine does instead of a check.
  */
-export function forbiddenPortVerdict(vm: Vm, engine: Engine): string {
+export function forbiddenPortVerdict(vm: Vm): string {
   const opened = vm.nics.flatMap((nic) => nic.endpoints).filter((e) => e.guestPort !== httpPort);
   if (opened.length > 0) {
     const ports = opened.map((e) => e.guestPort).join(", ");
@@ -148,11 +150,8 @@ export function forbiddenPortVerdict(vm: Vm, engine: Engine): string {
       `Cannot trust the security group ${names.group}: guest port ${ports} is reachable and should not be`,
     );
   }
-  if (engine.name === "user") {
-    return `port ${forbiddenPort} of the guest has no way in, as user networking forwards only what the group allows; ` +
-      "it enforces nothing on traffic inside the guest's own network";
-  }
-  return `port ${forbiddenPort} has no endpoint`;
+  return "no other port of the guest has a way in, as user networking forwards only what the group allows; " +
+    "it enforces nothing on traffic inside the guest's own network";
 }
 
 /** Removes the VM through the API. */
@@ -162,7 +161,7 @@ export async function deleteVm(session: Session, timeoutMs: number): Promise<voi
 }
 
 /** Repeats until there is a value; what was last seen to fail becomes the cause. */
-async function poll<T>(
+export async function poll<T>(
   timeoutMs: number,
   signal: AbortSignal,
   what: string,

@@ -1,5 +1,6 @@
 import { fault } from "@ultracloud/base";
 import { endLeftovers, identify, type ProcessIdentity, runningComponents } from "@ultracloud/launch";
+import { namespaceOf, removeNamespace } from "./fabric.ts";
 
 /** Directories of the quickstart below the work root. */
 export interface QuickstartHome {
@@ -76,7 +77,7 @@ export async function claimHome(home: QuickstartHome): Promise<{ readonly ended:
       } run): end it with \`deno task uc quickstart down\``,
     );
   }
-  const ended = await endLeftovers(home.dataDir);
+  const ended = await endAll(home);
   await Deno.remove(home.dataDir, { recursive: true }).catch((error) => {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   });
@@ -84,9 +85,16 @@ export async function claimHome(home: QuickstartHome): Promise<{ readonly ended:
   return { ended };
 }
 
+/** Ends processes, then removes the namespace that their network was in. */
+async function endAll(home: QuickstartHome): Promise<number> {
+  const ended = await endLeftovers(home.dataDir);
+  await removeNamespace(await namespaceOf(home));
+  return ended;
+}
+
 /** Ends a kept cloud, or what is left of one. Answers how many processes ended. */
 export async function releaseHome(home: QuickstartHome): Promise<number> {
-  const ended = await endLeftovers(home.dataDir);
+  const ended = await endAll(home);
   await Deno.remove(stateFile(home)).catch(() => {});
   await Deno.remove(home.dataDir, { recursive: true }).catch(() => {});
   return ended;

@@ -15,6 +15,7 @@ export const profiles = {
     summary: "The VM platform on one machine",
     required: ["chainfire", "flaredb", "iam", "prismnet", "plasmavmc", "vm-agent"],
     optional: [
+      "net-agent",
       "lightningstor",
       "coronafs",
       "flashdns",

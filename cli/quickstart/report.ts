@@ -16,6 +16,8 @@ export interface QuickstartResult {
   components: readonly ComponentStatus[];
   steps: readonly { readonly step: string; readonly ms: number }[];
   vm?: { name: string; id: string; ip: string; url: string; httpStatus: number; marker: string };
+  /** On OVN: as what the guest goes out, where it is reached, and the network namespace all of it is in. */
+  outside?: { natIp: string; floatingIp: string; namespace: string };
   /** What became of a guest port the security group forbids. */
   forbiddenPort?: string;
   network?: { engine: string; features: readonly { feature: string; support: string; note: string }[] };
@@ -43,11 +45,25 @@ export function summary(result: QuickstartResult): string {
         ["address", result.vm.ip],
         ["page", `${result.vm.url} answers HTTP ${result.vm.httpStatus}`],
         ["console", result.vm.marker],
+        ...(result.outside
+          ? [
+            ["goes out as", `${result.outside.natIp}, the NAT gateway's address`],
+            [
+              "reached at",
+              `floating IP ${result.outside.floatingIp} (in the network namespace ${result.outside.namespace})`,
+            ],
+          ]
+          : []),
       ]),
       "",
     );
   }
   if (result.forbiddenPort) lines.push(`security group: ${result.forbiddenPort}`);
+  const enforced = (result.network?.features ?? []).filter(({ support }) => support === "enforced");
+  if (enforced.length > 0) {
+    const names = enforced.map(({ feature }) => feature.replaceAll("_", " ")).join(", ");
+    lines.push(`network engine ${result.network!.engine} enforces: ${names}`);
+  }
   for (const feature of result.network?.features ?? []) {
     if (feature.support !== "enforced") {
       lines.push(

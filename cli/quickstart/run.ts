@@ -3,7 +3,7 @@ import { Fault, fault } from "@ultracloud/base";
 import { loadFleet, portTaken, prepareStack, type Stack } from "@ultracloud/launch";
 import { toFault } from "@ultracloud/rpc";
 import { statusOf } from "../commands/system.ts";
-import { examineHost } from "../doctor/mod.ts";
+import { examineHost, type HostReport } from "../doctor/mod.ts";
 import { defaultPorts } from "../frame/contexts.ts";
 import type { Io } from "../frame/io.ts";
 import { buildTinyImage } from "../image/mod.ts";
@@ -14,6 +14,7 @@ import {
   deleteVm,
   fetchGuest,
   forbiddenPortVerdict,
+  type HttpProof,
   importImage,
   names,
   projectName,
@@ -21,6 +22,8 @@ import {
   waitForNode,
 } from "./cloud.ts";
 import { claimHome, type QuickstartHome, releaseHome, takeLock, writeState } from "./home.ts";
+import { type Fabric, makeFabric, namespaceOf } from "./fabric.ts";
+import { createWayOut, guestScript, proveOutside, triedPorts } from "./outside.ts";
 import { installMissing } from "./packages.ts";
 import { componentsOf, profiles } from "./profiles.ts";
 import { openSession } from "./session.ts";
@@ -42,11 +45,19 @@ export interface QuickstartOptions {
   readonly portOffset: number;
   /** Optional components of the profile to start beside the required ones. */
   readonly with: readonly string[];
+  /** What carries the network of guests; auto: OVN where it can, else user networking. */
+  readonly engine: "auto" | "ovn" | "user";
 }
 
 /** Ports of every listener of the profile. */
 export function portsOf(offset: number): Record<string, number> {
-  const ports: Record<string, number> = { "chainfire.peer": 7101 + offset, "flaredb.peer": 7111 + offset };
+  const ports: Record<string, number> = {
+    "chainfire.peer": 7101 + offset,
+    "flaredb.peer": 7111 + offset,
+    "net-agent.rpc": 7131 + offset,
+    // Leads to the page of the guest on OVN, whose addresses are in a namespace of their own.
+    "gate.page": 7132 + offset,
+  };
   for (const [name, port] of Object.entries(defaultPorts)) ports[`${name}.rpc`] = port + offset;
   return ports;
 }
@@ -130,11 +141,6 @@ async function bringUp(
   result: QuickstartResult,
 ): Promise<Stack> {
   const { signal } = io;
-  const components = componentsOf(
-    profiles["single-node-dev"],
-    options.with,
-    new Set((await loadFleet(options.root)).keys()),
-  );
   const ports = portsOf(options.portOffset);
   progress.step("examine the host");
   const taken = Object.values(ports).filter((port) => portTaken("127.0.0.1", port));
@@ -151,6 +157,12 @@ async function bringUp(
   signal.throwIfAborted();
 
   progress.step("prepare keys and configuration");
+  const fabric = await chooseFabric(options, report, home, ports, progress);
+  const components = componentsOf(
+    profiles["single-node-dev"],
+    [...options.with, ...fabric ? ["net-agent"] : []],
+    new Set((await loadFleet(options.root)).keys()),
+  );
   const stack = await prepareStack({
     root: options.root,
     dataDir: home.dataDir,
@@ -158,8 +170,12 @@ async function bringUp(
     components: canRunVms ? components : components.filter((name) => name !== "vm-agent"),
     ports,
     clusterId,
+    ...(fabric
+      ? { overrides: fabric.overrides, enter: Object.fromEntries(fabric.insiders.map((name) => [name, fabric.enter])) }
+      : {}),
   });
   try {
+    for (const gate of await fabric?.start(stack) ?? []) gate.unref();
     // The image is built while the components start: neither needs the other.
     progress.step("start components and build the guest image");
     const [image] = await Promise.all([
@@ -185,8 +201,8 @@ async function bringUp(
     progress.step("create organisation and project");
     await createProject(session);
     progress.step("create network, subnet and security group");
-    const engine = await createNetwork(session);
-    result.network = networkOf(engine);
+    result.network = networkOf(await createNetwork(session));
+    const natIp = fabric && await createWayOut(session);
     result.components = await statusOf(session);
     await writeSurface(stack, runDir);
     if (image === undefined) {
@@ -199,18 +215,32 @@ async function bringUp(
     const node = await waitForNode(session, readyTimeoutMs);
     result.accelerator = node.accelerator;
     progress.step("create and start the VM");
-    const vm = await createVm(session, guestTimeoutMs);
+    const vm = await createVm(session, guestTimeoutMs, fabric ? guestScript : "");
     progress.step("wait for the guest's marker on its serial console");
     const marker = await waitForMarker(session, guestTimeoutMs);
-    progress.step("fetch the guest's page");
-    const proof = await fetchGuest(vm, guestTimeoutMs, signal);
-    result.forbiddenPort = forbiddenPortVerdict(vm, engine);
+    const ip = vm.nics[0]?.ipAddress ?? "";
+    if (!marker.includes(`ip=${ip} `)) {
+      throw fault("internal", "address_wrong", `Cannot trust DHCP: the guest says ${marker}, wanted ip=${ip}`);
+    }
+    let page: HttpProof;
+    if (fabric && natIp !== undefined) {
+      progress.step("go out by NAT, come in by floating IP, try a forbidden port");
+      const pageUrl = `http://127.0.0.1:${ports["gate.page"]}/`;
+      const proof = await proveOutside(session, fabric, stack, vm, { natIp, pageUrl, timeoutMs: guestTimeoutMs });
+      page = proof.page;
+      result.forbiddenPort = proof.forbidden;
+      result.outside = { natIp: proof.natIp, floatingIp: proof.floatingIp, namespace: fabric.namespace };
+    } else {
+      progress.step("fetch the guest's page");
+      page = await fetchGuest(vm, guestTimeoutMs, signal);
+      result.forbiddenPort = forbiddenPortVerdict(vm);
+    }
     result.vm = {
       name: vm.meta?.name ?? "",
       id: vm.meta?.id ?? "",
-      ip: vm.nics[0]?.ipAddress ?? "",
-      url: proof.url,
-      httpStatus: proof.status,
+      ip,
+      url: page.url,
+      httpStatus: page.status,
       marker,
     };
     result.components = await statusOf(session);
@@ -227,6 +257,32 @@ async function bringUp(
   }
 }
 
+/** Where tenant networks on OVN would be; undefined: user networking, and the person is told why. */
+async function chooseFabric(
+  options: QuickstartOptions,
+  report: HostReport,
+  home: QuickstartHome,
+  ports: Readonly<Record<string, number>>,
+  progress: ReturnType<typeof createProgress>,
+): Promise<Fabric | undefined> {
+  if (options.engine === "user") return undefined;
+  let why = report.whyNoOvn;
+  if (why === "") {
+    try {
+      const namespace = await namespaceOf(home);
+      return await makeFabric({ root: options.root, namespace, ports, guestPorts: triedPorts });
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error;
+      why = `OVN needs a network namespace: ${error.message}`;
+    }
+  }
+  if (options.engine === "ovn") {
+    throw fault("failed_precondition", "engine_impossible", `Cannot use the network engine ovn here: ${why}`);
+  }
+  progress.say(`Network engine user: ${why}`);
+  return undefined;
+}
+
 async function releaseUnlessRefused(home: QuickstartHome, failure: unknown): Promise<void> {
   // A kept cloud that refused this run is somebody's: it stays as it is.
   if (failure instanceof Fault && failure.code === "quickstart_kept") return;
@@ -235,7 +291,7 @@ async function releaseUnlessRefused(home: QuickstartHome, failure: unknown): Pro
 
 async function copyLogs(stack: Stack, to: string): Promise<void> {
   await Deno.mkdir(`${to}/log`, { recursive: true });
-  for (const name of singleNodeComponents) {
+  for (const name of [...singleNodeComponents, "net-agent", "gate-in", "gate-out"]) {
     await Deno.copyFile(stack.logFile(name), `${to}/log/${name}.log`).catch(() => {});
   }
 }

@@ -17,6 +17,8 @@ export interface SpawnOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Arguments after the entry; the default names the configuration file. */
   readonly args?: readonly string[];
+  /** Command in front, which becomes the component: `ip netns exec NAME`. */
+  readonly enter?: readonly string[];
 }
 
 /** A started component. It is in its own session: signals of the launcher's terminal do not reach it. */
@@ -56,7 +58,7 @@ export function commandOf(options: Pick<SpawnOptions, "manifest" | "placement" |
 export function spawnComponent(options: SpawnOptions): ComponentProcess {
   return spawnDetached({
     name: options.manifest.name,
-    command: commandOf(options),
+    command: [...options.enter ?? [], ...commandOf(options)],
     logFile: options.logFile,
     env: { ...componentEnv(), ...options.env },
   });
@@ -114,5 +116,7 @@ export function componentEnv(): Record<string, string> {
     const value = Deno.env.get(name);
     if (value !== undefined) env[name] = value;
   }
+  // Where the switch's daemons are; a login shell that became root by `su` alone lacks it.
+  env.PATH = [...(env.PATH ?? "").split(":"), "/usr/sbin", "/sbin"].filter((dir) => dir !== "").join(":");
   return env;
 }

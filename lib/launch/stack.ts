@@ -24,6 +24,8 @@ export interface StackOptions {
   readonly clusterId: string;
   /** Merged over the derived configuration, by component. */
   readonly overrides?: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
+  /** Command in front of a component's own, which it must become: `ip netns exec NAME`. */
+  readonly enter?: Readonly<Record<string, readonly string[]>>;
 }
 
 /** The components of one cloud on this machine, each a process of its own under its pinned permissions, on loopback. */
@@ -218,6 +220,7 @@ class LocalStack implements Stack {
       placement: this.placement(component),
       program: { kind: "source", root: this.#options.root, entry: `${dir}/${manifest.entry}` },
       logFile: this.logFile(component),
+      enter: this.#options.enter?.[component] ?? [],
     });
     this.#processes.set(component, process);
     this.#record();

@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
-import { exitCodes, portsOf } from "@ultracloud/cli";
+import { examineHost, exitCodes, namespaceOf, portsOf } from "@ultracloud/cli";
 import { findByCommandLine, portTaken, signalProcess } from "@ultracloud/launch";
-import { workspaceRoot } from "@ultracloud/testing";
+import { testUnless, workspaceRoot } from "@ultracloud/testing";
+
+const { whyNoOvn } = await examineHost({ workRoot: "/tmp", ports: [] });
+const noOvn = whyNoOvn === "" ? undefined : whyNoOvn;
 
 /** A work root of its own and ports nobody uses: a quickstart beside others. */
 async function place(): Promise<
@@ -54,6 +57,8 @@ async function leftovers(root: string, offset: number): Promise<string[]> {
   for (const path of [`${root}/quickstart/data`, `${root}/quickstart/state.json`]) {
     if (await Deno.stat(path).then(() => true, () => false)) left.push(path);
   }
+  const namespace = await namespaceOf({ root: `${root}/quickstart` });
+  if (await Deno.lstat(`/run/netns/${namespace}`).then(() => true, () => false)) left.push(`namespace ${namespace}`);
   return left;
 }
 
@@ -75,12 +80,15 @@ for (const afterMs of [300, 2_500, 7_000]) {
   });
 }
 
-Deno.test("quickstart --keep serves, refuses a second one, survives a kill -9 of everything, and goes down whole", async () => {
+Deno.test("quickstart --keep without root's network serves, refuses a second one, survives a kill -9 of everything, and goes down whole", async () => {
   await using at = await place();
   const offset = String(at.offset);
-  const kept = await end(at.uc("quickstart", "--keep", "--port-offset", offset));
+  const kept = await end(at.uc("quickstart", "--keep", "--engine", "user", "--port-offset", offset));
   assert.equal(kept.code, exitCodes.ok, kept.err);
-  assert.equal((await result(at.root)).success, true);
+  const said = await result(at.root);
+  assert.equal(said.success, true);
+  assert.equal((said.network as { engine: string }).engine, "user");
+  assert.match(kept.out, /network engine user: east west is not enforced/);
   assert.match(kept.err, /uc quickstart down/);
 
   const status = await end(at.uc("status", "-o", "json"));
@@ -98,10 +106,46 @@ Deno.test("quickstart --keep serves, refuses a second one, survives a kill -9 of
   const all = findByCommandLine(`${at.root}/`);
   assert.ok(all.length >= 7, `${all.length} processes: six components and a guest`);
   for (const process of all) signalProcess(process, "SIGKILL");
-  const again = await end(at.uc("quickstart", "--keep", "--port-offset", offset));
+  const again = await end(at.uc("quickstart", "--keep", "--engine", "user", "--port-offset", offset));
   assert.equal(again.code, exitCodes.ok, again.err);
 
   const down = await end(at.uc("quickstart", "down"));
   assert.equal(down.code, exitCodes.ok, down.err);
   assert.deepEqual(await leftovers(at.root, at.offset), []);
 });
+
+testUnless(
+  "quickstart on OVN proves DHCP, NAT, floating IP and a closed port, and leaves nothing, killed or not",
+  noOvn,
+  async () => {
+    await using at = await place();
+    const offset = String(at.offset);
+    const run = at.uc("quickstart", "--engine", "ovn", "--port-offset", offset);
+    setTimeout(() => run.kill("SIGKILL"), 5_000);
+    await end(run);
+    assert.notDeepEqual(await leftovers(at.root, at.offset), [], "a killed launcher leaves what it started");
+
+    const kept = await end(at.uc("quickstart", "--keep", "--port-offset", offset));
+    assert.equal(kept.code, exitCodes.ok, kept.err);
+    const seen = await result(at.root) as {
+      success: boolean;
+      network: { engine: string; features: { support: string }[] };
+      outside: { natIp: string; floatingIp: string };
+      vm: { ip: string; marker: string; url: string };
+      forbiddenPort: string;
+    };
+    assert.equal(seen.success, true);
+    assert.equal(seen.network.engine, "ovn", "root and the packages are there, so OVN is what `auto` means");
+    assert.ok(seen.network.features.every(({ support }) => support === "enforced"));
+    assert.match(seen.vm.marker, new RegExp(`ip=${seen.vm.ip} `));
+    assert.match(seen.forbiddenPort, /port 81, where the guest serves too, is closed; it was open \d+ ms after a rule/);
+    // From the host, through the gate to the floating IP.
+    assert.match(await (await fetch(seen.vm.url)).text(), /<h1>hello<\/h1>/);
+    const status = await end(at.uc("status", "-o", "name"));
+    assert.match(status.out, /^net-agent$/m, status.err);
+
+    const down = await end(at.uc("quickstart", "down"));
+    assert.equal(down.code, exitCodes.ok, down.err);
+    assert.deepEqual(await leftovers(at.root, at.offset), []);
+  },
+);
