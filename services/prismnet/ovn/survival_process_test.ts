@@ -4,32 +4,8 @@ import { Direction, Protocol } from "@ultracloud/proto/prismnet/v1";
 import { testUnless } from "@ultracloud/testing";
 import { NorthboundReconciler } from "./reconciler.ts";
 import { noPackets } from "./test_netns.ts";
-import { type Guest, project, until, World } from "./test_world.ts";
-
-/** One packet in this many milliseconds: what is missing times this is how long traffic stood. */
-const everyMs = 20;
-
-/** Pings until disposed; answers which are missing. */
-function stream(from: Guest, to: string) {
-  const child = from.ns.spawn("ping", "-n", "-i", String(everyMs / 1000), to);
-  let text = "";
-  const reading = (async () => {
-    for await (const part of child.stdout.pipeThrough(new TextDecoderStream())) text += part;
-  })();
-  const received = () => [...text.matchAll(/icmp_seq=(\d+) /g)].map((match) => Number(match[1]));
-  return {
-    last: () => received().at(-1) ?? 0,
-    /** Packets missing between two that were answered. */
-    missing(after: number): number {
-      const seen = received().filter((seq) => seq >= after);
-      return seen.length === 0 ? 0 : seen.at(-1)! - seen[0]! + 1 - seen.length;
-    },
-    async [Symbol.asyncDispose]() {
-      child.kill("SIGKILL");
-      await Promise.all([child.status, reading]);
-    },
-  };
-}
+import { everyMs, pingStream } from "./test_traffic.ts";
+import { project, until, World } from "./test_world.ts";
 
 testUnless("every daemon and the agent may be killed under traffic, and all ends as it was", noPackets, async (t) => {
   await using world = await World.make(2);
@@ -42,7 +18,7 @@ testUnless("every daemon and the agent may be killed under traffic, and all ends
   await world.groups.createSecurityGroup({ project, name: "ping", rules });
   const one = await world.guest({ name: "one", subnet: "a", hv: 0, groups: ["ping"] });
   const two = await world.guest({ name: "two", subnet: "a", hv: 1, groups: ["ping"] });
-  await using pings = stream(one, two.port.ipAddress);
+  await using pings = pingStream(one.ns, two.port.ipAddress);
   await until("traffic flows", () => pings.last() > 10);
   await world.settled();
   const before = world.reconciler.dump();

@@ -44,6 +44,12 @@ export class Netns implements AsyncDisposable {
     return made;
   }
 
+  /** The namespace this process is in, by a name; disposing of it forgets the name. */
+  static async current(name: string): Promise<Netns> {
+    await ip("netns", "attach", name, String(Deno.pid));
+    return new Netns(name);
+  }
+
   /** Runs a program in it; answers what it wrote and whether it succeeded. */
   async try(program: string, ...args: string[]): Promise<{ ok: boolean; text: string }> {
     const { success, stdout, stderr } = await new Deno.Command("ip", {

@@ -1,10 +1,33 @@
 import assert from "node:assert/strict";
-import { systemClock } from "@ultracloud/base";
+import { seededRng, systemClock } from "@ultracloud/base";
+import { noopLogger } from "@ultracloud/observe";
+import { openOvsdb } from "@ultracloud/ovsdb";
+import { OrgService, ProjectService, TokenService } from "@ultracloud/proto/iam/v1";
+import {
+  Direction,
+  PortService,
+  PortState,
+  Protocol,
+  SecurityGroupService,
+  SubnetService,
+  VpcService,
+} from "@ultracloud/proto/prismnet/v1";
+import { createRpcClient } from "@ultracloud/rpc";
 import { startTestStack } from "@ultracloud/testing";
+import { deviceOf } from "./names.ts";
+import { northboundTables, ownTables } from "./northbound.ts";
+import { dumpRows } from "./rows.ts";
+import { join, Netns } from "./test_netns.ts";
+import { everyMs, pingStream } from "./test_traffic.ts";
 
-/** The real components under their pinned permissions; started by its test in a network namespace of its own. */
+/**
+ * The real components under their pinned permissions, each process and each daemon killed by SIGKILL under traffic, with
+ * a change made while it is gone; started by its test in a network namespace of its own.
+ */
+const project = "acme/prod";
+const components = ["chainfire", "flaredb", "iam", "prismnet", "net-agent"];
 await using test = await startTestStack({
-  components: ["chainfire", "flaredb", "iam", "prismnet", "net-agent"],
+  components,
   overrides: { prismnet: { engine: "ovn" }, "net-agent": { bridgePrefix: "uct" } },
   start: false,
 });
@@ -18,32 +41,136 @@ async function health(name: string): Promise<string> {
     return String(error);
   }
 }
-async function until(what: string, look: () => Promise<boolean>): Promise<void> {
+async function until(what: string, look: () => Promise<boolean> | boolean): Promise<void> {
   for (const deadline = performance.now() + 90_000; !await look();) {
     if (performance.now() > deadline) {
-      const log = await Deno.readTextFile(stack.logFile("net-agent")).catch(String);
-      throw new Error(`waited in vain until ${what}: ${await health("net-agent")} ${await health("prismnet")} ${log}`);
+      const logs = await Promise.all(["net-agent", "prismnet"].map((n) => Deno.readTextFile(stack.logFile(n))));
+      const seen = `${await health("net-agent")} ${await health("prismnet")}`;
+      throw new Error(`waited in vain until ${what}: ${seen}\n${logs.map((l) => l.slice(-2_000)).join("\n")}`);
     }
     await systemClock.sleep(50);
   }
 }
 const ready = async (name: string) => JSON.parse(await health(name).catch(() => "{}")).state === "ready";
-async function pids(): Promise<Record<string, string>> {
-  const found: Record<string, string> = {};
-  for (const name of ["conf", "nb", "sb", "vswitchd", "northd", "controller"]) {
-    found[name] = (await Deno.readTextFile(`${runDir}/${name}.pid`)).trim();
-  }
-  return found;
+const isReady = (name: string) => () => ready(name).catch(() => false);
+const pidOf = async (daemon: string) => (await Deno.readTextFile(`${runDir}/${daemon}.pid`).catch(() => "")).trim();
+
+for (const name of components) stack.start(name);
+for (const name of components) await until(`${name} is ready`, isReady(name));
+await until("prismnet has its northbound database", async () => !(await health("prismnet")).includes("degraded"));
+
+using clients = new DisposableStack();
+const adminToken = (await Deno.readTextFile(stack.adminTokenFile)).trim();
+const tokens = clients.use(createRpcClient(TokenService, { endpoints: [stack.endpoint("iam")] }));
+const { accessToken } = await tokens.bootstrapToken({ adminToken });
+const at = (name: string) => ({ endpoints: [stack.endpoint(name)], authorization: () => `Bearer ${accessToken}` });
+await clients.use(createRpcClient(OrgService, at("iam"))).createOrg({ name: "acme" });
+await clients.use(createRpcClient(ProjectService, at("iam"))).createProject({ org: "acme", name: "prod" });
+const vpcs = clients.use(createRpcClient(VpcService, at("prismnet")));
+const subnets = clients.use(createRpcClient(SubnetService, at("prismnet")));
+const groups = clients.use(createRpcClient(SecurityGroupService, at("prismnet")));
+const ports = clients.use(createRpcClient(PortService, at("prismnet")));
+
+await vpcs.createVpc({ project, name: "net" });
+await subnets.createSubnet({ project, name: "lan", vpc: "net", cidr: "10.1.0.0/24" });
+await groups.createSecurityGroup({
+  project,
+  name: "ping",
+  rules: [
+    { direction: Direction.INGRESS, protocol: Protocol.ICMP },
+    { direction: Direction.EGRESS, protocol: Protocol.UNSPECIFIED },
+  ],
+});
+await using world = new AsyncDisposableStack();
+const tag = `uc${Deno.pid}`;
+/** A guest: a namespace joined by the very device that the port's binding names. */
+async function guest(here: Netns, name: string): Promise<{ ns: Netns; ip: string }> {
+  const port = await ports.createPort({ project, name, subnet: "lan", securityGroups: ["ping"] });
+  const ns = world.use(await Netns.make(`${tag}-${name}`));
+  await join([here, deviceOf(port.meta!.id)], [ns, "eth0"], 1400);
+  await ns.run("ip", "link", "set", "dev", "eth0", "address", port.macAddress);
+  await ns.run("ip", "address", "add", `${port.ipAddress}/24`, "dev", "eth0");
+  await ports.bindPort({ project, port: name, host: "local" });
+  const { state, stateReason } = await ports.waitPort({ project, port: name, timeoutMs: 30_000 });
+  assert.equal(state, PortState.ACTIVE, stateReason);
+  return { ns, ip: port.ipAddress };
+}
+// This very namespace, by a name under which others can be joined to it.
+const here = await Netns.current(`${tag}-here`);
+world.use(here);
+const one = await guest(here, "one");
+const two = await guest(here, "two");
+
+await using nb = openOvsdb({
+  endpoint: { transport: "unix", path: `${runDir}/nb.sock` },
+  database: "OVN_Northbound",
+  tables: northboundTables,
+}, { clock: systemClock, rng: seededRng(1), log: noopLogger });
+const dump = () => dumpRows(ownTables, nb.replica, northboundTables).map((row) => row.replace(/ up=\S+/, ""));
+
+await using pings = pingStream(one.ns, two.ip);
+await until("traffic flows", () => pings.last() > 20);
+await nb.ready();
+const desired = dump();
+let port = 2_000;
+
+/** Kills, changes the network meanwhile, waits until all of it is there, takes the change back, compares. */
+async function survives(what: string, kill: () => Promise<void>, back: () => Promise<void>): Promise<void> {
+  const from = pings.last();
+  await kill();
+  const number = port++;
+  const rule = { direction: Direction.INGRESS, protocol: Protocol.TCP, portMin: number, portMax: number };
+  let id = "";
+  const changing = (async () => {
+    for (const deadline = performance.now() + 60_000;;) {
+      try {
+        const group = await groups.addRule({ project, securityGroup: "ping", rule });
+        id = group.rules.find((r) => r.portMin === number)!.id;
+        return;
+      } catch (error) {
+        // prismnet itself may be the one that is gone.
+        if (performance.now() > deadline) throw error;
+        const { rules } = await groups.getSecurityGroup({ project, securityGroup: "ping" }).catch(() => ({
+          rules: [],
+        }));
+        id = rules.find((r) => r.portMin === number)?.id ?? "";
+        if (id !== "") return;
+        await systemClock.sleep(100);
+      }
+    }
+  })();
+  await back();
+  await changing;
+  await until(`the rule made without ${what} is carried out`, () => dump().join().includes(`tcp.dst == ${number}`));
+  await groups.removeRule({ project, securityGroup: "ping", ruleId: id });
+  await until(`the network is as desired after ${what}`, () => dump().join("\n") === desired.join("\n"));
+  const seen = pings.last();
+  await until(`traffic flows after ${what}`, () => pings.last() > seen + 20);
+  assert.deepEqual(dump(), desired);
+  console.log(`kill -9 of ${what}: ${pings.missing(from) * everyMs} ms of traffic lost, state as desired`);
 }
 
-for (const name of ["chainfire", "flaredb", "iam", "prismnet", "net-agent"]) stack.start(name);
-for (const name of ["prismnet", "net-agent"]) await until(`${name} is ready`, () => ready(name).catch(() => false));
-await until("prismnet has its northbound database", async () => !(await health("prismnet")).includes("degraded"));
-const before = await pids();
-await stack.process("net-agent")!.kill();
-await until("the agent is gone", async () => !await ready("net-agent").catch(() => false));
-assert.deepEqual(await pids(), before, "the daemons outlive their agent");
-stack.start("net-agent");
-await until("the agent is ready again", () => ready("net-agent").catch(() => false));
-assert.deepEqual(await pids(), before, "the new agent adopts the daemons");
-console.log("stack on OVN: ready, killed, adopted");
+for (const name of ["net-agent", "prismnet"]) {
+  const before = await Promise.all(["vswitchd", "controller", "nb"].map(pidOf));
+  await survives(name, async () => await stack.process(name)!.kill(), async () => {
+    stack.start(name);
+    await until(`${name} is ready again`, isReady(name));
+  });
+  const after = await Promise.all(["vswitchd", "controller", "nb"].map(pidOf));
+  assert.deepEqual(after, before, `the daemons outlive ${name}`);
+}
+for (const daemon of ["controller", "northd", "nb", "sb", "conf", "vswitchd"]) {
+  const pid = await pidOf(daemon);
+  await survives(
+    daemon === "nb" || daemon === "sb" || daemon === "conf" ? `ovsdb-server (${daemon})` : daemon,
+    () => Promise.resolve(Deno.kill(Number(pid), "SIGKILL")),
+    async () => {
+      await until(`another ${daemon} runs`, async () => {
+        const now = await pidOf(daemon);
+        return now !== "" && now !== pid;
+      });
+      await until("the agent is ready", isReady("net-agent"));
+    },
+  );
+}
+console.log("stack on OVN: every process killed, every one back");
