@@ -7,7 +7,7 @@ import { leading, memberNamed } from "./_members.ts";
 const columns: readonly Column<Member>[] = [
   { name: "id", get: (m) => String(m.id), order: (m) => Number(m.id) },
   { name: "name", get: (m) => m.name },
-  { name: "role", get: (m) => m.isLearner ? "learner" : "voter" },
+  { name: "role", get: (m) => m.autoPromote ? "learner, to vote" : m.isLearner ? "learner" : "voter" },
   { name: "client_url", get: (m) => m.clientUrl },
   { name: "peer_url", get: (m) => m.peerUrl },
 ];
@@ -45,12 +45,13 @@ export const member = buildRouteMap({
         await run.list(MemberSchema, (await clusterOf(run).memberList({})).members, columns);
       },
     }),
-    add: command<UrlFlags & { learner: boolean }, [string]>({
+    add: command<UrlFlags & { learner: boolean; autoPromote: boolean }, [string]>({
       brief: "Add a member; its process is started afterwards, with the id that is printed",
       args: [{ brief: "Name of the new member", placeholder: "name" }],
       flags: {
         ...urlFlags,
         learner: { kind: "boolean", default: false, brief: "Without a vote until it is promoted: the safe way" },
+        autoPromote: { kind: "boolean", default: false, brief: "A learner that gets its vote once it has caught up" },
       },
       async run(run, flags, name) {
         const { member, members } = await (await leading(run, ClusterService)).memberAdd({
@@ -58,6 +59,7 @@ export const member = buildRouteMap({
           peerUrl: flags.peerUrl,
           clientUrl: flags.clientUrl,
           isLearner: flags.learner,
+          autoPromote: flags.autoPromote,
         });
         await run.list(MemberSchema, members, columns);
         tellJoin(run, member);

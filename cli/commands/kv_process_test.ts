@@ -132,3 +132,24 @@ Deno.test("uc kv lease, lock and elect hold what they got as long as they run", 
   end.abort();
   assert.equal((await leading).code, 130);
 });
+
+Deno.test("uc kv says which keys a grant does not reach", async () => {
+  await using desk = await Desk.open();
+  await desk.ok("kv", "put", "app/a", "1");
+  await desk.limitTo("key:app/*");
+  for (const end = performance.now() + 30_000;;) {
+    // The member looks at the file once a second.
+    const { code, err } = await desk.uc(["kv", "get", "other/x"]);
+    if (code === 4) {
+      assert.match(err, /^error\[permission_denied\]: Cannot use chainfire\.kv\.get at key:other\/x: not allowed/);
+      break;
+    }
+    assert.ok(performance.now() < end, `The grant was not limited in time: ${code} ${err}`);
+    await systemClock.sleep(50);
+  }
+  assert.equal(await desk.ok("kv", "get", "app/a"), "1\n");
+  await desk.fails(4, ["kv", "get", "app", "--prefix"], /Cannot use chainfire\.kv\.get at key:app\*: not allowed/);
+  await desk.fails(4, ["kv", "put", "app", "1"], /Cannot use chainfire\.kv\.update at key:app: not allowed/);
+  await desk.fails(4, ["kv", "watch", "", "--prefix"], /Cannot use chainfire\.watch\.get at key:\*: not allowed/);
+  await desk.fails(4, ["kv", "lease", "list"], /Cannot use chainfire\.lease\.list at the root: not allowed/);
+});

@@ -44,6 +44,16 @@ export class Desk implements AsyncDisposable {
     writeContexts(`${this.dir}/uc.json`, { version: 1, current: "test", contexts: { test: context }, credentials: {} });
   }
 
+  /** Every grant of the operator reaches this scope only, as soon as the member has seen it. */
+  async limitTo(scope: string): Promise<void> {
+    const file = this.#member.stack.operatorKeyFile.replace(/operator\/identity\.key$/, "trust.json");
+    const trust = JSON.parse(await Deno.readTextFile(file));
+    const [operator] = Object.keys(trust.principals).filter((id) => id.endsWith("/operator"));
+    for (const grant of trust.principals[operator!].grants) grant.scope = scope;
+    await Deno.writeTextFile(`${file}.new`, JSON.stringify(trust));
+    await Deno.rename(`${file}.new`, file);
+  }
+
   /** Runs a command; `told` hears what it prints while it runs. */
   async uc(words: readonly string[], signal?: AbortSignal, told: (result: Result) => void = () => {}): Promise<Result> {
     let out = "", err = "";

@@ -84,6 +84,9 @@ export interface Chainfire extends AsyncDisposable {
 /** Everything is in one Raft group. */
 const group = 1;
 
+/** A learner this many entries behind has them within a round or two. */
+const promotionLagMax = 100;
+
 /**
  * SQLite's own checkpoint syncs while a commit waits; checkpoints that cut the log come often enough. It still bounds
  * the file should those fail: 32 MiB.
@@ -115,6 +118,7 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
       tickMs,
       electionTicks,
       heartbeatTicks,
+      raft: { promotionLagMax, mayPromote: (id) => state.promoting.has(id) },
       clientUrls: (id) => (state.members.get(id) ?? members.find((info) => info.id === id))?.clientUrl,
     }, deps),
   );

@@ -1,9 +1,8 @@
 import { type Clock, fault, invalidField } from "@ultracloud/base";
 import { ClusterService, ProgressState } from "@ultracloud/proto/chainfire/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
-import type { MemberInfo } from "./domain/types.ts";
 import type { Member } from "./member.ts";
-import type { Membership } from "./membership.ts";
+import type { ListedMember, Membership } from "./membership.ts";
 import { fromAlarm, toNumber } from "./wire.ts";
 
 const root = () => "";
@@ -28,9 +27,10 @@ export function clusterService(
       if (!request.local) await group.readBarrier();
       return listed();
     },
-    async memberAdd({ name, peerUrl, clientUrl, isLearner }) {
-      const added = await membership.add({ name, peerUrl, clientUrl }, isLearner);
-      return { ...listed(), member: fromMember({ ...added, learner: isLearner }) };
+    async memberAdd({ name, peerUrl, clientUrl, isLearner, autoPromote }) {
+      const learner = isLearner || autoPromote;
+      const added = await membership.add({ name, peerUrl, clientUrl }, { learner, autoPromote });
+      return { ...listed(), member: fromMember({ ...added, learner, autoPromote }) };
     },
     async memberPromote(request) {
       await membership.promote(toNumber(request.id));
@@ -46,7 +46,7 @@ export function clusterService(
     },
     async memberReplace({ id, name, peerUrl, clientUrl }) {
       const added = await membership.replace(toNumber(id), { name, peerUrl, clientUrl });
-      return { ...listed(), member: fromMember({ ...added, learner: false }) };
+      return { ...listed(), member: fromMember({ ...added, learner: false, autoPromote: false }) };
     },
     status() {
       const { leader, lastIndex, appliedIndex, progress } = group.status();
@@ -104,6 +104,6 @@ export function clusterService(
   });
 }
 
-function fromMember({ id, name, peerUrl, clientUrl, learner }: MemberInfo & { readonly learner: boolean }) {
-  return { id: BigInt(id), name, peerUrl, clientUrl, isLearner: learner };
+function fromMember({ id, name, peerUrl, clientUrl, learner, autoPromote }: ListedMember) {
+  return { id: BigInt(id), name, peerUrl, clientUrl, isLearner: learner, autoPromote };
 }

@@ -10,6 +10,13 @@ import type { StateListener } from "./state/machine.ts";
 /** What a caller says about a member that is to come. */
 export type NewMember = Omit<MemberInfo, "id">;
 
+/** A member and the part it takes. */
+export interface ListedMember extends MemberInfo {
+  readonly learner: boolean;
+  /** Gets its vote by itself. */
+  readonly autoPromote: boolean;
+}
+
 /**
  * Who takes part. The addresses are rows of the replicated state, written before a member is added and removed after it
  * has gone, so that every member and every snapshot knows the way to the others. One change at a time.
@@ -55,18 +62,24 @@ export class Membership implements StateListener {
   #known: readonly number[] = [];
 
   /** The members as the configuration has them. */
-  list(): (MemberInfo & { readonly learner: boolean })[] {
+  list(): ListedMember[] {
     const { configuration } = this.#member.group.status();
     const learners = new Set([...configuration.learners, ...configuration.learnersNext]);
     return idsOf(configuration).map((id) => ({
       ...this.#member.info(id) ?? { id, name: String(id), peerUrl: "", clientUrl: "" },
       learner: learners.has(id),
+      autoPromote: learners.has(id) && this.#member.state.promoting.has(id),
     }));
   }
 
-  async add(wanted: NewMember, learner: boolean): Promise<MemberInfo> {
+  /** With `autoPromote` it is a learner that any leader gives its vote once it has caught up. */
+  async add(
+    wanted: NewMember,
+    { learner, autoPromote }: { readonly learner: boolean; readonly autoPromote: boolean },
+  ): Promise<MemberInfo> {
     return await this.#alone(async () => {
       const added = await this.#announce(wanted);
+      if (autoPromote) await this.#member.propose({ kind: "await_promotion", id: added.id });
       await this.#change([{ type: learner ? "add_learner" : "add_voter", id: added.id }], added);
       return added;
     });
@@ -116,12 +129,10 @@ export class Membership implements StateListener {
     });
   }
 
-  /** Writes the founders into the table, and takes out rows that no configuration has: a leader that failed left them. */
+  /** Puts the table in order, where it differs from the configuration; a leader does it now and then. */
   async tidy(): Promise<void> {
-    const { group } = this.#member;
-    if (this.#changing || group.status().role !== "leader") return;
-    if (!this.#untidy()) return;
-    this.#tidying = this.#tidy();
+    if (this.#changing || this.#member.group.status().role !== "leader" || !this.#untidy()) return;
+    this.#tidying = this.#alone(() => Promise.resolve());
     try {
       await this.#tidying;
     } finally {
@@ -131,15 +142,14 @@ export class Membership implements StateListener {
   /** Whoever asks for a change meanwhile waits for it instead of being refused. */
   #tidying: Promise<void> | undefined;
 
-  async #tidy(): Promise<void> {
-    await this.#alone(async () => {
-      // A change of the leader before may be logged and not in force yet: what it added must not be taken out.
-      await this.#member.group.readBarrier();
-      const { missing, stale, moved } = this.#untidy() ?? { missing: [], stale: [], moved: undefined };
-      for (const member of missing) await this.#member.propose({ kind: "add_member", member });
-      for (const id of stale) await this.#forget(id);
-      if (moved) await this.#member.propose({ kind: "update_member", member: moved });
-    });
+  /** Writes the founders into the table, and takes out rows that no configuration has: a leader that failed left them. */
+  async #putInOrder(): Promise<void> {
+    // A change of the leader before may be logged and not in force yet: what it added must not be taken out.
+    await this.#member.group.readBarrier();
+    const { missing, stale, moved } = this.#untidy() ?? { missing: [], stale: [], moved: undefined };
+    for (const member of missing) await this.#member.propose({ kind: "add_member", member });
+    for (const id of stale) await this.#forget(id);
+    if (moved) await this.#member.propose({ kind: "update_member", member: moved });
   }
 
   /** Where the table differs from the configuration; undefined when it does not. */
@@ -172,6 +182,8 @@ export class Membership implements StateListener {
     }
     this.#changing = true;
     try {
+      // Names and addresses of a change that a killed leader began must not stand in the way of its repetition.
+      if (this.#untidy()) await this.#putInOrder();
       return await work();
     } finally {
       this.#changing = false;
@@ -204,15 +216,17 @@ export class Membership implements StateListener {
           await this.#member.group.changeConfiguration({ steps, transition });
           return;
         } catch (error) {
-          // A leader that is new has not heard from everyone yet.
-          const early = error instanceof Fault && error.code === "unsafe_change" && this.#clock.monotonicMs() < endMs;
+          // A leader that is new has not heard from everyone yet, or it is giving a learner its vote.
+          const early = error instanceof Fault && passing.has(error.code) && this.#clock.monotonicMs() < endMs;
           if (!early) throw error;
           await this.#clock.sleep(retryMs);
         }
       }
     } catch (error) {
-      // Refused before it was logged: nothing has changed but the address. Otherwise the leader tidies up later.
-      if (added && !this.list().some(({ id }) => id === added.id)) await this.#forget(added.id);
+      // Refused: nothing has changed but the address. When nobody can say, it may still come into force: the leader tidies
+      // up once it knows.
+      const refused = error instanceof Fault && !unknown.has(error.code);
+      if (added && refused && !this.list().some(({ id }) => id === added.id)) await this.#forget(added.id);
       throw error;
     }
   }
@@ -240,6 +254,8 @@ export class Membership implements StateListener {
   }
 }
 
+const unknown: ReadonlySet<string> = new Set(["outcome_unknown", "stopping"]);
+const passing: ReadonlySet<string> = new Set(["unsafe_change", "change_pending"]);
 /** How often a change that is not safe yet is tried again. */
 const retryMs = 50;
 

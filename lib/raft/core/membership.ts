@@ -75,12 +75,16 @@ export function leaveWhenDue(s: State): void {
   if (s.configuration.autoLeave && isJoint(s.configuration) && !s.changePending) proposeChange(s, { leave: true });
 }
 
-/** A learner that keeps up within `lagMax` entries, if there is one. */
-export function learnerToPromote(s: State, lagMax: number): NodeId | undefined {
+/** A learner that keeps up within `lagMax` entries, if there is one among those that `may`. */
+export function learnerToPromote(
+  s: State,
+  lagMax: number,
+  may: (id: NodeId) => boolean = () => true,
+): NodeId | undefined {
   if (s.role !== "leader" || s.changePending || isJoint(s.configuration)) return undefined;
   return s.configuration.learners.find((id) => {
     const peer = s.peers.get(id);
-    return isActive(peer) && peer!.state === "replicate" && s.log.lastIndex - peer!.match <= lagMax;
+    return isActive(peer) && peer!.state === "replicate" && s.log.lastIndex - peer!.match <= lagMax && may(id);
   });
 }
 

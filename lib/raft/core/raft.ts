@@ -175,9 +175,9 @@ export class RaftCore {
     return proposeChange(this.#s, change);
   }
 
-  /** Makes a voter of a learner that lags by at most `lagMax` entries, if this leader has one and may. */
-  promoteLearner(lagMax: number): void {
-    const id = learnerToPromote(this.#s, lagMax);
+  /** Makes a voter of a learner that lags by at most `lagMax` entries and is one of those that `may`, if there is one. */
+  promoteLearner(lagMax: number, may?: (id: NodeId) => boolean): void {
+    const id = learnerToPromote(this.#s, lagMax, may);
     if (id !== undefined) proposeChange(this.#s, { steps: [{ type: "add_voter", id }] });
   }
 

@@ -103,8 +103,8 @@ export class RaftDriver<Data = Uint8Array> {
     this.#ticks++;
     this.#input((core) => {
       core.tick();
-      const { promotionLagMax } = this.#options;
-      if (promotionLagMax !== undefined && core.role === "leader") core.promoteLearner(promotionLagMax);
+      const { promotionLagMax, mayPromote } = this.#options;
+      if (promotionLagMax !== undefined && core.role === "leader") core.promoteLearner(promotionLagMax, mayPromote);
       this.#reads.expire(this.#ticks, core.leader);
     });
   }

@@ -221,4 +221,6 @@ export interface RaftOptions {
   readonly leaseReads?: LeaseOptions;
   /** A leader makes voters of learners that lag by at most this many entries. Absent: somebody asks for each. */
   readonly promotionLagMax?: number;
+  /** Which learners those are; all of them when absent. */
+  readonly mayPromote?: (id: NodeId) => boolean;
 }

@@ -91,6 +91,8 @@ export type Command =
   | { readonly kind: "add_member"; readonly member: MemberInfo }
   | { readonly kind: "update_member"; readonly member: MemberInfo }
   | { readonly kind: "remove_member"; readonly id: number }
+  /** The member gets its vote as soon as it has caught up. */
+  | { readonly kind: "await_promotion"; readonly id: number }
   /** Members note their hash here and report it. */
   | { readonly kind: "check_hash" }
   | { readonly kind: "report_hash"; readonly member: number; readonly check: number; readonly hash: number };

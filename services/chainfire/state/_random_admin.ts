@@ -42,7 +42,7 @@ export function randomAdmin(rng: Rng): AdminCommand {
       return { kind, member: { id, name: `m${id}`, peerUrl: pick(rng, ["p", "q"]), clientUrl: "c" } };
     }
     case 8:
-      return { kind: "remove_member", id: 1 + uniform(rng, 8) };
+      return { kind: pick(rng, ["remove_member", "await_promotion"] as const), id: 1 + uniform(rng, 8) };
     default:
       return uniform(rng, 4) === 0
         ? { kind: "check_hash" }

@@ -21,6 +21,7 @@ export class TwinAdmin {
   readonly quotas = new Map<string, Quota>();
   alarms: Alarm[] = [];
   readonly members = new Map<number, MemberInfo>();
+  readonly promoting = new Set<number>();
   #memberLast = 0;
   #check = 0;
   #reports = new Map<number, number>();
@@ -62,7 +63,12 @@ export class TwinAdmin {
         return done;
       case "remove_member":
         if (!this.members.delete(command.id)) return rejections.memberNotFound(command.id);
+        this.promoting.delete(command.id);
         this.alarms = this.alarms.filter(({ member }) => member !== command.id);
+        return done;
+      case "await_promotion":
+        if (!this.members.has(command.id)) return rejections.memberNotFound(command.id);
+        this.promoting.add(command.id);
         return done;
       case "check_hash":
         this.#check++;

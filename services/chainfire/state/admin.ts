@@ -56,6 +56,9 @@ export function applyAdmin(state: AdminState, command: AdminCommand): CommandRes
       for (const alarm of alarms.list()) if (alarm.member === command.id) alarms.clear(alarm);
       state.onMembers();
       return done;
+    case "await_promotion":
+      members.awaitPromotion(command.id);
+      return done;
     case "check_hash":
       state.onHashCheck(checks.begin());
       return done;

@@ -15,6 +15,7 @@ export const adminKinds = [
   "remove_member",
   "check_hash",
   "report_hash",
+  "await_promotion",
 ] as const;
 const alarmTypes: readonly AlarmType[] = ["no_space", "corrupt"];
 
@@ -54,6 +55,7 @@ export function writeAdmin(w: Writer, command: AdminCommand): void {
       return void w.uint(id).text(name).text(peerUrl).text(clientUrl);
     }
     case "remove_member":
+    case "await_promotion":
       return void w.uint(command.id);
     case "check_hash":
       return;
@@ -92,6 +94,7 @@ export function readAdmin(r: Reader, kind: AdminKind): AdminCommand {
     case "update_member":
       return { kind, member: { id: r.uint(), name: r.text(), peerUrl: r.text(), clientUrl: r.text() } };
     case "remove_member":
+    case "await_promotion":
       return { kind, id: r.uint() };
     case "check_hash":
       return { kind };

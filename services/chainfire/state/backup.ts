@@ -85,7 +85,7 @@ export class BackupReader {
     for (const name of ["history", "live", "lease", "call", "session", "session_answer", "quota", "alarm", "member"]) {
       db.run(`DELETE FROM ${name}`);
     }
-    db.run("DELETE FROM hash_report");
+    for (const name of ["hash_report", "promotion"]) db.run(`DELETE FROM ${name}`);
     db.run("DELETE FROM meta");
   }
 

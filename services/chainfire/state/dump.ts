@@ -2,8 +2,8 @@ import { assert } from "@ultracloud/base";
 import type { Database, Row, SqlParameter } from "@ultracloud/sqlite";
 import { Reader, Writer } from "./bytes.ts";
 
-/** First byte of a dump. A later number has more tables; those of the release before are read too. */
-const dumpVersion = 2;
+/** First byte of a dump. A later number has more tables; those of earlier releases are read too. */
+const dumpVersion = 3;
 
 const rowsAtOnce = 64;
 /** A piece of a dump, but for a row that is larger. */
@@ -73,6 +73,7 @@ const tables: readonly {
     since: 2,
   },
   { name: "hash_report", columns: { member: "uint", hash: "uint" }, order: ["member"], since: 2 },
+  { name: "promotion", columns: { member: "uint" }, order: ["member"], since: 3 },
 ];
 
 /** The whole state, independent of how SQLite lays it out, in pieces that end between two rows. */

@@ -137,6 +137,11 @@ export class ChainfireState implements GroupStateMachine {
     return this.#admin.members.all();
   }
 
+  /** Members that get their vote as soon as they have caught up. */
+  get promoting(): ReadonlySet<number> {
+    return this.#admin.members.promoting;
+  }
+
   get nextMemberId(): number {
     return this.#admin.members.nextId;
   }

@@ -45,6 +45,7 @@ export class Members {
   readonly #db: Database;
   readonly #counters: Counters;
   #all: ReadonlyMap<number, MemberInfo> = new Map();
+  #promoting: ReadonlySet<number> = new Set();
 
   constructor(db: Database, counters: Counters) {
     this.#db = db;
@@ -62,10 +63,23 @@ export class Members {
       peerUrl: row.peer_url,
       clientUrl: row.client_url,
     }]));
+    const promoting = this.#db.all<{ member: number }>("SELECT member FROM promotion");
+    this.#promoting = new Set(promoting.map(({ member }) => member));
   }
 
   all(): ReadonlyMap<number, MemberInfo> {
     return this.#all;
+  }
+
+  /** Members that get their vote by themselves. */
+  get promoting(): ReadonlySet<number> {
+    return this.#promoting;
+  }
+
+  awaitPromotion(id: number): void {
+    if (!this.#all.has(id)) throw rejections.memberNotFound(id);
+    this.#db.run("INSERT OR IGNORE INTO promotion(member) VALUES(?)", id);
+    this.reload();
   }
 
   /** The smallest id that no member ever had. */
@@ -100,6 +114,7 @@ export class Members {
   remove(id: number): void {
     if (!this.#all.has(id)) throw rejections.memberNotFound(id);
     this.#db.run("DELETE FROM member WHERE id = ?", id);
+    this.#db.run("DELETE FROM promotion WHERE member = ?", id);
     this.reload();
   }
 }
