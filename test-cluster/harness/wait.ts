@@ -10,7 +10,10 @@ export interface WaitOptions {
 
 let patience = 1;
 
-/** Stretches every wait from now on: the same lanes run on processors that are emulated. */
+/**
+ * Stretches every wait, and how often it looks, from now on: the same lanes run on processors that are emulated, where
+ * looking costs too.
+ */
 export function setPatience(times: number): void {
   patience = times;
 }
@@ -42,6 +45,6 @@ export async function waitFor<T>(options: WaitOptions, look: () => Promise<T | u
         { cause },
       );
     }
-    await systemClock.sleep(options.everyMs ?? 50, options.signal);
+    await systemClock.sleep(patient(options.everyMs ?? 50), options.signal);
   }
 }

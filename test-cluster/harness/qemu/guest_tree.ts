@@ -13,7 +13,7 @@ export const nodeModules = [
 ] as const;
 
 /** Serial console, `eth0` names, and an end instead of a hang after a panic: QEMU runs with -no-reboot. */
-export const nodeCmdline = "console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0 random.trust_cpu=on";
+export const nodeCmdline = "console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0 random.trust_cpu=on mitigations=off";
 
 /** Order of a node's disks: `/dev/vda`, `/dev/vdb` and so on. */
 export const diskOrder = ["root", "programs", "seed", "state", "log"] as const;
