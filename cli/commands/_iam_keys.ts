@@ -1,4 +1,6 @@
 import { buildRouteMap } from "@stricli/core";
+import { generateIdentity } from "@ultracloud/authz";
+import { fault } from "@ultracloud/base";
 import {
   type Authority,
   AuthoritySchema,
@@ -32,6 +34,22 @@ export const keys = buildRouteMap({
           (await session.client(SigningKeyService, "iam").listSigningKeys({})).keys,
           keyColumns,
         );
+      },
+    }),
+    make: command<Record<never, never>, [string]>({
+      brief: "Make the first signing key: a private Ed25519 JWK in a new file that only its owner can read",
+      args: one("File that does not exist yet", "file"),
+      async run({ io }, _flags, file) {
+        const { privateKey } = await generateIdentity();
+        try {
+          await Deno.writeTextFile(file, JSON.stringify(privateKey) + "\n", { mode: 0o600, createNew: true });
+        } catch (cause) {
+          if (!(cause instanceof Deno.errors.AlreadyExists)) throw cause;
+          throw fault("already_exists", "file_exists", `Cannot write ${file}: wanted a file that does not exist yet`, {
+            cause,
+          });
+        }
+        io.err(`Made a signing key in ${file}\n`);
       },
     }),
     rotate: command<{ emergency: boolean }, []>({

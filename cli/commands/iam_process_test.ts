@@ -116,6 +116,10 @@ Deno.test("uc iam: access keys, federations, conditions, boundaries, groups and 
   await ok("iam", "group", "add", "crew", principal, "--org", "acme");
   assert.deepEqual((await json("iam", "group", "show", "crew", "--org", "acme")).members, [principal]);
 
+  await ok("iam", "keys", "make", `${desk.dir}/signing.key`);
+  assert.equal((await Deno.stat(`${desk.dir}/signing.key`)).mode! & 0o777, 0o600);
+  assert.equal(JSON.parse(await Deno.readTextFile(`${desk.dir}/signing.key`)).crv, "Ed25519");
+  await desk.fails(5, ["iam", "keys", "make", `${desk.dir}/signing.key`], /wanted a file that does not exist yet/);
   await desk.fails(2, ["iam", "ca", "issue", jwksFile], /Cannot use the certificate request/);
   const app = await buildUc(["service-account", "show", ""]);
   const env = Deno.env.get("UC_CONFIG");

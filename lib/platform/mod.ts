@@ -5,7 +5,7 @@
 export { allocate, claim, forget, type NumberPool, poolHolders, release } from "./allocate.ts";
 export { type EventViews, watchRecords } from "./events.ts";
 export { flaredbBackend, type FlaredbClients } from "./flaredb_kv.ts";
-export { type Idempotency, idempotencyOf } from "./idempotency.ts";
+export { answerTtlMs, type Idempotency, idempotencyOf } from "./idempotency.ts";
 export * from "./kv.ts";
 export { type LeaderClients, type LeaderOptions, leadWhile } from "./leader.ts";
 export { memoryBackend } from "./memory_kv.ts";
@@ -20,6 +20,7 @@ export {
   packMessage,
   toOperation,
 } from "./operations.ts";
+export { chainfireLeases, localLeases, type NodeLeases } from "./node_leases.ts";
 export { type Page, pageFilter, type PageInput, pageSizeOf } from "./pages.ts";
 export {
   openPlatform,

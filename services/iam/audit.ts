@@ -16,6 +16,21 @@ const pageSizeMax = 1_000;
 /** Rows looked at for one page, so that a rare principal does not make one call read everything. */
 const scannedMax = 5_000;
 const prefix = "audit|";
+/** Failed logins that no brake bounds are kept one by one up to this many a window; more are counted. */
+const unbrakedMax = 6;
+const unbrakedWindowMs = 60_000;
+/** What failed logins are called in the trail. */
+const loginMethod = "/ultracloud.iam.v1.TokenService/Login";
+
+export interface FailedLogin {
+  /** Whose account was tried; undefined when there is no such account. */
+  readonly principal: string | undefined;
+  /** Organisation that was asked for. */
+  readonly org: string;
+  /** "login_failed", "login_slowed", "login_locked", "api_key_refused", "admin_token_refused". */
+  readonly outcome: string;
+}
+
 type Event = Pick<AuditRecord, "timeMs" | "requestId" | "principal" | "method" | "scope" | "outcome">;
 
 /** Writes who changed what into the store, in batches, behind the calls; and reads it again. */
@@ -26,6 +41,7 @@ export class AuditTrail {
   readonly #log: Logger;
   readonly #waiting: Event[] = [];
   #dropped = 0;
+  #unbraked = { sinceMs: 0, count: 0 };
 
   constructor(deps: { readonly platform: Platform; readonly clock: Clock; readonly rng: Rng; readonly log: Logger }) {
     this.#platform = deps.platform;
@@ -47,10 +63,43 @@ export class AuditTrail {
   note(record: AuditRecord): void {
     const { timeMs, requestId, principal, method, scope, outcome } = record;
     this.#log.info("audit", { ...record });
-    // Anybody may fail to log in, as often as they like: that is in the log alone, or the store would fill.
+    // Who fails to log in is told by noteFailedLogin(), which anybody may cause without filling the store.
     if (principal === "anonymous" && outcome !== "ok") return;
+    this.#keep({ timeMs, requestId, principal, method, scope, outcome });
+  }
+
+  /**
+   * Takes a failed login. Brakes bound wrong passwords of an account; everything else costs a stranger nothing, so
+   * beyond a few a minute it is counted in one event.
+   */
+  noteFailedLogin({ principal, org, outcome }: FailedLogin): void {
+    const timeMs = this.#clock.nowMs();
+    const event = {
+      timeMs,
+      requestId: "",
+      principal: principal ?? "anonymous",
+      method: loginMethod,
+      scope: org,
+      outcome,
+    };
+    if (principal !== undefined && outcome === "login_failed") return this.#keep(event);
+    this.#endWindow(timeMs);
+    if (this.#unbraked.count++ < unbrakedMax) this.#keep(event);
+  }
+
+  /** When the time of the window is over: tells how many failed logins were left out, and begins anew. */
+  #endWindow(nowMs: number): void {
+    const { sinceMs, count } = this.#unbraked;
+    if (nowMs - sinceMs < unbrakedWindowMs) return;
+    this.#unbraked = { sinceMs: nowMs, count: 0 };
+    if (count <= unbrakedMax) return;
+    const outcome = `login_failed (${count - unbrakedMax} more)`;
+    this.#keep({ timeMs: nowMs, requestId: "", principal: "anonymous", method: loginMethod, scope: "", outcome });
+  }
+
+  #keep(event: Event): void {
     if (this.#waiting.length >= waitingMax) this.#dropped++;
-    else this.#waiting.push({ timeMs, requestId, principal, method, scope, outcome });
+    else this.#waiting.push(event);
   }
 
   /** Writes what waits until the signal aborts, and what is left then. */
@@ -62,6 +111,7 @@ export class AuditTrail {
   }
 
   async flush(): Promise<void> {
+    this.#endWindow(this.#clock.nowMs());
     while (this.#waiting.length > 0) {
       const batch = this.#waiting.slice(0, batchMax);
       await this.#platform.transact((tx) => {

@@ -1,5 +1,6 @@
 import { type Fault, fault, namePattern, type Redacted, ulid } from "@ultracloud/base";
 import type { StoredRecord } from "@ultracloud/platform";
+import type { AuditTrail } from "./audit.ts";
 import type { Core } from "./core.ts";
 import { afterFailure, type FailedLogins, forgetMs, lockFailures, lockMs, waitMsOf } from "./domain/lockout.ts";
 import {
@@ -56,7 +57,10 @@ export interface Logins {
   bootstrap(adminToken: string): Promise<IssuedTokens>;
 }
 
-export function logins(core: Core, o: { readonly adminToken: Redacted<string> }): Logins {
+export function logins(
+  core: Core,
+  o: { readonly adminToken: Redacted<string>; readonly trail: Pick<AuditTrail, "noteFailedLogin"> },
+): Logins {
   const { platform, tokens, log, clock, rng } = core;
   const note = (how: string, outcome: string, who: string) =>
     log.info("audit", { event: "login", how, outcome, principal: who, timeMs: clock.nowMs() });
@@ -104,8 +108,11 @@ export function logins(core: Core, o: { readonly adminToken: Redacted<string> })
         if (wait === 0) tx.putRow(row, afterFailure(before, tx.nowMs), forgetMs + lockMs);
         return { waitMs: wait, locked: (before?.count ?? 0) >= lockFailures };
       });
+      const user = await platform.find(userKind, org, name);
+      const account = user && principalOf.user(user.id);
       if (waitMs > 0) {
         note("password", "slowed", who);
+        o.trail.noteFailedLogin({ principal: account, org, outcome: locked ? "login_locked" : "login_slowed" });
         throw fault(
           "resource_exhausted",
           locked ? "login_locked" : "login_slowed",
@@ -113,10 +120,10 @@ export function logins(core: Core, o: { readonly adminToken: Redacted<string> })
           { retryAfterMs: waitMs },
         );
       }
-      const user = await platform.find(userKind, org, name);
       const right = await verifyPassword(password, user?.value.password ?? "");
       if (!user || !right || user.value.disabled) {
         note("password", "failed", who);
+        o.trail.noteFailedLogin({ principal: account, org, outcome: "login_failed" });
         throw failed();
       }
       await platform.transact((tx) => tx.deleteRow(row));
@@ -135,6 +142,8 @@ export function logins(core: Core, o: { readonly adminToken: Redacted<string> })
       const right = equalSecrets(hashSecret(secret.slice(0, 256)), key?.value.secretHash ?? "");
       if (!key || !account || !right || account.value.disabled || clock.nowMs() >= key.value.expiresAtMs) {
         note("api_key", "failed", keyId.slice(0, 64));
+        const principal = account && principalOf.serviceAccount(account.id);
+        o.trail.noteFailedLogin({ principal, org: account?.project ?? "", outcome: "api_key_refused" });
         throw refused("api_key_refused", "Cannot log in: the API key is unknown, wrong or expired");
       }
       return { principal: principalOf.serviceAccount(account.id), keyId: key.id };
@@ -150,6 +159,7 @@ export function logins(core: Core, o: { readonly adminToken: Redacted<string> })
     async bootstrap(adminToken) {
       if (!equalSecrets(adminToken, o.adminToken.expose())) {
         note("bootstrap", "failed", bootstrapUser);
+        o.trail.noteFailedLogin({ principal: undefined, org: "", outcome: "admin_token_refused" });
         throw refused("admin_token_refused", "Cannot log in: the admin token is wrong");
       }
       const { id, fresh } = await ensureAdmin(core);

@@ -1,17 +1,21 @@
-import { type Clock, fault, invalidField, type Redacted, type Rng } from "@ultracloud/base";
+import { type Clock, fault, invalidField, type Redacted, type Rng, utf8 } from "@ultracloud/base";
 import { readSecret } from "@ultracloud/config";
 import type { Logger } from "@ultracloud/observe";
-import type { Platform } from "@ultracloud/platform";
+import { answerTtlMs, buckets, keyAfter, type Platform } from "@ultracloud/platform";
 import { MasterKeyService } from "@ultracloud/proto/iam/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { requirePrivate } from "./bootstrap.ts";
 import { accessKeyKind, rowKeys } from "./kinds.ts";
-import { parseMasterKey, sealedWith, type Sealer } from "./seal.ts";
+import { answerPurpose, parseMasterKey, sealedWith, type Sealer } from "./seal.ts";
 
 /** How often a replica tells the others which master keys it has, and looks for a new key file. */
 const tellEveryMs = 1_000;
 /** A replica that has not told for this long is gone. */
 const replicaTtlMs = 10_000;
+/** Kept answers looked at at once. */
+const answersPageMax = 1_000;
+/** A kept answer begins with the hash of its request (lib/platform). */
+const answerHashChars = 64;
 
 interface Replica {
   readonly known: readonly string[];
@@ -148,6 +152,20 @@ export class MasterKeys {
     this.#log.info("audit", { event: "reseal", masterKey: target, timeMs: this.#clock.nowMs() });
   }
 
+  /** Kept answers that hold a secret. */
+  async #answers(): Promise<{ readonly key: string; readonly sealed: string }[]> {
+    const found: { key: string; sealed: string }[] = [];
+    for (let start = "";;) {
+      const items = await this.#platform.kv.scan(buckets.answers, { start, limit: answersPageMax });
+      for (const { key, value } of items) {
+        const sealed = sealedText(value.subarray(answerHashChars), this.#sealer.known);
+        if (sealed !== undefined) found.push({ key, sealed });
+      }
+      if (items.length < answersPageMax) return found;
+      start = keyAfter(items.at(-1)!.key);
+    }
+  }
+
   async #places(): Promise<SealedPlace[]> {
     const again = (sealed: string, purpose: string) => this.#sealer.seal(this.#sealer.open(sealed, purpose), purpose);
     const rows = await this.#platform.transact(async (tx) => [
@@ -155,7 +173,22 @@ export class MasterKeys {
       ...await tx.rows<{ sealed: string }>(rowKeys.authorities),
     ]);
     const keys = await this.#platform.list(accessKeyKind);
+    const answers = await this.#answers();
     return [
+      ...answers.map(({ key, sealed }) => ({
+        sealed,
+        reseal: () =>
+          this.#platform.transact(async (tx) => {
+            const row = await tx.read(buckets.answers, key);
+            if (row === undefined) return;
+            const [hash, held] = [row.subarray(0, answerHashChars), utf8.decode(row.subarray(answerHashChars))];
+            const bytes = utf8.encode(again(held, answerPurpose(key)));
+            const fresh = new Uint8Array(answerHashChars + bytes.length);
+            fresh.set(hash);
+            fresh.set(bytes, answerHashChars);
+            tx.write(buckets.answers, key, fresh, answerTtlMs);
+          }),
+      })),
       ...rows.map(({ key, value }) => ({
         sealed: value.sealed,
         reseal: () =>
@@ -176,6 +209,13 @@ export class MasterKeys {
       })),
     ];
   }
+}
+
+/** What was sealed by one of the keys; most answers are plain messages. */
+function sealedText(bytes: Uint8Array, known: readonly string[]): string | undefined {
+  const text = String.fromCharCode(...bytes.subarray(0, 11));
+  if (text[10] !== "." || !known.includes(text.slice(0, 10))) return undefined;
+  return utf8.decode(bytes);
 }
 
 export function masterKeyService(keys: MasterKeys): BoundService {

@@ -153,8 +153,58 @@ Deno.test("the audit trail tells who changed what and what was refused, page by 
   const told = all.map((e) => `${e.principal.split(":")[0]} ${e.method.split("/")[2]} ${e.outcome}`);
   assert.ok(told.includes("user CreateOrg ok"), told.join("\n"));
   assert.ok(told.some((line) => /^user CreateOrg (permission_denied|not_found)$/.test(line)), told.join("\n"));
-  assert.ok(!told.some((line) => /Login login_failed/.test(line)));
-  const mine = await root.audit.listAuditEvents({ principal: bob.principal });
-  assert.deepEqual(mine.events.map((e) => e.method.split("/")[2]), ["CreateOrg"]);
+  assert.ok(told.includes("user Login login_failed"), told.join("\n"));
+  const tried = await root.audit.listAuditEvents({ principal: bob.principal });
+  assert.deepEqual(tried.events.map((e) => [e.method.split("/")[2], e.scope]), [["CreateOrg", ""], ["Login", "acme"]]);
   assert.match(await codeOf(bob.audit.listAuditEvents({})), /^(not_found|permission_denied)/);
+});
+
+Deno.test("failed logins stand in the audit trail, and strangers cannot fill it with them", async () => {
+  await using w = await world();
+  const root = await w.admin();
+  await root.orgs.createOrg({ name: "acme" });
+  const bob = await w.user("acme", "bob");
+  const { tokens } = w.as("");
+  for (let i = 0; i < 12; i++) await codeOf(tokens.login({ org: "acme", user: `nobody-${i}`, password }));
+  for (let i = 0; i < 12; i++) await codeOf(tokens.login({ org: "acme", user: "bob", password: "a wrong password" }));
+  await codeOf(tokens.exchangeApiKey({ keyId: "key_nope", secret: "wrong" }));
+  await codeOf(tokens.bootstrapToken({ adminToken: "x".repeat(40) }));
+  const failed = async () => {
+    await w.first.iam.trail.flush();
+    const { events } = await root.audit.listAuditEvents({ page: { pageSize: 1_000 } });
+    return events.filter((e) => /refused|^login_/.test(e.outcome));
+  };
+  const before = await failed();
+  const of = (principal: string) => before.filter((e) => e.principal === principal).map((e) => e.outcome);
+  // The first guesses were looked at, the others slowed and counted with those of strangers.
+  const looked = of(bob.principal);
+  assert.ok(looked.length >= 3 && looked.every((outcome) => outcome === "login_failed"), looked.join());
+  assert.equal(of("anonymous").length, 6);
+  w.advance(60_000);
+  const after = await failed();
+  assert.deepEqual(after.slice(before.length).map((e) => [e.principal, e.outcome]), [
+    ["anonymous", `login_failed (${12 + 12 - looked.length + 2 - 6} more)`],
+  ]);
+});
+
+Deno.test("an answer kept for its idempotency key is sealed anew with the master key, and is answered as before", async () => {
+  const [first, next] = [0, 1].map(() => new Redacted(crypto.getRandomValues(new Uint8Array(32))));
+  await using w = await world({ masterKey: first!.expose() });
+  const root = await w.admin();
+  await root.orgs.createOrg({ name: "acme" });
+  await root.projects.createProject({ org: "acme", name: "prod" });
+  const ask = { project: "acme/prod", serviceAccount: "ci" };
+  await root.accounts.createServiceAccount({ project: "acme/prod", name: "ci" }, {
+    headers: { "idempotency-key": "plain" },
+  });
+  const headers = { "idempotency-key": "once" };
+  const { secret } = await root.accounts.createApiKey(ask, { headers });
+  const [oldId, newId] = [fingerprintOf(first!), fingerprintOf(next!)];
+  // The signing key and the kept answer.
+  assert.deepEqual((await root.masterKeys.getMasterKeyStatus({})).sealed, { [oldId]: 2n });
+  w.first.iam.masterKeys.addNext(next!);
+  assert.deepEqual((await root.masterKeys.reseal({ masterKey: newId })).sealed, { [newId]: 2n });
+  const fresh = await w.replica({ masterKey: next!.expose() });
+  const { accessToken } = await fresh.as("").tokens.bootstrapToken({ adminToken });
+  assert.equal((await fresh.as(accessToken).accounts.createApiKey(ask, { headers })).secret, secret);
 });

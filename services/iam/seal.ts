@@ -139,9 +139,14 @@ export function newSecret(rng: Rng): string {
   return Buffer.from(rng.fill(new Uint8Array(32))).toString("base64url");
 }
 
+/** What a kept answer is sealed for; `key` is that of its row. */
+export function answerPurpose(key: string): string {
+  return `answer ${key}`;
+}
+
 /** Keeps answers that carry a secret sealed: it is shown once and never stored in the clear. */
 export function sealedAnswer<T>(idempotency: Idempotency<T>, sealer: Sealer): Idempotency<T> {
-  const purpose = `answer ${idempotency.key}`;
+  const purpose = answerPurpose(idempotency.key);
   return {
     ...idempotency,
     encode: (answer) => utf8.encode(sealer.seal(idempotency.encode(answer), purpose)),

@@ -81,7 +81,7 @@ export function createIam(options: IamOptions, deps: IamDeps): Iam {
   const access = new Access({ policy, trust, authorizer });
   const authorities = new Authorities(options, { ...deps, sealer, access });
   const core: Core = { ...deps, policy, access, tokens, sealer };
-  const by = logins(core, secrets);
+  const by = logins(core, { adminToken: secrets.adminToken, trail });
   const authenticator = createAuthenticator({ audience: deps.signer.id }, { trust, policy, clock });
   const clients = oauthClients({ platform, logins: by });
   /** Old keys leave the policy when their time is over, whoever notices first. */
