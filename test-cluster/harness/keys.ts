@@ -16,7 +16,13 @@ export function operatorDir(stateDir: string): string {
 }
 
 /** File of a node that only its iam reads. */
-export const iamSecrets = { adminTokenFile: "admin.token", signingKeyFile: "signing.key", masterKeyFile: "master.key" };
+export const iamSecrets = {
+  adminTokenFile: "admin.token",
+  signingKeyFile: "signing.key",
+  masterKeyFile: "master.key",
+  authorityCertFile: "authority.crt",
+  authorityKeyFile: "authority.key",
+};
 
 /**
  * Makes every key of the cluster: one identity for each component, a certificate for each component of each node, the
@@ -38,6 +44,8 @@ export async function writeKeys(cluster: ClusterFile, substrate: Substrate, stat
     [iamSecrets.adminTokenFile]: randomText(),
     [iamSecrets.masterKeyFile]: crypto.getRandomValues(new Uint8Array(32)).toBase64(),
     [iamSecrets.signingKeyFile]: JSON.stringify((await generateIdentity()).privateKey),
+    [iamSecrets.authorityCertFile]: ca.caPem,
+    [iamSecrets.authorityKeyFile]: ca.keyPem,
   };
 
   const writeOwn = async (dir: string, name: string, spiffeId: string, addresses: readonly string[]) => {

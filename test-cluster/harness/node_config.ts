@@ -107,7 +107,22 @@ function own(
         adminTokenFile: file(iamSecrets.adminTokenFile),
         signingKeyFile: file(iamSecrets.signingKeyFile),
         masterKeyFile: file(iamSecrets.masterKeyFile),
+        authorityCertFile: file(iamSecrets.authorityCertFile),
+        authorityKeyFile: file(iamSecrets.authorityKeyFile),
       };
+    }
+    case "mtls-agent": {
+      const { components, standby, address } = cluster.nodes[node]!;
+      const etc = placement.configDir.slice(0, placement.configDir.lastIndexOf("/"));
+      const certificates = [...components, ...standby].map((name) => ({
+        identity: `svc/${name}`,
+        instance: node,
+        identityKeyFile: `${etc}/${name}/identity.key`,
+        dir: `${etc}/${name}`,
+        authoritiesFile: "tls-ca.crt",
+        names: [address],
+      }));
+      return { certificates };
     }
     case "vm-agent":
       return {
