@@ -46,9 +46,14 @@ export function searchOf(detail: string): Search | undefined {
   return { name, index: automatic ? undefined : index, equal, range, single: key !== undefined && !range };
 }
 
+/** A look-up that does not say by what. */
+export function unnamedSearch(detail: string): boolean {
+  return /^SEARCH \S+$/.test(detail);
+}
+
 /**
  * How many rows the plan may visit: the product of its nested scans and of look-ups that find several. An estimate that
- * catches joins that explode, not a promise: bodies of triggers are not in the plan. `rowsOf` answers an upper bound
+ * catches joins that explode, not a promise. `rowsOf` answers an upper bound
  * for a table, undefined for what is none; `foundBy` one for a look-up.
  */
 export function planCost(
@@ -94,6 +99,10 @@ export function planCost(
         loops *= inner;
       } else if (/^CORRELATED /.test(detail)) {
         perRow += inner;
+      } else if (unnamedSearch(detail)) {
+        // How SQLite shows a scan that may end early, for min() and max(): it need not.
+        const name = detail.slice("SEARCH ".length);
+        loops *= inner * Math.max(1, derived.get(name) ?? rowsOf(name) ?? 1);
       } else if (/^SEARCH /.test(detail)) {
         const search = searchOf(detail);
         const known = search === undefined ? undefined : derived.get(search.name);

@@ -104,6 +104,8 @@ export function readStatement(sql: string, field: string): StatementText {
   if (sql.length > sqlCharsMax) {
     throw refuse(`Cannot run SQL of ${sql.length} characters: wanted at most ${sqlCharsMax}`);
   }
+  // Half a surrogate pair would become another character on its way into the log.
+  if (!sql.isWellFormed()) throw refuse("Cannot run SQL that is no Unicode text: half of a surrogate pair is in it");
   if (sql.includes("\0")) throw refuse("Cannot run SQL with a NUL character");
   const tokens = tokenize(sql);
   const first = tokens[0];

@@ -155,6 +155,47 @@ Deno.test("a join without a condition is refused before it runs, a join by key i
   assert.deepEqual(m.query("SELECT count(*) FROM t", {}, cost), [[1001n]]);
 });
 
+Deno.test("what triggers and foreign keys run for each row counts into the cost of a statement", () => {
+  using m = new LoggedMachine();
+  const many = (n: number) => `WITH c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT ${n}) SELECT x`;
+  const setUp = [
+    "CREATE TABLE t(a INTEGER PRIMARY KEY, b)",
+    `INSERT INTO t ${many(1000)}, x FROM c`,
+    "CREATE TABLE join_each(a)",
+    "CREATE TRIGGER j AFTER INSERT ON join_each BEGIN SELECT count(*) FROM t x, t y WHERE x.b <> new.a; END",
+    "CREATE TABLE asks(a)",
+    "CREATE TRIGGER w AFTER INSERT ON asks WHEN (SELECT count(*) FROM t x, t y, t z WHERE x.b > new.a) > 0 " +
+    "BEGIN SELECT RAISE(ABORT, 'no'); END",
+    "CREATE TABLE passes_on(a)",
+    "CREATE TRIGGER p AFTER DELETE ON passes_on BEGIN INSERT INTO join_each VALUES(old.a); END",
+    "CREATE TABLE counted(a)",
+    "CREATE TRIGGER n AFTER INSERT ON counted BEGIN UPDATE t SET b = b + 1 WHERE a = new.a; END",
+    "CREATE TABLE parent(id INTEGER PRIMARY KEY)",
+    `INSERT INTO parent ${many(1000)} FROM c`,
+    "CREATE TABLE child(p INTEGER REFERENCES parent ON DELETE CASCADE)",
+    `INSERT INTO child ${many(1000)} FROM c`,
+  ];
+  for (const sql of setUp) m.execute(sql);
+  const check = (sql: string, rowsMax: number) => {
+    const text = m.machine.parts.sql.check(create(StatementSchema, { sql }), "write", "statement");
+    m.machine.parts.sql.checkCost(text, "write", rowsMax, "statement");
+  };
+  const tooCostly = (error: unknown) => error instanceof Fault && error.code === "sql_too_costly";
+  const refused = [
+    "INSERT INTO join_each VALUES(1)",
+    "INSERT INTO asks VALUES(1)",
+    "DELETE FROM passes_on WHERE a = 1",
+    "DELETE FROM parent",
+    "UPDATE t SET b = (SELECT max(x.b) FROM t x, t y, t z)",
+  ];
+  for (const sql of refused) assert.throws(() => check(sql, 500_000), tooCostly, sql);
+  for (const sql of ["INSERT INTO counted VALUES(1)", "DELETE FROM parent WHERE id = 7", "SELECT max(b) FROM t"]) {
+    check(sql, 5_000);
+  }
+  m.execute("CREATE INDEX child_p ON child(p)");
+  check("DELETE FROM parent", 5_000);
+});
+
 Deno.test("more rows than the limit are resource_exhausted", () => {
   using m = new LoggedMachine();
   const sql = "WITH c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 2000) SELECT x FROM c";

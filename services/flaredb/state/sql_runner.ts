@@ -3,7 +3,7 @@ import { Fault, fault, invalidField } from "@ultracloud/base";
 import type { ResultSetSchema, Statement, Value } from "@ultracloud/proto/flaredb/v1";
 import { authorizerCodes, type Database } from "@ultracloud/sqlite";
 import type { SQLInputValue, StatementSync } from "node:sqlite";
-import { planCost, type PlanRow, type Search, searchOf } from "../domain/plan_cost.ts";
+import type { PlanRow } from "../domain/plan_cost.ts";
 import {
   actions,
   completionFunction,
@@ -14,7 +14,7 @@ import {
 } from "../domain/sql_rules.ts";
 import { calledNames, readStatement, type StatementText } from "../domain/sql_text.ts";
 import type { FrozenInputs } from "./frozen_functions.ts";
-import { foundBy } from "./index_fanout.ts";
+import { type Explained, StatementCosts } from "./statement_cost.ts";
 import { isStatementError, type SqliteError } from "./sqlite_errors.ts";
 import { bindings, checkParameters, toValue } from "./sql_values.ts";
 
@@ -46,12 +46,6 @@ export interface Touched {
   readonly schema: boolean;
 }
 
-interface Plan {
-  readonly plan: readonly PlanRow[];
-  /** Tables the statement reads. */
-  readonly tables: readonly string[];
-}
-
 interface ResultRow {
   readonly values: Value[];
 }
@@ -61,8 +55,6 @@ const textsMax = 1_000;
 const statementsMax = 256;
 const rowBytes = 16;
 const failClause = /fail/i;
-/** Rows counted exactly before a table counts as larger than any budget. */
-const countMax = 100_000_000;
 
 /** Runs callers' SQL on a connection that also holds the store's own tables. */
 export class SqlRunner {
@@ -70,14 +62,15 @@ export class SqlRunner {
   readonly #inputs: FrozenInputs;
   readonly #texts = new Map<string, StatementText>();
   readonly #statements = new Map<string, Prepared>();
-  /** Undefined for statements without scans. */
-  readonly #plans = new Map<string, Plan | undefined>();
+  readonly #costs: StatementCosts;
   /** SQLite's functions that statements may not call. */
   readonly #unknown: ReadonlySet<string>;
   #context: SqlContext | undefined;
   #refused = "";
   #tables = new Set<string>();
   #written = new Set<string>();
+  /** Triggers and views that something was done for. */
+  #sources = new Set<string>();
   #called = false;
   #reads = new Set<string>();
   #writes = new Set<string>();
@@ -89,12 +82,14 @@ export class SqlRunner {
   constructor(db: Database, inputs: FrozenInputs) {
     this.#db = db;
     this.#inputs = inputs;
+    this.#costs = new StatementCosts(db, (text, mode) => this.#explainPlan(text, mode));
     const names = db.all<{ name: string }>("SELECT DISTINCT lower(name) AS name FROM pragma_function_list");
     this.#unknown = new Set(names.map(({ name }) => name).filter((name) => !isAllowedFunction(name)));
     // Always set and switched by context: SQLite asks again whenever it prepares anew after a change of the schema.
     db.authorizer((action, arg1, arg2, database, source) => {
       if (this.#context === undefined) return authorizerCodes.ok;
       if (action === actions.read && arg1 !== null) this.#tables.add(arg1);
+      if (source !== null) this.#sources.add(source);
       this.#called ||= action === actions.function;
       if ((action === actions.insert || action === actions.update || action === actions.delete) && arg1 !== null) {
         this.#written.add(arg1);
@@ -114,7 +109,7 @@ export class SqlRunner {
   /** Forgets prepared statements; needed after the database was replaced or the schema was rolled back. */
   forget(): void {
     this.#statements.clear();
-    this.#plans.clear();
+    this.#costs.forget();
     this.#schemaFails = undefined;
   }
 
@@ -174,41 +169,15 @@ export class SqlRunner {
     );
   }
 
-  /**
-   * Refuses a statement whose plan may visit more rows than `rowsMax`. A statement that cannot be planned yet, as
-   * what it uses is made earlier in the same batch, passes: running it tells.
-   */
+  /** Refuses a statement that may visit more rows than `rowsMax`; see StatementCosts. */
   checkCost(text: StatementText, mode: SqlMode, rowsMax: number, field: string): void {
-    if (text.class === "pragma" || text.class === "explain") return;
-    const planned = this.#plan(text, mode);
-    if (planned === undefined) return;
-    const { plan, tables } = planned;
-    const estimate = (rows: (table: string) => number, found: (search: Search, rows: number) => number) => {
-      const largest = () => Math.max(1, ...tables.map(rows));
-      // Scans of an alias are named after it: then the largest table of the statement counts.
-      const rowsOf = (name: string) => tables.includes(name) ? rows(name) : largest();
-      return planCost(plan, text.bounded, rowsOf, (search) => found(search, rowsOf(search.name)));
-    };
-    // Row ids are at hand; counting is for the rare statement that seems to be too much.
-    if (estimate((table) => this.#lastRowid(table), (_search, rows) => rows) <= rowsMax) return;
-    const cost = estimate(
-      (table) => this.#count(table, rowsMax),
-      (search, rows) => foundBy(this.#db, search, tables, rows),
-    );
-    if (cost <= rowsMax) return;
-    throw fault(
-      "resource_exhausted",
-      "sql_too_costly",
-      `Cannot run the statement as its plan visits about ${cost.toExponential(1)} rows: wanted at most ${rowsMax}`,
-      { field: `${field}.sql` },
-    );
+    this.#costs.check(text, mode, rowsMax, field);
   }
 
-  /** The plan of a statement that scans; undefined when it does not, or cannot be planned. */
-  #plan(text: StatementText, mode: SqlMode): Plan | undefined {
-    const key = `${mode} ${text.sql}`;
-    if (this.#plans.has(key)) return this.#plans.get(key);
+  #explainPlan(text: StatementText, mode: SqlMode): Explained | undefined {
     this.#tables = new Set();
+    this.#written = new Set();
+    this.#sources = new Set();
     let rows: PlanRow[];
     try {
       const explain = `EXPLAIN QUERY PLAN ${text.sql}`;
@@ -217,33 +186,11 @@ export class SqlRunner {
       if (error instanceof Fault) throw error;
       return undefined;
     }
-    const plan = rows.map((row) => ({ id: Number(row.id), parent: Number(row.parent), detail: row.detail }));
-    // One look-up alone finds no more than there is.
-    const several = plan.filter((row) => searchOf(row.detail)?.single === false).length > 1;
-    const scans = several || plan.some((row) => row.detail.startsWith("SCAN "));
-    const planned = scans ? { plan, tables: [...this.#tables] } : undefined;
-    if (this.#plans.size >= statementsMax) this.#plans.delete(this.#plans.keys().next().value!);
-    this.#plans.set(key, planned);
-    return planned;
-  }
-
-  #lastRowid(table: string): number {
-    try {
-      const row = this.#db.raw.prepare(`SELECT max(_rowid_) AS n FROM "${table.replaceAll('"', '""')}"`).get();
-      return Number((row as { n: bigint | number | null }).n ?? 0);
-    } catch {
-      return countMax;
-    }
-  }
-
-  #count(table: string, max: number): number {
-    try {
-      const name = table.replaceAll('"', '""');
-      const row = this.#db.raw.prepare(`SELECT count(*) AS n FROM (SELECT 1 FROM "${name}" LIMIT ${max + 1})`).get();
-      return Number((row as { n: bigint | number }).n);
-    } catch {
-      return 1;
-    }
+    return {
+      rows: rows.map((row) => ({ id: Number(row.id), parent: Number(row.parent), detail: row.detail })),
+      tables: [...this.#tables],
+      sources: [...this.#sources],
+    };
   }
 
   /**

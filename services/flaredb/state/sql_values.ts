@@ -34,6 +34,13 @@ export function checkParameters(statement: Statement, text: StatementText, field
     if (value.case === "integer" && BigInt.asIntN(64, value.value) !== value.value) {
       throw invalidField(`${field}.positional`, "Cannot bind an integer of more than 64 bits", "sql_parameters");
     }
+    if (value.case === "text" && !value.value.isWellFormed()) {
+      throw invalidField(
+        `${field}.positional`,
+        "Cannot bind a text with half of a surrogate pair: wanted Unicode text, or a blob",
+        "sql_parameters",
+      );
+    }
   }
 }
 
