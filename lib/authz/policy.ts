@@ -42,16 +42,31 @@ export type PolicyBinding = PolicySnapshot["bindings"][number];
 /** Roles every cluster has. */
 export const builtinRoles: Readonly<Record<string, readonly string[]>> = {
   admin: ["*.*.*"],
-  operator: ["*.*.get", "*.*.list", "*.vm.*", "*.node.*", "*.image.*", "*.operation.*", "*.event.watch", "*.console.*"],
+  operator: [
+    "*.*.get",
+    "*.*.list",
+    ...["vm", "node", "image", "volume", "snapshot", "migration", "flavor", "operation", "console"]
+      .map((resource) => `*.${resource}.*`),
+    "*.event.watch",
+  ],
   editor: [
     "*.*.get",
     "*.*.list",
     // Address pools and hosts are the cluster's, whatever the scope of the binding.
     ...["vpc", "subnet", "port", "security_group", "network_acl", "router", "nat_gateway", "floating_ip", "peering"]
       .map((resource) => `prismnet.${resource}.*`),
-    "plasmavmc.vm.*",
-    "plasmavmc.image.*",
-    "plasmavmc.console.*",
+    // Which worker a VM is on is the cluster's business: migrations are the operator's.
+    ...[
+      "vm",
+      "image",
+      "image_alias",
+      "volume",
+      "snapshot",
+      "snapshot_schedule",
+      "ssh_key",
+      "placement_group",
+      "console",
+    ].map((resource) => `plasmavmc.${resource}.*`),
     "*.operation.*",
     "*.event.watch",
     "iam.service_account.*",

@@ -14,6 +14,8 @@ export interface StepContext<D> {
   /** Aborted by cancel, the step's time limit, loss of leadership and shutdown. */
   readonly signal: AbortSignal;
   readonly log: Logger;
+  /** Tells callers how far the step is, 0 to 1, and what it is at. Told for people: a crash forgets it. */
+  report(share: number, step?: string): Promise<void>;
 }
 
 /**
@@ -206,7 +208,12 @@ export class SagaRunner {
       const step = saga.steps[row.saga.next];
       if (!step) return await this.#abandon(row, saga);
       if (step.undo) {
-        await this.#bounded(step, stop, (signal) => step.undo!({ data: row.saga.data, operation: row, signal, log }));
+        const report = () => Promise.resolve();
+        await this.#bounded(
+          step,
+          stop,
+          (signal) => step.undo!({ data: row.saga.data, operation: row, signal, log, report }),
+        );
       }
       row = await this.#note(row, { next: row.saga.next - 1, step: `Undoing: ${step.title}` }, saga);
       this.#pauses.delete(id);
@@ -214,11 +221,26 @@ export class SagaRunner {
   }
 
   #try<D>(step: SagaStep<D>, row: OperationRow, signal: AbortSignal, log: Logger): Promise<Partial<D> | void> {
+    const report = (share: number, title?: string) => this.#report(row, share, title);
     return this.#bounded(
       step,
       signal,
-      (limit) => step.do({ data: row.saga.data as D, operation: row, signal: limit, log }),
+      (limit) => step.do({ data: row.saga.data as D, operation: row, signal: limit, log, report }),
     );
+  }
+
+  /** Shows progress inside a step. The saga's own state stays as it is, so that no runner is superseded by it. */
+  async #report(row: OperationRow, share: number, title: string | undefined): Promise<void> {
+    const steps = Math.max(1, this.#sagas.get(row.kind)?.steps.length ?? 1);
+    const within = Math.max(0, Math.min(1, share));
+    const progressPercent = Math.min(99, Math.floor(100 * (Math.max(0, row.saga.next) + within) / steps));
+    await this.#deps.transact(async (tx) => {
+      const current = await this.#deps.operations.read(tx, row.project, row.id);
+      if (!current || isOver(current) || current.saga.sequence !== row.saga.sequence) return;
+      const step = title ?? current.step;
+      if (current.progressPercent === progressPercent && current.step === step) return;
+      this.#deps.operations.save(tx, { ...current, progressPercent, step });
+    });
   }
 
   async #bounded<D, T>(

@@ -19,6 +19,13 @@ export const configSchema = z.strictObject({
   nodeLeaseTtlMs: z.number().int().min(1000).default(10_000).describe(
     "After this long without heartbeat a node is lost",
   ),
+  // A worker ends its guests before its lease can have run out; this is for a QEMU that dies slowly.
+  fenceGraceMs: z.number().int().min(0).default(5_000).describe(
+    "How long after the end of its lease a worker's VMs may be started elsewhere",
+  ),
+  reconcileMs: z.number().int().min(100).default(5_000).describe("How often workers are compared with the records"),
+  // Most of an operation is waiting for a worker.
+  operationsAtOnce: z.number().int().min(8).default(64).describe("Operations worked on at once"),
   quota: z.strictObject({
     vms: z.number().int().min(0).default(100),
     vcpus: z.number().int().min(0).default(200),

@@ -36,7 +36,7 @@ export async function readConsole(
       `Cannot read the console of VM ${vm.name} as it is on no worker`,
     );
   }
-  const agent = await control.agentOf(vm.value.node);
+  const agent = await control.workers.agentOf(vm.value.node);
   try {
     const answer = await agent.readConsole(
       { vmId: vm.id, offset: request.offset, limit, waitMs },

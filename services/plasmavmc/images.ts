@@ -8,22 +8,12 @@ import {
   type ImportImageRequest,
 } from "@ultracloud/proto/plasmavmc/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
-import { probeImage, type ProbeLimits } from "./domain/image_probe.ts";
 import type { ImageEngine } from "./image_engine.ts";
 import { contentKey, imageKind, imageUseKey } from "./kinds.ts";
+import { type ImageOptions, storeImage, tooLarge } from "./image_store.ts";
 import { fromFormat, type ImageInit, toImage, views } from "./wire.ts";
 
-export interface ImageOptions extends ProbeLimits {
-  readonly bytesMax: number;
-}
-
 const chunkBytesMax = 1024 * 1024;
-
-function tooLarge(bytes: number, bytesMax: number) {
-  return fault("resource_exhausted", "image_too_large", `Cannot take ${bytes} bytes: wanted at most ${bytesMax}`, {
-    field: "chunk",
-  });
-}
 
 function checkHeader(header: ImportImageHeader, o: ImageOptions) {
   const bytes = Number(header.bytes);
@@ -42,18 +32,20 @@ function checkHeader(header: ImportImageHeader, o: ImageOptions) {
   };
 }
 
-/** Drops content that no image has any more: deletes that died half-way, imports that died before their record. */
-export async function sweepContent(platform: Platform, engine: ImageEngine): Promise<number> {
-  let dropped = 0;
-  for (const sha256 of await engine.list()) {
-    await engine.alone(sha256, async () => {
-      const [use] = await platform.kv.scan("rows", { prefix: contentKey(sha256), limit: 1 });
-      if (use) return;
-      await engine.remove(sha256);
-      dropped++;
-    });
+/** The chunks after the header. */
+async function* chunksOf(parts: AsyncIterator<ImportImageRequest>): AsyncIterable<Uint8Array> {
+  for (;;) {
+    const next = await parts.next();
+    if (next.done) return;
+    const { part } = next.value;
+    if (part.case !== "chunk") {
+      throw invalidField("chunk", "Cannot import a second header: wanted chunks after the first");
+    }
+    if (part.value.length > chunkBytesMax) {
+      throw invalidField("chunk", `Cannot take a chunk of ${part.value.length} bytes: wanted at most ${chunkBytesMax}`);
+    }
+    yield part.value;
   }
-  return dropped;
 }
 
 export function imageService(platform: Platform, engine: ImageEngine, o: ImageOptions): BoundService {
@@ -61,60 +53,14 @@ export function imageService(platform: Platform, engine: ImageEngine, o: ImageOp
 
   async function importImage(requests: AsyncIterable<ImportImageRequest>): Promise<ImageInit> {
     const parts = requests[Symbol.asyncIterator]();
-    const upload = await engine.begin();
     try {
       const first = (await parts.next()).value as ImportImageRequest | undefined;
       if (first?.part.case !== "header") {
         throw invalidField("header", "Cannot import without a header: wanted it first");
       }
       const header = checkHeader(first.part.value, o);
-      if (await platform.find(imageKind, header.project, header.name)) {
-        throw fault(
-          "already_exists",
-          "image_exists",
-          `Cannot create image ${header.name} in ${header.project} as the name is taken`,
-          { field: "header.name" },
-        );
-      }
-      for (;;) {
-        const next = await parts.next();
-        if (next.done) break;
-        const { part } = next.value;
-        if (part.case !== "chunk") {
-          throw invalidField("chunk", "Cannot import a second header: wanted chunks after the first");
-        }
-        if (part.value.length > chunkBytesMax) {
-          throw invalidField(
-            "chunk",
-            `Cannot take a chunk of ${part.value.length} bytes: wanted at most ${chunkBytesMax}`,
-          );
-        }
-        const limit = header.bytes > 0 ? header.bytes : o.bytesMax;
-        if (upload.bytes + part.value.length > limit) throw tooLarge(upload.bytes + part.value.length, limit);
-        await upload.write(part.value);
-      }
-      const { sha256, bytes, readAt } = await upload.finish();
-      if (header.bytes > 0 && bytes !== header.bytes) {
-        throw fault("data_loss", "image_cut_off", `Cannot take ${bytes} bytes: wanted ${header.bytes}`);
-      }
-      if (header.sha256 !== "" && sha256 !== header.sha256) {
-        throw fault("data_loss", "image_digest_mismatch", `Cannot take content ${sha256}: wanted ${header.sha256}`, {
-          field: "header.sha256",
-        });
-      }
-      const { virtualBytes } = await probeImage(header.format, readAt, bytes, o);
-      return await engine.alone(sha256, async () => {
-        await upload.keep();
-        return await platform.transact(async (tx) => {
-          const { project, name, labels, format } = header;
-          const value = { format, bytes, sha256, virtualBytes };
-          const image = await tx.create(imageKind, { project, name, labels, value });
-          tx.putRow(contentKey(sha256, image.id), image.id);
-          return toImage(image);
-        });
-      });
+      return toImage(await storeImage(platform, engine, o, header, chunksOf(parts)));
     } finally {
-      await upload.discard();
       await parts.return?.();
     }
   }

@@ -6,7 +6,7 @@ import { PortService, SecurityGroupService, SubnetService } from "@ultracloud/pr
 import { createRpcClient, runComponent, startRpcServer } from "@ultracloud/rpc";
 import { agentClients } from "./agent_clients.ts";
 import { configSchema } from "./config.ts";
-import { chainfireLeases, createPlasmavmc, localQuota, openLocalImages } from "./mod.ts";
+import { chainfireLeases, createPlasmavmc, localQuota, localVolumes, openLocalImages } from "./mod.ts";
 
 const name = "plasmavmc";
 const version = "0.1.0";
@@ -29,13 +29,16 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
     kv: stack.use(createRpcClient(CoordinationService, at("chainfire"))),
     leases: stack.use(createRpcClient(LeaseService, at("chainfire"))),
   };
-  const platform = openPlatform({ service: name }, { ...boot, kv });
+  const platform = openPlatform({ service: name, sagaConcurrency: config.operationsAtOnce }, { ...boot, kv });
   const { services, reconcile } = createPlasmavmc({
     images: { bytesMax: config.imageBytesMax, virtualBytesMax: config.imageVirtualBytesMax },
+    fenceGraceMs: config.fenceGraceMs,
+    reconcileMs: config.reconcileMs,
   }, {
     platform,
     images: await openLocalImages({ dir: `${config.stateDir}/images` }, boot),
     quota: localQuota(config.quota, platform),
+    volumes: localVolumes,
     leases: chainfireLeases({ ttlMs: config.nodeLeaseTtlMs }, coordination),
     network: {
       ports: stack.use(createRpcClient(PortService, at("prismnet"))),

@@ -1,4 +1,4 @@
-import { checkLabels, checkName, invalidField } from "@ultracloud/base";
+import { checkLabels, checkName, fault, invalidField } from "@ultracloud/base";
 import type { StoredRecord } from "@ultracloud/platform";
 import { NodeService } from "@ultracloud/proto/plasmavmc/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
@@ -14,7 +14,8 @@ import { fromNode, fromObservation, type NodeInit, toNode } from "./wire.ts";
 const observationsMax = 4096;
 
 export function nodeService(control: Control, o: { readonly settleMs: number }): BoundService {
-  const { platform, leases } = control;
+  const { platform, workers } = control;
+  const { leases } = workers;
   /** Times of heartbeats this replica has heard; for people only, leases decide. */
   const heard = new Map<string, number>();
   const scope = (name: string) => {
@@ -25,7 +26,7 @@ export function nodeService(control: Control, o: { readonly settleMs: number }):
   async function view(record: StoredRecord<Node>, alive: ReadonlySet<string>): Promise<NodeInit> {
     return toNode(record, {
       alive: alive.has(record.name),
-      allocated: sumOf(Object.values(await control.held(record.name))),
+      allocated: sumOf(Object.values(await workers.held(record.name))),
       lastHeartbeatMs: heard.get(record.name) ?? record.value.registeredMs,
     });
   }
@@ -37,7 +38,8 @@ export function nodeService(control: Control, o: { readonly settleMs: number }):
       checkLabels(fresh.labels, "node.labels");
       await platform.transact(async (tx) => {
         const present = await tx.find(nodeKind, "", name);
-        const value: Node = { ...fresh, cordoned: present?.value.cordoned ?? false, registeredMs: tx.nowMs };
+        const { cordoned = false, draining = "" } = present?.value ?? {};
+        const value: Node = { ...fresh, cordoned, draining, registeredMs: tx.nowMs };
         if (present) tx.update(nodeKind, present, { value });
         else await tx.create(nodeKind, { project: "", name, value });
       });
@@ -72,6 +74,13 @@ export function nodeService(control: Control, o: { readonly settleMs: number }):
       const record = await platform.transact(async (tx) => {
         const node = await tx.get(nodeKind, "", request.name);
         if (node.value.cordoned === request.cordoned) return node;
+        if (node.value.draining !== "") {
+          throw fault(
+            "failed_precondition",
+            "node_draining",
+            `Cannot uncordon worker ${node.name} as operation ${node.value.draining} drains it: wanted that cancelled`,
+          );
+        }
         return tx.update(nodeKind, node, { value: { ...node.value, cordoned: request.cordoned } });
       });
       return await view(record, await leases.alive());

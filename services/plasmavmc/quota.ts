@@ -1,14 +1,14 @@
 import { fault } from "@ultracloud/base";
 import type { Platform } from "@ultracloud/platform";
 import { sumOf } from "./domain/placement.ts";
-import type { Resources } from "./domain/types.ts";
+import type { Reservation, Resources } from "./domain/types.ts";
 import { quotaKey } from "./kinds.ts";
 
 /** Who may use how much. `reserve` and `release` are idempotent per holder. */
 export interface QuotaEngine {
   /** Throws resource_exhausted, code `quota_exceeded`, when it would not fit now; keeps nothing. */
-  check(project: string, wanted: Resources): Promise<void>;
-  reserve(project: string, holder: string, wanted: Resources): Promise<void>;
+  check(project: string, wanted: Reservation): Promise<void>;
+  reserve(project: string, holder: string, wanted: Reservation): Promise<void>;
   release(project: string, holder: string): Promise<void>;
 }
 
@@ -16,7 +16,7 @@ export interface QuotaLimits extends Resources {
   readonly vms: number;
 }
 
-type Held = Record<string, Resources>;
+type Held = Record<string, Reservation>;
 
 /** The same limits for every project, counted in this service's records. */
 export function localQuota(limits: QuotaLimits, platform: Platform): QuotaEngine {
@@ -28,7 +28,7 @@ export function localQuota(limits: QuotaLimits, platform: Platform): QuotaEngine
   };
   const titles = { vmSlots: "VMs", vcpus: "vCPUs", memoryBytes: "bytes of memory", diskBytes: "bytes of disk" };
 
-  function admit(project: string, held: Held, wanted: Resources): void {
+  function admit(project: string, held: Held, wanted: Reservation): void {
     const sum = sumOf([...Object.values(held), wanted]);
     for (const name of ["vmSlots", "vcpus", "memoryBytes", "diskBytes"] as const) {
       if (sum[name] <= limitOf[name]) continue;
@@ -51,11 +51,15 @@ export function localQuota(limits: QuotaLimits, platform: Platform): QuotaEngine
     async check(project, wanted) {
       admit(project, await platform.transact((tx) => tx.row<Held>(quotaKey(project))) ?? {}, wanted);
     },
-    reserve: (project, holder, { vcpus, memoryBytes, diskBytes }) =>
+    reserve: (project, holder, { vcpus, memoryBytes, diskBytes, vmSlots = 1 }) =>
       change(project, (held) => {
-        const { [holder]: _, ...others } = held;
-        admit(project, others, { vcpus, memoryBytes, diskBytes });
-        return { ...others, [holder]: { vcpus, memoryBytes, diskBytes } };
+        const { [holder]: before, ...others } = held;
+        const wanted = { vcpus, memoryBytes, diskBytes, vmSlots };
+        // Less than it has is always granted: going back must not fail when limits were lowered meanwhile.
+        const less = before && vcpus <= before.vcpus && memoryBytes <= before.memoryBytes &&
+          diskBytes <= before.diskBytes;
+        if (!less) admit(project, others, wanted);
+        return { ...others, [holder]: wanted };
       }),
     release: (project, holder) => change(project, ({ [holder]: _, ...others }) => others),
   };

@@ -1,12 +1,21 @@
 import type { BoundService } from "@ultracloud/rpc";
 import { Control, type ControlDeps } from "./control.ts";
 import { flavorService } from "./flavors.ts";
+import { placementGroupService } from "./groups.ts";
+import { imageAliasService } from "./image_aliases.ts";
 import type { ImageEngine } from "./image_engine.ts";
-import { type ImageOptions, imageService, sweepContent } from "./images.ts";
+import { imageIntakeService } from "./image_intake.ts";
+import { type ImageOptions, sweepContent } from "./image_store.ts";
+import { imageService } from "./images.ts";
+import { maintenanceService } from "./maintenance.ts";
 import { nodeService } from "./nodes.ts";
+import { placementService } from "./placement_service.ts";
 import { reconcileOnce } from "./reconcile.ts";
-import { vmSagas } from "./vm_sagas.ts";
+import { defineSagas } from "./sagas.ts";
+import { followSchedules, snapshotService } from "./snapshots.ts";
+import { sshKeyService } from "./ssh_keys.ts";
 import { vmService } from "./vms.ts";
+import { volumeService } from "./volumes.ts";
 import { views } from "./wire.ts";
 
 export interface PlasmavmcOptions {
@@ -15,6 +24,10 @@ export interface PlasmavmcOptions {
   readonly reconcileMs?: number;
   /** How long a written VM is left alone by observations that may be older. */
   readonly settleMs?: number;
+  /** How long after its lease has ended a worker is held to have ended its guests. */
+  readonly fenceGraceMs?: number;
+  /** How often schedules are looked at. */
+  readonly scheduleMs?: number;
 }
 
 export interface PlasmavmcDeps extends ControlDeps {
@@ -32,21 +45,38 @@ export interface Plasmavmc {
 export function createPlasmavmc(o: PlasmavmcOptions, deps: PlasmavmcDeps): Plasmavmc {
   const { platform } = deps;
   const control = new Control(deps);
-  const sagas = vmSagas(control);
-  platform.sagas.define(sagas.create);
-  platform.sagas.define(sagas.start);
-  platform.sagas.define(sagas.stop);
-  platform.sagas.define(sagas.reboot);
-  platform.sagas.define(sagas.delete);
   const settleMs = o.settleMs ?? 2_000;
   const reconcileMs = o.reconcileMs ?? 5_000;
+  const fenceGraceMs = o.fenceGraceMs ?? 5_000;
+  const scheduleMs = o.scheduleMs ?? 1_000;
+  const sagas = defineSagas(platform, control, { images: o.images, fenceGraceMs }, deps);
+
+  /** Repeats work until the signal aborts; a failure is told and tried again. */
+  async function repeat(what: string, everyMs: number, signal: AbortSignal, work: () => Promise<void>): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        await work();
+      } catch (error) {
+        if (!signal.aborted) platform.log.warn(`cannot ${what}`, { error: String(error) });
+      }
+      await platform.clock.sleep(everyMs, signal).catch(() => {});
+    }
+  }
 
   return {
     services: [
-      flavorService(),
+      flavorService(platform),
       imageService(platform, deps.images, o.images),
+      imageAliasService(platform),
+      imageIntakeService(control, sagas),
       vmService(control, sagas),
+      volumeService(control, sagas),
+      snapshotService(control, sagas),
+      sshKeyService(platform),
+      placementGroupService(platform),
+      placementService(control),
       nodeService(control, { settleMs }),
+      maintenanceService(control, sagas),
       platform.operationService(),
       platform.eventService(views),
     ],
@@ -58,14 +88,15 @@ export function createPlasmavmc(o: PlasmavmcOptions, deps: PlasmavmcDeps): Plasm
       } catch (error) {
         if (!signal.aborted) platform.log.warn("cannot sweep image content", { error: String(error) });
       }
-      while (!signal.aborted) {
-        try {
-          await reconcileOnce(control, { settleMs }, signal);
-        } catch (error) {
-          if (!signal.aborted) platform.log.warn("cannot compare VMs with workers", { error: String(error) });
-        }
-        await platform.clock.sleep(reconcileMs, signal).catch(() => {});
-      }
+      await Promise.all([
+        repeat(
+          "compare VMs with workers",
+          reconcileMs,
+          signal,
+          () => reconcileOnce(control, sagas, { settleMs, fenceGraceMs }, signal),
+        ),
+        repeat("follow snapshot schedules", scheduleMs, signal, () => followSchedules(control, sagas, signal)),
+      ]);
       await running;
     },
   };

@@ -1,18 +1,25 @@
 import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
 import type { Client } from "@connectrpc/connect";
-import { Fault, fault, seededRng, systemClock, utf8 } from "@ultracloud/base";
+import { Fault, fault, seededRng, systemClock } from "@ultracloud/base";
 import { noopLogger } from "@ultracloud/observe";
 import { buckets, type KvBackend, memoryBackend, openPlatform, type Platform } from "@ultracloud/platform";
 import { type Operation, OperationService, OperationState } from "@ultracloud/proto/common/v1";
 import {
   FlavorService,
   HypervisorType,
+  ImageAliasService,
   ImageFormat,
+  ImageIntakeService,
   ImageService,
+  NodeMaintenanceService,
   NodeService,
+  PlacementGroupService,
+  PlacementService,
+  SnapshotService,
+  SshKeyService,
   VmService,
-  VmState,
+  VolumeService,
 } from "@ultracloud/proto/plasmavmc/v1";
 import {
   type Port,
@@ -25,121 +32,22 @@ import {
   SubnetSchema,
   type SubnetService,
 } from "@ultracloud/proto/prismnet/v1";
-import { VmAgentService } from "@ultracloud/proto/vmagent/v1";
 import { bind } from "@ultracloud/rpc";
 import { inProcessClient } from "@ultracloud/testing";
-import type { AgentClient, NetworkClients } from "./control.ts";
 import { allocationKey, quotaKey } from "./kinds.ts";
 import { openLocalImages } from "./local_images.ts";
 import { bundle } from "./test_bundles.ts";
+import { localVolumes } from "./local_volumes.ts";
 import { localLeases } from "./node_leases.ts";
 import { localQuota, type QuotaLimits } from "./quota.ts";
 import { createPlasmavmc } from "./service.ts";
+import { FakeAgent } from "./test_agent.ts";
+import type { NetworkClients } from "./vm_ports.ts";
 
 /** The world around plasmavmc for its tests: workers and a network that keep their state over its restarts. */
 
 export const project = "acme/prod";
 const gib = 1024 ** 3;
-
-interface FakeVm {
-  state: VmState;
-  generation: bigint;
-}
-
-/** What this control plane does not ask of a worker. */
-const unused = [
-  "pauseVm",
-  "resumeVm",
-  "writeConsole",
-  "screenshot",
-  "getVmStats",
-  "createVolume",
-  "growVolume",
-  "deleteVolume",
-  "listVolumes",
-  "exportVolume",
-  "unexportVolume",
-  "createSnapshot",
-  "deleteSnapshot",
-  "restoreSnapshot",
-  "listSnapshots",
-  "readSnapshot",
-  "prepareIncoming",
-  "startMigration",
-  "getMigration",
-  "cancelMigration",
-  "finishMigration",
-  "abortIncoming",
-] as const;
-const notAsked = (): never => {
-  throw fault("unimplemented", "not_asked", "Cannot do what no test asks for");
-};
-
-/** A worker's agent that runs nothing but keeps the contract. */
-export class FakeAgent {
-  readonly vms = new Map<string, FakeVm>();
-  readonly calls: string[] = [];
-  /** Runs before a call is served; throw to fail it. */
-  hook: (call: string, signal: AbortSignal) => Promise<void> | void = () => {};
-  readonly client: AgentClient;
-
-  constructor() {
-    const open = { public: "a test's agent" };
-    const enter = async (call: string, signal: AbortSignal) => {
-      this.calls.push(call);
-      await this.hook(call, signal);
-    };
-    const vmOf = (vmId: string) => {
-      const vm = this.vms.get(vmId);
-      if (!vm) throw fault("not_found", "vm_not_found", `Cannot find VM ${vmId} on this worker`);
-      return vm;
-    };
-    const view = (vmId: string) => ({ vmId, ...vmOf(vmId), startedTime: { seconds: 1n, nanos: 0 } });
-    const service = bind(VmAgentService, {
-      ensureVm: async ({ spec }, { signal }) => {
-        await enter("ensure", signal);
-        const present = this.vms.get(spec!.vmId);
-        if (present && present.generation > spec!.generation) throw fault("aborted", "stale_spec", "Cannot go back");
-        this.vms.set(spec!.vmId, { state: VmState.RUNNING, generation: spec!.generation });
-        return view(spec!.vmId);
-      },
-      stopVm: async ({ vmId }, { signal }) => {
-        await enter("stop", signal);
-        vmOf(vmId).state = VmState.STOPPED;
-        return view(vmId);
-      },
-      rebootVm: async ({ vmId }, { signal }) => {
-        await enter("reboot", signal);
-        return view(vmId);
-      },
-      deleteVm: async ({ vmId }, { signal }) => {
-        await enter("delete", signal);
-        this.vms.delete(vmId);
-        return {};
-      },
-      getVm: ({ vmId }) => view(vmId),
-      listVms: () => ({ vms: [...this.vms.keys()].map(view) }),
-      readConsole: async ({ vmId, offset }, { signal }) => {
-        await enter("console", signal);
-        vmOf(vmId);
-        const all = utf8.encode("hello from the guest\n");
-        const data = all.subarray(Number(offset));
-        return { offset, data, nextOffset: BigInt(all.length) };
-      },
-      ...Object.fromEntries(unused.map((name) => [name, notAsked])) as Record<typeof unused[number], () => never>,
-    }, {
-      ...Object.fromEntries(unused.map((name) => [name, open])) as Record<typeof unused[number], typeof open>,
-      ensureVm: open,
-      stopVm: open,
-      rebootVm: open,
-      deleteVm: open,
-      getVm: open,
-      listVms: open,
-      readConsole: open,
-    });
-    this.client = inProcessClient(VmAgentService, [service]);
-  }
-}
 
 /** Ports of prismnet, as far as plasmavmc uses them. */
 export class FakeNetwork {
@@ -256,7 +164,7 @@ export class World implements AsyncDisposable {
 
   agent(name: string): FakeAgent {
     let agent = this.agents.get(name);
-    if (!agent) this.agents.set(name, agent = new FakeAgent());
+    if (!agent) this.agents.set(name, agent = new FakeAgent(name, (peer) => this.agents.get(peer)));
     return agent;
   }
 
@@ -273,10 +181,13 @@ export class World implements AsyncDisposable {
       images: { bytesMax: 4 * 1024 ** 2, virtualBytesMax: 1024 ** 4 },
       reconcileMs: o.reconcileMs ?? 20,
       settleMs: 0,
+      fenceGraceMs: 0,
+      scheduleMs: 20,
     }, {
       platform,
       images: await openLocalImages({ dir: this.dir }, { rng: seededRng(12) }),
       quota: localQuota(limits, platform),
+      volumes: localVolumes,
       leases: this.leases,
       network: this.network.clients,
       agents: (url) => this.agent(new URL(url).hostname).client,
@@ -287,6 +198,14 @@ export class World implements AsyncDisposable {
       platform,
       services,
       vms: inProcessClient(VmService, services),
+      volumes: inProcessClient(VolumeService, services),
+      snapshots: inProcessClient(SnapshotService, services),
+      keys: inProcessClient(SshKeyService, services),
+      groups: inProcessClient(PlacementGroupService, services),
+      placement: inProcessClient(PlacementService, services),
+      maintenance: inProcessClient(NodeMaintenanceService, services),
+      aliases: inProcessClient(ImageAliasService, services),
+      intake: inProcessClient(ImageIntakeService, services),
       images: inProcessClient(ImageService, services),
       nodes: inProcessClient(NodeService, services),
       flavors: inProcessClient(FlavorService, services),
@@ -302,11 +221,16 @@ export class World implements AsyncDisposable {
   async leftovers(platform: Platform): Promise<Record<string, unknown>> {
     const row = (key: string) => platform.transact((tx) => tx.row<object>(key));
     const rows = await this.kv.scan(buckets.rows, { limit: 1000 });
+    const agents = [...this.agents.values()];
+    const allocated = rows.filter((r) => r.key.startsWith(allocationKey("")))
+      .flatMap((r) => Object.keys(JSON.parse(new TextDecoder().decode(r.value))));
     return {
       active: this.kv.count(buckets.active),
       ports: [...this.network.ports.keys()],
-      guests: [...this.agents.values()].flatMap((agent) => [...agent.vms.keys()]),
-      allocated: Object.keys(await row(allocationKey("node01")) ?? {}),
+      guests: agents.flatMap((agent) => [...agent.vms.keys()]),
+      volumes: agents.flatMap((agent) => [...agent.volumes.keys()]),
+      snapshots: agents.flatMap((agent) => [...agent.snapshots.keys()]),
+      allocated,
       quota: Object.keys(await row(quotaKey(project)) ?? {}),
       rows: rows.map((r) => r.key).filter((key) => key.startsWith("guest|") || key.startsWith("imageuse|")),
     };
@@ -317,14 +241,23 @@ export class World implements AsyncDisposable {
   }
 }
 
-export const nothing = { active: 0, ports: [], guests: [], allocated: [], quota: [], rows: [] };
+export const nothing = {
+  active: 0,
+  ports: [],
+  guests: [],
+  volumes: [],
+  snapshots: [],
+  allocated: [],
+  quota: [],
+  rows: [],
+};
 
 export type Process = Awaited<ReturnType<World["boot"]>>;
 
 export async function register(
   process: Process,
   name: string,
-  o: { slots?: number; labels?: Record<string, string> } = {},
+  o: { slots?: number; labels?: Record<string, string>; memoryBytes?: number } = {},
 ) {
   await process.nodes.registerNode({
     node: {
@@ -332,7 +265,12 @@ export async function register(
       agentUrl: `http://${name}:7141`,
       hypervisorType: HypervisorType.KVM,
       accelerator: "tcg",
-      capacity: { vcpus: 8, memoryBytes: BigInt(8 * gib), diskBytes: BigInt(64 * gib), vmSlots: o.slots ?? 8 },
+      capacity: {
+        vcpus: 64,
+        memoryBytes: BigInt(o.memoryBytes ?? 8 * gib),
+        diskBytes: BigInt(64 * gib),
+        vmSlots: o.slots ?? 8,
+      },
       labels: o.labels ?? {},
     },
   });

@@ -10,15 +10,21 @@ import {
   ImageFormat,
   ImageSchema,
   ImageState,
+  MigrationStorage,
   type Node as NodeMessage,
   NodeSchema,
   NodeState,
+  SnapshotSchema,
   type VmObservation,
   VmSchema,
   VmState,
+  VolumeSchema,
 } from "@ultracloud/proto/plasmavmc/v1";
+import { LeaseLossPolicy } from "@ultracloud/proto/vmagent/v1";
 import { type Port, Protocol } from "@ultracloud/proto/prismnet/v1";
 import type * as domain from "./domain/types.ts";
+import type { VolumeSource } from "./volume_engine.ts";
+import { nodeLossPolicies, restartPolicies, toSnapshot, toVolume } from "./wire_storage.ts";
 
 /** Between messages and domain types: messages stop here. */
 
@@ -38,6 +44,10 @@ export function fromFormat(format: ImageFormat, field: string): domain.ImageForm
   return found;
 }
 
+export function toFormat(format: domain.ImageFormat): ImageFormat {
+  return formats[format];
+}
+
 const states: Record<domain.VmState, VmState> = {
   pending: VmState.PENDING,
   starting: VmState.STARTING,
@@ -49,12 +59,14 @@ const states: Record<domain.VmState, VmState> = {
   failed: VmState.FAILED,
   unknown: VmState.UNKNOWN,
   deleting: VmState.DELETING,
+  deleted: VmState.DELETED,
 };
 
 const desired: Record<domain.DesiredState, DesiredState> = {
   running: DesiredState.RUNNING,
   stopped: DesiredState.STOPPED,
   deleted: DesiredState.DELETED,
+  paused: DesiredState.PAUSED,
 };
 
 export function toImage(record: StoredRecord<domain.Image>): ImageInit {
@@ -70,8 +82,8 @@ export function toImage(record: StoredRecord<domain.Image>): ImageInit {
 }
 
 export function toFlavor(flavor: domain.Flavor): MessageInitShape<typeof FlavorSchema> {
-  const { name, vcpus, memoryBytes, diskBytes } = flavor;
-  return { name, vcpus, memoryBytes: BigInt(memoryBytes), diskBytes: BigInt(diskBytes) };
+  const { name, vcpus, memoryBytes, diskBytes, builtin, description } = flavor;
+  return { name, vcpus, memoryBytes: BigInt(memoryBytes), diskBytes: BigInt(diskBytes), builtin, description };
 }
 
 function toNic(nic: domain.Nic) {
@@ -80,11 +92,27 @@ function toNic(nic: domain.Nic) {
     portId: nic.portId,
     macAddress: nic.macAddress,
     ipAddress: nic.ipAddress,
+    subnetId: nic.subnetId,
     endpoints: forwards.map((f) => ({
       protocol: f.protocol,
       guestPort: f.guestPort,
       address: `${f.hostIp}:${f.hostPort}`,
     })),
+  };
+}
+
+export const migrationStorages: Record<domain.MigrationStorage, MigrationStorage> = {
+  shared: MigrationStorage.SHARED,
+  mirror: MigrationStorage.MIRROR,
+};
+
+function toMigration(migration: domain.Migration) {
+  const { storage, downtimeMs, totalMs, ...rest } = migration;
+  return {
+    ...rest,
+    storage: migrationStorages[storage],
+    downtimeMs: BigInt(downtimeMs ?? 0),
+    totalMs: BigInt(totalMs ?? 0),
   };
 }
 
@@ -104,6 +132,17 @@ export function toVm(record: StoredRecord<domain.Vm>): VmInit {
     vcpus: vm.vcpus,
     memoryBytes: BigInt(vm.memoryBytes),
     diskBytes: BigInt(vm.diskBytes),
+    volumes: vm.volumes.map(({ volumeId, name, readOnly }) => ({ volumeId, volume: name, readOnly })),
+    groupIds: [...vm.groupIds],
+    restartPolicy: restartPolicies[vm.restart.policy],
+    restartCooldownMs: BigInt(vm.restart.cooldownMs),
+    restarts: vm.restart.count,
+    nodeLossPolicy: nodeLossPolicies[vm.nodeLoss],
+    deleteProtection: vm.deleteProtection,
+    operation: vm.operation,
+    writerEpoch: BigInt(vm.writerEpoch),
+    ...(vm.migration ? { migration: toMigration(vm.migration) } : {}),
+    ...(vm.restart.lastMs === undefined ? {} : { lastRestartTime: timestampFromMs(vm.restart.lastMs) }),
     ...(vm.startedMs === undefined ? {} : { startedTime: timestampFromMs(vm.startedMs) }),
   };
 }
@@ -116,9 +155,9 @@ const protocolNames = { [Protocol.TCP]: "tcp", [Protocol.UDP]: "udp" } as const;
 const protocols = { tcp: Protocol.TCP, udp: Protocol.UDP } as const;
 
 /** What a bound port gives a VM; undefined while it is not bound. */
-export function nicOf(port: Port): domain.Nic | undefined {
+export function nicOf(port: Port, subnetId: string): domain.Nic | undefined {
   const engine = port.binding?.engine;
-  const base = { portId: port.meta?.id ?? "", macAddress: port.macAddress, ipAddress: port.ipAddress };
+  const base = { portId: port.meta?.id ?? "", macAddress: port.macAddress, ipAddress: port.ipAddress, subnetId };
   if (engine?.case === "user") {
     const { cidr, gatewayIp, dnsIp, forwards, restrict } = engine.value;
     const known = forwards.map((f): domain.Forward => ({
@@ -144,10 +183,24 @@ function toBinding(binding: domain.Binding) {
   return { engine: { case: "user" as const, value: { ...rest, forwards: wire } } };
 }
 
+/** What a spec has that is not in the VM's own record. */
+export interface SpecParts {
+  readonly volumes: readonly { readonly record: StoredRecord<domain.Volume>; readonly source: VolumeSource }[];
+  readonly writerEpoch: number;
+  readonly nics: readonly domain.Nic[];
+}
+
+/** A VM that may be started elsewhere must be off by then; others outlive the control plane. */
+function onLeaseLoss(vm: domain.Vm, parts: SpecParts): LeaseLossPolicy {
+  const shared = parts.volumes.some((v) => v.source.kind === "nbd");
+  return vm.nodeLoss === "evacuate" || shared ? LeaseLossPolicy.STOP : LeaseLossPolicy.KEEP;
+}
+
 /** Everything a worker needs. */
 export function toSpec(
   record: StoredRecord<domain.Vm>,
   guest: domain.GuestData,
+  parts: SpecParts,
 ): MessageInitShape<typeof VmSpecSchema> {
   const vm = record.value;
   return {
@@ -160,10 +213,26 @@ export function toSpec(
     imageSha256: vm.imageSha256,
     imageFormat: formats[vm.imageFormat],
     imageBytes: BigInt(vm.imageBytes),
-    nics: vm.nics.map(({ binding, ...nic }) => ({ ...nic, binding: toBinding(binding) })),
+    nics: parts.nics.map(({ portId, macAddress, ipAddress, binding }) => ({
+      portId,
+      macAddress,
+      ipAddress,
+      binding: toBinding(binding),
+    })),
     userData: guest.userData,
     sshAuthorizedKeys: [...guest.sshAuthorizedKeys],
     generation: BigInt(vm.generation),
+    rootEpoch: BigInt(vm.rootEpoch),
+    writerEpoch: BigInt(parts.writerEpoch),
+    volumes: parts.volumes.map(({ record: volume, source }) => ({
+      volumeId: volume.id,
+      sizeBytes: BigInt(volume.value.sizeBytes),
+      readOnly: vm.volumes.find((a) => a.volumeId === volume.id)?.readOnly ?? false,
+      source: source.kind === "local"
+        ? { case: "local" as const, value: {} }
+        : { case: "nbdUri" as const, value: source.uri },
+    })),
+    onLeaseLoss: onLeaseLoss(vm, parts),
   };
 }
 
@@ -205,14 +274,20 @@ export function toNode(record: StoredRecord<domain.Node>, view: NodeView): NodeI
     capacity: toCapacity(node.capacity),
     allocated: toCapacity(view.allocated),
     labels: { ...node.labels },
-    state: !view.alive ? NodeState.LOST : node.cordoned ? NodeState.CORDONED : NodeState.READY,
+    state: !view.alive
+      ? NodeState.LOST
+      : node.draining !== ""
+      ? NodeState.DRAINING
+      : node.cordoned
+      ? NodeState.CORDONED
+      : NodeState.READY,
     lastHeartbeatTime: timestampFromMs(view.lastHeartbeatMs),
     agentVersion: node.agentVersion,
   };
 }
 
 /** What a worker registers, checked. */
-export function fromNode(node: NodeMessage | undefined): Omit<domain.Node, "cordoned" | "registeredMs"> {
+export function fromNode(node: NodeMessage | undefined): Omit<domain.Node, "cordoned" | "draining" | "registeredMs"> {
   if (!node) throw invalidField("node", "Cannot register a node that is not given");
   if (node.hypervisorType !== HypervisorType.KVM) {
     throw invalidField("node.hypervisorType", "Cannot use the node's hypervisor: wanted HYPERVISOR_TYPE_KVM");
@@ -250,4 +325,7 @@ export function fromNode(node: NodeMessage | undefined): Omit<domain.Node, "cord
 export const views = {
   image: (r: StoredRecord) => toJson(ImageSchema, create(ImageSchema, toImage(r as StoredRecord<domain.Image>))),
   vm: (r: StoredRecord) => toJson(VmSchema, create(VmSchema, toVm(r as StoredRecord<domain.Vm>))),
+  volume: (r: StoredRecord) => toJson(VolumeSchema, create(VolumeSchema, toVolume(r as StoredRecord<domain.Volume>))),
+  snapshot: (r: StoredRecord) =>
+    toJson(SnapshotSchema, create(SnapshotSchema, toSnapshot(r as StoredRecord<domain.Snapshot>))),
 };

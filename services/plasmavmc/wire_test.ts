@@ -76,7 +76,7 @@ Deno.test("every method refuses an empty request and a caller who may not, and n
       const name = `${bound.service.name}.${method.name}`;
       server.who = { ...server.who, allow: true };
       // These ask for nothing that could be missing.
-      const complete = ["ListNodes", "WatchEvents", "ListOperations"].includes(method.name);
+      const complete = ["ListNodes", "SuggestMoves", "WatchEvents", "ListOperations"].includes(method.name);
       if (!complete) assert.match(await outcome(), /^(invalid_argument|not_found)$/, name);
       server.who = { ...server.who, allow: false };
       assert.match(await outcome(), /^(invalid_argument|permission_denied)$/, name);

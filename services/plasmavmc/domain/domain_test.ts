@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { lost, missing, observe } from "./observe.ts";
-import { type Candidate, place, refusal, sumOf } from "./placement.ts";
+import { type Candidate, place, refusals, sumOf } from "./placement.ts";
 import type { Resources, Vm } from "./types.ts";
 
 const mib = 1024 ** 2;
 
 function candidate(
   name: string,
-  o: Partial<Candidate["node"]> & { alive?: boolean; used?: Resources[] } = {},
+  o: Partial<Omit<Candidate["node"], "lostMs">> & { alive?: boolean; used?: Resources[] } = {},
 ): Candidate {
   const { alive, used, ...node } = o;
   return {
@@ -21,6 +21,7 @@ function candidate(
       capacity: { vcpus: 4, memoryBytes: 1024 * mib, diskBytes: 1024 * mib, vmSlots: 4 },
       labels: {},
       cordoned: false,
+      draining: "",
       agentVersion: "",
       registeredMs: 0,
       ...node,
@@ -66,7 +67,8 @@ Deno.test("the chosen worker always has room", () => {
     const all = used.map((u, i) => candidate(`n${i}`, { used: u }));
     const { chosen, whyNot } = place(all, { resources: ask, nodeSelector: {} });
     assert.equal(
-      Object.keys(whyNot).length + all.filter((c) => !refusal(c, { resources: ask, nodeSelector: {} })).length,
+      Object.keys(whyNot).length +
+        all.filter((c) => refusals(c, { resources: ask, nodeSelector: {} }).length === 0).length,
       all.length,
     );
     if (!chosen) return;
@@ -84,8 +86,9 @@ const vm: Vm = {
   imageSha256: "",
   imageFormat: "raw",
   imageBytes: 1,
-  subnetIds: [],
-  securityGroupIds: [],
+  nicWishes: [],
+  volumes: [],
+  groupIds: [],
   nodeSelector: {},
   desired: "running",
   state: "running",
@@ -95,6 +98,12 @@ const vm: Vm = {
   nics: [],
   generation: 1,
   operation: "",
+  restart: { policy: "never", cooldownMs: 1000, count: 0 },
+  nodeLoss: "stay",
+  deleteProtection: false,
+  writerEpoch: 1,
+  epochMax: 1,
+  rootEpoch: 1,
 };
 
 Deno.test("observations change idle VMs of their own worker only", () => {

@@ -7,8 +7,8 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Meta, OperationSchema, PageRequest, PageResponse } from "../../common/v1/common_pb.ts";
 import { file_ultracloud_common_v1_common } from "../../common/v1/common_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ultracloud/plasmavmc/v1/plasmavmc.proto.
  */
 export const file_ultracloud_plasmavmc_v1_plasmavmc: GenFile = /*@__PURE__*/
-  fileDesc("Cid1bHRyYWNsb3VkL3BsYXNtYXZtYy92MS9wbGFzbWF2bWMucHJvdG8SF3VsdHJhY2xvdWQucGxhc21hdm1jLnYxIk8KBkZsYXZvchIMCgRuYW1lGAEgASgJEg0KBXZjcHVzGAIgASgFEhQKDG1lbW9yeV9ieXRlcxgDIAEoAxISCgpkaXNrX2J5dGVzGAQgASgDIjEKEEdldEZsYXZvclJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIMCgRuYW1lGAIgASgJIiUKEkxpc3RGbGF2b3JzUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJIkcKE0xpc3RGbGF2b3JzUmVzcG9uc2USMAoHZmxhdm9ycxgBIAMoCzIfLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkZsYXZvciLRAQoFSW1hZ2USKAoEbWV0YRgBIAEoCzIaLnVsdHJhY2xvdWQuY29tbW9uLnYxLk1ldGESNAoGZm9ybWF0GAIgASgOMiQudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuSW1hZ2VGb3JtYXQSMgoFc3RhdGUYAyABKA4yIy51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5JbWFnZVN0YXRlEg0KBWJ5dGVzGAQgASgDEg4KBnNoYTI1NhgFIAEoCRIVCg12aXJ0dWFsX2J5dGVzGAYgASgDIv4BChFJbXBvcnRJbWFnZUhlYWRlchIPCgdwcm9qZWN0GAEgASgJEgwKBG5hbWUYAiABKAkSNAoGZm9ybWF0GAMgASgOMiQudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuSW1hZ2VGb3JtYXQSDgoGc2hhMjU2GAQgASgJEg0KBWJ5dGVzGAUgASgDEkYKBmxhYmVscxgGIAMoCzI2LnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkltcG9ydEltYWdlSGVhZGVyLkxhYmVsc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiawoSSW1wb3J0SW1hZ2VSZXF1ZXN0EjwKBmhlYWRlchgBIAEoCzIqLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkltcG9ydEltYWdlSGVhZGVySAASDwoFY2h1bmsYAiABKAxIAEIGCgRwYXJ0IjEKD0dldEltYWdlUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEg0KBWltYWdlGAIgASgJIlUKEUxpc3RJbWFnZXNSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSLwoEcGFnZRgCIAEoCzIhLnVsdHJhY2xvdWQuY29tbW9uLnYxLlBhZ2VSZXF1ZXN0InYKEkxpc3RJbWFnZXNSZXNwb25zZRIuCgZpbWFnZXMYASADKAsyHi51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5JbWFnZRIwCgRwYWdlGAIgASgLMiIudWx0cmFjbG91ZC5jb21tb24udjEuUGFnZVJlc3BvbnNlIkIKEkRlbGV0ZUltYWdlUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEg0KBWltYWdlGAIgASgJEgwKBGV0YWcYAyABKAkiFQoTRGVsZXRlSW1hZ2VSZXNwb25zZSIyChBSZWFkSW1hZ2VSZXF1ZXN0Eg4KBnNoYTI1NhgBIAEoCRIOCgZvZmZzZXQYAiABKAMiIgoRUmVhZEltYWdlUmVzcG9uc2USDQoFY2h1bmsYASABKAwidQoDTmljEg8KB3BvcnRfaWQYASABKAkSEwoLbWFjX2FkZHJlc3MYAiABKAkSEgoKaXBfYWRkcmVzcxgDIAEoCRI0CgllbmRwb2ludHMYBCADKAsyIS51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5FbmRwb2ludCJBCghFbmRwb2ludBIQCghwcm90b2NvbBgBIAEoCRISCgpndWVzdF9wb3J0GAIgASgFEg8KB2FkZHJlc3MYAyABKAkipQMKAlZtEigKBG1ldGEYASABKAsyGi51bHRyYWNsb3VkLmNvbW1vbi52MS5NZXRhEg4KBmZsYXZvchgCIAEoCRIQCghpbWFnZV9pZBgDIAEoCRIUCgxpbWFnZV9zaGEyNTYYBCABKAkSPAoNZGVzaXJlZF9zdGF0ZRgFIAEoDjIlLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkRlc2lyZWRTdGF0ZRIvCgVzdGF0ZRgGIAEoDjIgLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlZtU3RhdGUSFAoMc3RhdGVfcmVhc29uGAcgASgJEgwKBG5vZGUYCCABKAkSKgoEbmljcxgJIAMoCzIcLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLk5pYxITCgthY2NlbGVyYXRvchgKIAEoCRINCgV2Y3B1cxgLIAEoBRIUCgxtZW1vcnlfYnl0ZXMYDCABKAMSEgoKZGlza19ieXRlcxgNIAEoAxIwCgxzdGFydGVkX3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIrcDCg9DcmVhdGVWbVJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIMCgRuYW1lGAIgASgJEg4KBmZsYXZvchgDIAEoCRINCgVpbWFnZRgEIAEoCRIPCgdzdWJuZXRzGAUgAygJEhcKD3NlY3VyaXR5X2dyb3VwcxgGIAMoCRIRCgl1c2VyX2RhdGEYByABKAkSGwoTc3NoX2F1dGhvcml6ZWRfa2V5cxgIIAMoCRJECgZsYWJlbHMYCSADKAsyNC51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5DcmVhdGVWbVJlcXVlc3QuTGFiZWxzRW50cnkSUQoNbm9kZV9zZWxlY3RvchgKIAMoCzI6LnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkNyZWF0ZVZtUmVxdWVzdC5Ob2RlU2VsZWN0b3JFbnRyeRIPCgdkcnlfcnVuGAsgASgIGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaMwoRTm9kZVNlbGVjdG9yRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIoCglWbVJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIKCgJ2bRgCIAEoCSJNCg1TdG9wVm1SZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSCgoCdm0YAiABKAkSDQoFZm9yY2UYAyABKAgSEAoIZ3JhY2VfbXMYBCABKAUiPAoPRGVsZXRlVm1SZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSCgoCdm0YAiABKAkSDAoEZXRhZxgDIAEoCSJSCg5MaXN0Vm1zUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEi8KBHBhZ2UYAiABKAsyIS51bHRyYWNsb3VkLmNvbW1vbi52MS5QYWdlUmVxdWVzdCJtCg9MaXN0Vm1zUmVzcG9uc2USKAoDdm1zGAEgAygLMhsudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuVm0SMAoEcGFnZRgCIAEoCzIiLnVsdHJhY2xvdWQuY29tbW9uLnYxLlBhZ2VSZXNwb25zZSJSChRHZXRDb25zb2xlTG9nUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgoKAnZtGAIgASgJEg4KBm9mZnNldBgDIAEoAxINCgVsaW1pdBgEIAEoBSJKChVHZXRDb25zb2xlTG9nUmVzcG9uc2USDgoGb2Zmc2V0GAEgASgDEgwKBGRhdGEYAiABKAwSEwoLbmV4dF9vZmZzZXQYAyABKAMiVQoIQ2FwYWNpdHkSDQoFdmNwdXMYASABKAUSFAoMbWVtb3J5X2J5dGVzGAIgASgDEhIKCmRpc2tfYnl0ZXMYAyABKAMSEAoIdm1fc2xvdHMYBCABKAUi1gMKBE5vZGUSDAoEbmFtZRgBIAEoCRIRCglhZ2VudF91cmwYAiABKAkSQAoPaHlwZXJ2aXNvcl90eXBlGAMgASgOMicudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuSHlwZXJ2aXNvclR5cGUSEwoLYWNjZWxlcmF0b3IYBCABKAkSMwoIY2FwYWNpdHkYBSABKAsyIS51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5DYXBhY2l0eRI0CglhbGxvY2F0ZWQYBiABKAsyIS51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5DYXBhY2l0eRI5CgZsYWJlbHMYByADKAsyKS51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5Ob2RlLkxhYmVsc0VudHJ5EjEKBXN0YXRlGAggASgOMiIudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuTm9kZVN0YXRlEjcKE2xhc3RfaGVhcnRiZWF0X3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhUKDWFnZW50X3ZlcnNpb24YCiABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJCChNSZWdpc3Rlck5vZGVSZXF1ZXN0EisKBG5vZGUYASABKAsyHS51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5Ob2RlIiwKFFJlZ2lzdGVyTm9kZVJlc3BvbnNlEhQKDGxlYXNlX3R0bF9tcxgBIAEoAyKRAQoNVm1PYnNlcnZhdGlvbhINCgV2bV9pZBgBIAEoCRIvCgVzdGF0ZRgCIAEoDjIgLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlZtU3RhdGUSDgoGcmVhc29uGAMgASgJEjAKDHN0YXJ0ZWRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVQoQSGVhcnRiZWF0UmVxdWVzdBIMCgRub2RlGAEgASgJEjMKA3ZtcxgCIAMoCzImLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlZtT2JzZXJ2YXRpb24iPQoRSGVhcnRiZWF0UmVzcG9uc2USFAoMbGVhc2VfdHRsX21zGAEgASgDEhIKCnJlcmVnaXN0ZXIYAiABKAgiHgoOR2V0Tm9kZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSISChBMaXN0Tm9kZXNSZXF1ZXN0IkEKEUxpc3ROb2Rlc1Jlc3BvbnNlEiwKBW5vZGVzGAEgAygLMh0udWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuTm9kZSI4ChZTZXROb2RlQ29yZG9uZWRSZXF1ZXN0EgwKBG5hbWUYASABKAkSEAoIY29yZG9uZWQYAiABKAgqeQoLSW1hZ2VGb3JtYXQSHAoYSU1BR0VfRk9STUFUX1VOU1BFQ0lGSUVEEAASFAoQSU1BR0VfRk9STUFUX1JBVxABEhYKEklNQUdFX0ZPUk1BVF9RQ09XMhACEh4KGklNQUdFX0ZPUk1BVF9LRVJORUxfQlVORExFEAMqWgoKSW1hZ2VTdGF0ZRIbChdJTUFHRV9TVEFURV9VTlNQRUNJRklFRBAAEhUKEUlNQUdFX1NUQVRFX1JFQURZEAESGAoUSU1BR0VfU1RBVEVfREVMRVRJTkcQAiqCAgoHVm1TdGF0ZRIYChRWTV9TVEFURV9VTlNQRUNJRklFRBAAEhQKEFZNX1NUQVRFX1BFTkRJTkcQARIVChFWTV9TVEFURV9TVEFSVElORxACEhQKEFZNX1NUQVRFX1JVTk5JTkcQAxITCg9WTV9TVEFURV9QQVVTRUQQBBIVChFWTV9TVEFURV9TVE9QUElORxAFEhQKEFZNX1NUQVRFX1NUT1BQRUQQBhIWChJWTV9TVEFURV9NSUdSQVRJTkcQBxITCg9WTV9TVEFURV9GQUlMRUQQCBIUChBWTV9TVEFURV9VTktOT1dOEAkSFQoRVk1fU1RBVEVfREVMRVRJTkcQCip+CgxEZXNpcmVkU3RhdGUSHQoZREVTSVJFRF9TVEFURV9VTlNQRUNJRklFRBAAEhkKFURFU0lSRURfU1RBVEVfUlVOTklORxABEhkKFURFU0lSRURfU1RBVEVfU1RPUFBFRBACEhkKFURFU0lSRURfU1RBVEVfREVMRVRFRBADKkoKDkh5cGVydmlzb3JUeXBlEh8KG0hZUEVSVklTT1JfVFlQRV9VTlNQRUNJRklFRBAAEhcKE0hZUEVSVklTT1JfVFlQRV9LVk0QASprCglOb2RlU3RhdGUSGgoWTk9ERV9TVEFURV9VTlNQRUNJRklFRBAAEhQKEE5PREVfU1RBVEVfUkVBRFkQARITCg9OT0RFX1NUQVRFX0xPU1QQAhIXChNOT0RFX1NUQVRFX0NPUkRPTkVEEAMy3AEKDUZsYXZvclNlcnZpY2USXAoJR2V0Rmxhdm9yEikudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuR2V0Rmxhdm9yUmVxdWVzdBofLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkZsYXZvciIDkAIBEm0KC0xpc3RGbGF2b3JzEisudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuTGlzdEZsYXZvcnNSZXF1ZXN0GiwudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuTGlzdEZsYXZvcnNSZXNwb25zZSIDkAIBMogECgxJbWFnZVNlcnZpY2USXAoLSW1wb3J0SW1hZ2USKy51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5JbXBvcnRJbWFnZVJlcXVlc3QaHi51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5JbWFnZSgBElkKCEdldEltYWdlEigudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuR2V0SW1hZ2VSZXF1ZXN0Gh4udWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuSW1hZ2UiA5ACARJqCgpMaXN0SW1hZ2VzEioudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuTGlzdEltYWdlc1JlcXVlc3QaKy51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5MaXN0SW1hZ2VzUmVzcG9uc2UiA5ACARJoCgtEZWxldGVJbWFnZRIrLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkRlbGV0ZUltYWdlUmVxdWVzdBosLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkRlbGV0ZUltYWdlUmVzcG9uc2USaQoJUmVhZEltYWdlEikudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuUmVhZEltYWdlUmVxdWVzdBoqLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlJlYWRJbWFnZVJlc3BvbnNlIgOQAgEwATLLBgoJVm1TZXJ2aWNlElUKCENyZWF0ZVZtEigudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuQ3JlYXRlVm1SZXF1ZXN0Gh8udWx0cmFjbG91ZC5jb21tb24udjEuT3BlcmF0aW9uEk0KBUdldFZtEiIudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuVm1SZXF1ZXN0GhsudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuVm0iA5ACARJhCgdMaXN0Vm1zEicudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuTGlzdFZtc1JlcXVlc3QaKC51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5MaXN0Vm1zUmVzcG9uc2UiA5ACARJOCgdTdGFydFZtEiIudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuVm1SZXF1ZXN0Gh8udWx0cmFjbG91ZC5jb21tb24udjEuT3BlcmF0aW9uElEKBlN0b3BWbRImLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlN0b3BWbVJlcXVlc3QaHy51bHRyYWNsb3VkLmNvbW1vbi52MS5PcGVyYXRpb24STwoIUmVib290Vm0SIi51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5WbVJlcXVlc3QaHy51bHRyYWNsb3VkLmNvbW1vbi52MS5PcGVyYXRpb24SVQoIRGVsZXRlVm0SKC51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5EZWxldGVWbVJlcXVlc3QaHy51bHRyYWNsb3VkLmNvbW1vbi52MS5PcGVyYXRpb24ScwoNR2V0Q29uc29sZUxvZxItLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkdldENvbnNvbGVMb2dSZXF1ZXN0Gi4udWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuR2V0Q29uc29sZUxvZ1Jlc3BvbnNlIgOQAgESdQoNRm9sbG93Q29uc29sZRItLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkdldENvbnNvbGVMb2dSZXF1ZXN0Gi4udWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuR2V0Q29uc29sZUxvZ1Jlc3BvbnNlIgOQAgEwATKCBAoLTm9kZVNlcnZpY2USawoMUmVnaXN0ZXJOb2RlEiwudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuUmVnaXN0ZXJOb2RlUmVxdWVzdBotLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlJlZ2lzdGVyTm9kZVJlc3BvbnNlEmIKCUhlYXJ0YmVhdBIpLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkhlYXJ0YmVhdFJlcXVlc3QaKi51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5IZWFydGJlYXRSZXNwb25zZRJWCgdHZXROb2RlEicudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuR2V0Tm9kZVJlcXVlc3QaHS51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5Ob2RlIgOQAgESZwoJTGlzdE5vZGVzEikudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuTGlzdE5vZGVzUmVxdWVzdBoqLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkxpc3ROb2Rlc1Jlc3BvbnNlIgOQAgESYQoPU2V0Tm9kZUNvcmRvbmVkEi8udWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuU2V0Tm9kZUNvcmRvbmVkUmVxdWVzdBodLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLk5vZGViBnByb3RvMw", [file_google_protobuf_timestamp, file_ultracloud_common_v1_common]);
+  fileDesc("Cid1bHRyYWNsb3VkL3BsYXNtYXZtYy92MS9wbGFzbWF2bWMucHJvdG8SF3VsdHJhY2xvdWQucGxhc21hdm1jLnYxInUKBkZsYXZvchIMCgRuYW1lGAEgASgJEg0KBXZjcHVzGAIgASgFEhQKDG1lbW9yeV9ieXRlcxgDIAEoAxISCgpkaXNrX2J5dGVzGAQgASgDEg8KB2J1aWx0aW4YBSABKAgSEwoLZGVzY3JpcHRpb24YBiABKAkiMQoQR2V0Rmxhdm9yUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgwKBG5hbWUYAiABKAkiJQoSTGlzdEZsYXZvcnNSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkiRwoTTGlzdEZsYXZvcnNSZXNwb25zZRIwCgdmbGF2b3JzGAEgAygLMh8udWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuRmxhdm9yIkYKE0NyZWF0ZUZsYXZvclJlcXVlc3QSLwoGZmxhdm9yGAEgASgLMh8udWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuRmxhdm9yIkYKE1VwZGF0ZUZsYXZvclJlcXVlc3QSLwoGZmxhdm9yGAEgASgLMh8udWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuRmxhdm9yIiMKE0RlbGV0ZUZsYXZvclJlcXVlc3QSDAoEbmFtZRgBIAEoCSIWChREZWxldGVGbGF2b3JSZXNwb25zZSLRAQoFSW1hZ2USKAoEbWV0YRgBIAEoCzIaLnVsdHJhY2xvdWQuY29tbW9uLnYxLk1ldGESNAoGZm9ybWF0GAIgASgOMiQudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuSW1hZ2VGb3JtYXQSMgoFc3RhdGUYAyABKA4yIy51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5JbWFnZVN0YXRlEg0KBWJ5dGVzGAQgASgDEg4KBnNoYTI1NhgFIAEoCRIVCg12aXJ0dWFsX2J5dGVzGAYgASgDIv4BChFJbXBvcnRJbWFnZUhlYWRlchIPCgdwcm9qZWN0GAEgASgJEgwKBG5hbWUYAiABKAkSNAoGZm9ybWF0GAMgASgOMiQudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuSW1hZ2VGb3JtYXQSDgoGc2hhMjU2GAQgASgJEg0KBWJ5dGVzGAUgASgDEkYKBmxhYmVscxgGIAMoCzI2LnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkltcG9ydEltYWdlSGVhZGVyLkxhYmVsc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiawoSSW1wb3J0SW1hZ2VSZXF1ZXN0EjwKBmhlYWRlchgBIAEoCzIqLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkltcG9ydEltYWdlSGVhZGVySAASDwoFY2h1bmsYAiABKAxIAEIGCgRwYXJ0IjEKD0dldEltYWdlUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEg0KBWltYWdlGAIgASgJIlUKEUxpc3RJbWFnZXNSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSLwoEcGFnZRgCIAEoCzIhLnVsdHJhY2xvdWQuY29tbW9uLnYxLlBhZ2VSZXF1ZXN0InYKEkxpc3RJbWFnZXNSZXNwb25zZRIuCgZpbWFnZXMYASADKAsyHi51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5JbWFnZRIwCgRwYWdlGAIgASgLMiIudWx0cmFjbG91ZC5jb21tb24udjEuUGFnZVJlc3BvbnNlIkIKEkRlbGV0ZUltYWdlUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEg0KBWltYWdlGAIgASgJEgwKBGV0YWcYAyABKAkiFQoTRGVsZXRlSW1hZ2VSZXNwb25zZSIyChBSZWFkSW1hZ2VSZXF1ZXN0Eg4KBnNoYTI1NhgBIAEoCRIOCgZvZmZzZXQYAiABKAMiIgoRUmVhZEltYWdlUmVzcG9uc2USDQoFY2h1bmsYASABKAwiiAEKA05pYxIPCgdwb3J0X2lkGAEgASgJEhMKC21hY19hZGRyZXNzGAIgASgJEhIKCmlwX2FkZHJlc3MYAyABKAkSNAoJZW5kcG9pbnRzGAQgAygLMiEudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuRW5kcG9pbnQSEQoJc3VibmV0X2lkGAUgASgJIkEKCEVuZHBvaW50EhAKCHByb3RvY29sGAEgASgJEhIKCmd1ZXN0X3BvcnQYAiABKAUSDwoHYWRkcmVzcxgDIAEoCSLQBgoCVm0SKAoEbWV0YRgBIAEoCzIaLnVsdHJhY2xvdWQuY29tbW9uLnYxLk1ldGESDgoGZmxhdm9yGAIgASgJEhAKCGltYWdlX2lkGAMgASgJEhQKDGltYWdlX3NoYTI1NhgEIAEoCRI8Cg1kZXNpcmVkX3N0YXRlGAUgASgOMiUudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuRGVzaXJlZFN0YXRlEi8KBXN0YXRlGAYgASgOMiAudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuVm1TdGF0ZRIUCgxzdGF0ZV9yZWFzb24YByABKAkSDAoEbm9kZRgIIAEoCRIqCgRuaWNzGAkgAygLMhwudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuTmljEhMKC2FjY2VsZXJhdG9yGAogASgJEg0KBXZjcHVzGAsgASgFEhQKDG1lbW9yeV9ieXRlcxgMIAEoAxISCgpkaXNrX2J5dGVzGA0gASgDEjAKDHN0YXJ0ZWRfdGltZRgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoHdm9sdW1lcxgPIAMoCzIhLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlZtVm9sdW1lEhEKCWdyb3VwX2lkcxgQIAMoCRI+Cg5yZXN0YXJ0X3BvbGljeRgRIAEoDjImLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlJlc3RhcnRQb2xpY3kSGwoTcmVzdGFydF9jb29sZG93bl9tcxgSIAEoAxIQCghyZXN0YXJ0cxgTIAEoBRI1ChFsYXN0X3Jlc3RhcnRfdGltZRgUIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASQQoQbm9kZV9sb3NzX3BvbGljeRgVIAEoDjInLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLk5vZGVMb3NzUG9saWN5EhkKEWRlbGV0ZV9wcm90ZWN0aW9uGBYgASgIEhEKCW9wZXJhdGlvbhgXIAEoCRIUCgx3cml0ZXJfZXBvY2gYGCABKAQSNQoJbWlncmF0aW9uGBkgASgLMiIudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuTWlncmF0aW9uIkAKCFZtVm9sdW1lEhEKCXZvbHVtZV9pZBgBIAEoCRIOCgZ2b2x1bWUYAiABKAkSEQoJcmVhZF9vbmx5GAMgASgIIssBCglNaWdyYXRpb24SEQoJb3BlcmF0aW9uGAEgASgJEg4KBnNvdXJjZRgCIAEoCRIOCgZ0YXJnZXQYAyABKAkSOgoHc3RvcmFnZRgEIAEoDjIpLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLk1pZ3JhdGlvblN0b3JhZ2USGAoQcHJvZ3Jlc3NfcGVyY2VudBgFIAEoBRITCgtkb3dudGltZV9tcxgGIAEoAxIQCgh0b3RhbF9tcxgHIAEoAxIOCgZhY3RpdmUYCCABKAgiNQoQVm9sdW1lQXR0YWNobWVudBIOCgZ2b2x1bWUYASABKAkSEQoJcmVhZF9vbmx5GAIgASgIItAFCg9DcmVhdGVWbVJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIMCgRuYW1lGAIgASgJEg4KBmZsYXZvchgDIAEoCRINCgVpbWFnZRgEIAEoCRIPCgdzdWJuZXRzGAUgAygJEhcKD3NlY3VyaXR5X2dyb3VwcxgGIAMoCRIRCgl1c2VyX2RhdGEYByABKAkSGwoTc3NoX2F1dGhvcml6ZWRfa2V5cxgIIAMoCRJECgZsYWJlbHMYCSADKAsyNC51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5DcmVhdGVWbVJlcXVlc3QuTGFiZWxzRW50cnkSUQoNbm9kZV9zZWxlY3RvchgKIAMoCzI6LnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkNyZWF0ZVZtUmVxdWVzdC5Ob2RlU2VsZWN0b3JFbnRyeRIPCgdkcnlfcnVuGAsgASgIEhAKCHNzaF9rZXlzGAwgAygJEg4KBmdyb3VwcxgNIAMoCRI6Cgd2b2x1bWVzGA4gAygLMikudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuVm9sdW1lQXR0YWNobWVudBI+Cg5yZXN0YXJ0X3BvbGljeRgPIAEoDjImLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlJlc3RhcnRQb2xpY3kSGwoTcmVzdGFydF9jb29sZG93bl9tcxgQIAEoAxJBChBub2RlX2xvc3NfcG9saWN5GBEgASgOMicudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuTm9kZUxvc3NQb2xpY3kSGQoRZGVsZXRlX3Byb3RlY3Rpb24YEiABKAgaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARozChFOb2RlU2VsZWN0b3JFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIigKCVZtUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgoKAnZtGAIgASgJIp0DCg9VcGRhdGVWbVJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIKCgJ2bRgCIAEoCRIMCgRldGFnGAMgASgJEi8KC3VwZGF0ZV9tYXNrGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxJECgZsYWJlbHMYBSADKAsyNC51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5VcGRhdGVWbVJlcXVlc3QuTGFiZWxzRW50cnkSPgoOcmVzdGFydF9wb2xpY3kYBiABKA4yJi51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5SZXN0YXJ0UG9saWN5EhsKE3Jlc3RhcnRfY29vbGRvd25fbXMYByABKAMSQQoQbm9kZV9sb3NzX3BvbGljeRgIIAEoDjInLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLk5vZGVMb3NzUG9saWN5EhkKEWRlbGV0ZV9wcm90ZWN0aW9uGAkgASgIGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiTwoPUmVzaXplVm1SZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSCgoCdm0YAiABKAkSDgoGZmxhdm9yGAMgASgJEg8KB3Jlc3RhcnQYBCABKAgiPgoQUmVidWlsZFZtUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgoKAnZtGAIgASgJEg0KBWltYWdlGAMgASgJIlUKE0F0dGFjaFZvbHVtZVJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIKCgJ2bRgCIAEoCRIOCgZ2b2x1bWUYAyABKAkSEQoJcmVhZF9vbmx5GAQgASgIIkIKE0RldGFjaFZvbHVtZVJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIKCgJ2bRgCIAEoCRIOCgZ2b2x1bWUYAyABKAkiWAoQQXR0YWNoTmljUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgoKAnZtGAIgASgJEg4KBnN1Ym5ldBgDIAEoCRIXCg9zZWN1cml0eV9ncm91cHMYBCADKAkiQAoQRGV0YWNoTmljUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgoKAnZtGAIgASgJEg8KB3BvcnRfaWQYAyABKAkinwEKEE1pZ3JhdGVWbVJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIKCgJ2bRgCIAEoCRIMCgRub2RlGAMgASgJEjoKB3N0b3JhZ2UYBCABKA4yKS51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5NaWdyYXRpb25TdG9yYWdlEhMKC2RlYWRsaW5lX21zGAUgASgDEg8KB2RyeV9ydW4YBiABKAgiQAoTV3JpdGVDb25zb2xlUmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEgoKAnZtGAIgASgJEgwKBGRhdGEYAyABKAwiFgoUV3JpdGVDb25zb2xlUmVzcG9uc2UiIQoSU2NyZWVuc2hvdFJlc3BvbnNlEgsKA3BuZxgBIAEoDCJ4CgxCbG9ja01ldHJpY3MSDAoEZGlzaxgBIAEoCRISCgpyZWFkX2J5dGVzGAIgASgDEhMKC3dyaXRlX2J5dGVzGAMgASgDEhcKD3JlYWRfb3BlcmF0aW9ucxgEIAEoAxIYChB3cml0ZV9vcGVyYXRpb25zGAUgASgDIpABCgpOaWNNZXRyaWNzEg8KB3BvcnRfaWQYASABKAkSFQoNcmVjZWl2ZV9ieXRlcxgCIAEoAxIWCg50cmFuc21pdF9ieXRlcxgDIAEoAxIXCg9yZWNlaXZlX3BhY2tldHMYBCABKAMSGAoQdHJhbnNtaXRfcGFja2V0cxgFIAEoAxIPCgdjb3VudGVkGAYgASgIIuABCglWbU1ldHJpY3MSDQoFdm1faWQYASABKAkSCgoCdm0YAiABKAkSEwoLY3B1X3RpbWVfbXMYAyABKAMSFgoOcmVzaWRlbnRfYnl0ZXMYBCABKAMSFAoMbWVtb3J5X2J5dGVzGAUgASgDEjQKBWRpc2tzGAYgAygLMiUudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuQmxvY2tNZXRyaWNzEjEKBG5pY3MYByADKAsyIy51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5OaWNNZXRyaWNzEgwKBG5vZGUYCCABKAkiJwoUTGlzdFZtTWV0cmljc1JlcXVlc3QSDwoHcHJvamVjdBgBIAEoCSJIChVMaXN0Vm1NZXRyaWNzUmVzcG9uc2USLwoDdm1zGAEgAygLMiIudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuVm1NZXRyaWNzIk0KDVN0b3BWbVJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIKCgJ2bRgCIAEoCRINCgVmb3JjZRgDIAEoCBIQCghncmFjZV9tcxgEIAEoBSI8Cg9EZWxldGVWbVJlcXVlc3QSDwoHcHJvamVjdBgBIAEoCRIKCgJ2bRgCIAEoCRIMCgRldGFnGAMgASgJIlIKDkxpc3RWbXNSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSLwoEcGFnZRgCIAEoCzIhLnVsdHJhY2xvdWQuY29tbW9uLnYxLlBhZ2VSZXF1ZXN0Im0KD0xpc3RWbXNSZXNwb25zZRIoCgN2bXMYASADKAsyGy51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5WbRIwCgRwYWdlGAIgASgLMiIudWx0cmFjbG91ZC5jb21tb24udjEuUGFnZVJlc3BvbnNlIlIKFEdldENvbnNvbGVMb2dSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSCgoCdm0YAiABKAkSDgoGb2Zmc2V0GAMgASgDEg0KBWxpbWl0GAQgASgFIkoKFUdldENvbnNvbGVMb2dSZXNwb25zZRIOCgZvZmZzZXQYASABKAMSDAoEZGF0YRgCIAEoDBITCgtuZXh0X29mZnNldBgDIAEoAyJVCghDYXBhY2l0eRINCgV2Y3B1cxgBIAEoBRIUCgxtZW1vcnlfYnl0ZXMYAiABKAMSEgoKZGlza19ieXRlcxgDIAEoAxIQCgh2bV9zbG90cxgEIAEoBSLWAwoETm9kZRIMCgRuYW1lGAEgASgJEhEKCWFnZW50X3VybBgCIAEoCRJACg9oeXBlcnZpc29yX3R5cGUYAyABKA4yJy51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5IeXBlcnZpc29yVHlwZRITCgthY2NlbGVyYXRvchgEIAEoCRIzCghjYXBhY2l0eRgFIAEoCzIhLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkNhcGFjaXR5EjQKCWFsbG9jYXRlZBgGIAEoCzIhLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkNhcGFjaXR5EjkKBmxhYmVscxgHIAMoCzIpLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLk5vZGUuTGFiZWxzRW50cnkSMQoFc3RhdGUYCCABKA4yIi51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5Ob2RlU3RhdGUSNwoTbGFzdF9oZWFydGJlYXRfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNYWdlbnRfdmVyc2lvbhgKIAEoCRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkIKE1JlZ2lzdGVyTm9kZVJlcXVlc3QSKwoEbm9kZRgBIAEoCzIdLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLk5vZGUiLAoUUmVnaXN0ZXJOb2RlUmVzcG9uc2USFAoMbGVhc2VfdHRsX21zGAEgASgDIpEBCg1WbU9ic2VydmF0aW9uEg0KBXZtX2lkGAEgASgJEi8KBXN0YXRlGAIgASgOMiAudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuVm1TdGF0ZRIOCgZyZWFzb24YAyABKAkSMAoMc3RhcnRlZF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJVChBIZWFydGJlYXRSZXF1ZXN0EgwKBG5vZGUYASABKAkSMwoDdm1zGAIgAygLMiYudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuVm1PYnNlcnZhdGlvbiI9ChFIZWFydGJlYXRSZXNwb25zZRIUCgxsZWFzZV90dGxfbXMYASABKAMSEgoKcmVyZWdpc3RlchgCIAEoCCIeCg5HZXROb2RlUmVxdWVzdBIMCgRuYW1lGAEgASgJIhIKEExpc3ROb2Rlc1JlcXVlc3QiQQoRTGlzdE5vZGVzUmVzcG9uc2USLAoFbm9kZXMYASADKAsyHS51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5Ob2RlIjgKFlNldE5vZGVDb3Jkb25lZFJlcXVlc3QSDAoEbmFtZRgBIAEoCRIQCghjb3Jkb25lZBgCIAEoCCp5CgtJbWFnZUZvcm1hdBIcChhJTUFHRV9GT1JNQVRfVU5TUEVDSUZJRUQQABIUChBJTUFHRV9GT1JNQVRfUkFXEAESFgoSSU1BR0VfRk9STUFUX1FDT1cyEAISHgoaSU1BR0VfRk9STUFUX0tFUk5FTF9CVU5ETEUQAypaCgpJbWFnZVN0YXRlEhsKF0lNQUdFX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRSU1BR0VfU1RBVEVfUkVBRFkQARIYChRJTUFHRV9TVEFURV9ERUxFVElORxACKpgCCgdWbVN0YXRlEhgKFFZNX1NUQVRFX1VOU1BFQ0lGSUVEEAASFAoQVk1fU1RBVEVfUEVORElORxABEhUKEVZNX1NUQVRFX1NUQVJUSU5HEAISFAoQVk1fU1RBVEVfUlVOTklORxADEhMKD1ZNX1NUQVRFX1BBVVNFRBAEEhUKEVZNX1NUQVRFX1NUT1BQSU5HEAUSFAoQVk1fU1RBVEVfU1RPUFBFRBAGEhYKElZNX1NUQVRFX01JR1JBVElORxAHEhMKD1ZNX1NUQVRFX0ZBSUxFRBAIEhQKEFZNX1NUQVRFX1VOS05PV04QCRIVChFWTV9TVEFURV9ERUxFVElORxAKEhQKEFZNX1NUQVRFX0RFTEVURUQQCyqYAQoMRGVzaXJlZFN0YXRlEh0KGURFU0lSRURfU1RBVEVfVU5TUEVDSUZJRUQQABIZChVERVNJUkVEX1NUQVRFX1JVTk5JTkcQARIZChVERVNJUkVEX1NUQVRFX1NUT1BQRUQQAhIZChVERVNJUkVEX1NUQVRFX0RFTEVURUQQAxIYChRERVNJUkVEX1NUQVRFX1BBVVNFRBAEKoMBCg1SZXN0YXJ0UG9saWN5Eh4KGlJFU1RBUlRfUE9MSUNZX1VOU1BFQ0lGSUVEEAASGAoUUkVTVEFSVF9QT0xJQ1lfTkVWRVIQARIdChlSRVNUQVJUX1BPTElDWV9PTl9GQUlMVVJFEAISGQoVUkVTVEFSVF9QT0xJQ1lfQUxXQVlTEAMqbAoOTm9kZUxvc3NQb2xpY3kSIAocTk9ERV9MT1NTX1BPTElDWV9VTlNQRUNJRklFRBAAEhkKFU5PREVfTE9TU19QT0xJQ1lfU1RBWRABEh0KGU5PREVfTE9TU19QT0xJQ1lfRVZBQ1VBVEUQAipxChBNaWdyYXRpb25TdG9yYWdlEiEKHU1JR1JBVElPTl9TVE9SQUdFX1VOU1BFQ0lGSUVEEAASHAoYTUlHUkFUSU9OX1NUT1JBR0VfU0hBUkVEEAESHAoYTUlHUkFUSU9OX1NUT1JBR0VfTUlSUk9SEAIqSgoOSHlwZXJ2aXNvclR5cGUSHwobSFlQRVJWSVNPUl9UWVBFX1VOU1BFQ0lGSUVEEAASFwoTSFlQRVJWSVNPUl9UWVBFX0tWTRABKoQBCglOb2RlU3RhdGUSGgoWTk9ERV9TVEFURV9VTlNQRUNJRklFRBAAEhQKEE5PREVfU1RBVEVfUkVBRFkQARITCg9OT0RFX1NUQVRFX0xPU1QQAhIXChNOT0RFX1NUQVRFX0NPUkRPTkVEEAMSFwoTTk9ERV9TVEFURV9EUkFJTklORxAEMocECg1GbGF2b3JTZXJ2aWNlElwKCUdldEZsYXZvchIpLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkdldEZsYXZvclJlcXVlc3QaHy51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5GbGF2b3IiA5ACARJtCgtMaXN0Rmxhdm9ycxIrLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkxpc3RGbGF2b3JzUmVxdWVzdBosLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkxpc3RGbGF2b3JzUmVzcG9uc2UiA5ACARJdCgxDcmVhdGVGbGF2b3ISLC51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5DcmVhdGVGbGF2b3JSZXF1ZXN0Gh8udWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuRmxhdm9yEl0KDFVwZGF0ZUZsYXZvchIsLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlVwZGF0ZUZsYXZvclJlcXVlc3QaHy51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5GbGF2b3ISawoMRGVsZXRlRmxhdm9yEiwudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuRGVsZXRlRmxhdm9yUmVxdWVzdBotLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkRlbGV0ZUZsYXZvclJlc3BvbnNlMogECgxJbWFnZVNlcnZpY2USXAoLSW1wb3J0SW1hZ2USKy51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5JbXBvcnRJbWFnZVJlcXVlc3QaHi51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5JbWFnZSgBElkKCEdldEltYWdlEigudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuR2V0SW1hZ2VSZXF1ZXN0Gh4udWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuSW1hZ2UiA5ACARJqCgpMaXN0SW1hZ2VzEioudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuTGlzdEltYWdlc1JlcXVlc3QaKy51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5MaXN0SW1hZ2VzUmVzcG9uc2UiA5ACARJoCgtEZWxldGVJbWFnZRIrLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkRlbGV0ZUltYWdlUmVxdWVzdBosLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkRlbGV0ZUltYWdlUmVzcG9uc2USaQoJUmVhZEltYWdlEikudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuUmVhZEltYWdlUmVxdWVzdBoqLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlJlYWRJbWFnZVJlc3BvbnNlIgOQAgEwATLbEAoJVm1TZXJ2aWNlElUKCENyZWF0ZVZtEigudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuQ3JlYXRlVm1SZXF1ZXN0Gh8udWx0cmFjbG91ZC5jb21tb24udjEuT3BlcmF0aW9uEk0KBUdldFZtEiIudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuVm1SZXF1ZXN0GhsudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuVm0iA5ACARJhCgdMaXN0Vm1zEicudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuTGlzdFZtc1JlcXVlc3QaKC51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5MaXN0Vm1zUmVzcG9uc2UiA5ACARJOCgdTdGFydFZtEiIudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuVm1SZXF1ZXN0Gh8udWx0cmFjbG91ZC5jb21tb24udjEuT3BlcmF0aW9uElEKBlN0b3BWbRImLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlN0b3BWbVJlcXVlc3QaHy51bHRyYWNsb3VkLmNvbW1vbi52MS5PcGVyYXRpb24STwoIUmVib290Vm0SIi51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5WbVJlcXVlc3QaHy51bHRyYWNsb3VkLmNvbW1vbi52MS5PcGVyYXRpb24STgoHUGF1c2VWbRIiLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlZtUmVxdWVzdBofLnVsdHJhY2xvdWQuY29tbW9uLnYxLk9wZXJhdGlvbhJPCghSZXN1bWVWbRIiLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlZtUmVxdWVzdBofLnVsdHJhY2xvdWQuY29tbW9uLnYxLk9wZXJhdGlvbhJVCghSZXNpemVWbRIoLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlJlc2l6ZVZtUmVxdWVzdBofLnVsdHJhY2xvdWQuY29tbW9uLnYxLk9wZXJhdGlvbhJXCglSZWJ1aWxkVm0SKS51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5SZWJ1aWxkVm1SZXF1ZXN0Gh8udWx0cmFjbG91ZC5jb21tb24udjEuT3BlcmF0aW9uElEKCFVwZGF0ZVZtEigudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuVXBkYXRlVm1SZXF1ZXN0GhsudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuVm0SXQoMQXR0YWNoVm9sdW1lEiwudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuQXR0YWNoVm9sdW1lUmVxdWVzdBofLnVsdHJhY2xvdWQuY29tbW9uLnYxLk9wZXJhdGlvbhJdCgxEZXRhY2hWb2x1bWUSLC51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5EZXRhY2hWb2x1bWVSZXF1ZXN0Gh8udWx0cmFjbG91ZC5jb21tb24udjEuT3BlcmF0aW9uElcKCUF0dGFjaE5pYxIpLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkF0dGFjaE5pY1JlcXVlc3QaHy51bHRyYWNsb3VkLmNvbW1vbi52MS5PcGVyYXRpb24SVwoJRGV0YWNoTmljEikudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuRGV0YWNoTmljUmVxdWVzdBofLnVsdHJhY2xvdWQuY29tbW9uLnYxLk9wZXJhdGlvbhJXCglNaWdyYXRlVm0SKS51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5NaWdyYXRlVm1SZXF1ZXN0Gh8udWx0cmFjbG91ZC5jb21tb24udjEuT3BlcmF0aW9uElUKCERlbGV0ZVZtEigudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuRGVsZXRlVm1SZXF1ZXN0Gh8udWx0cmFjbG91ZC5jb21tb24udjEuT3BlcmF0aW9uEnMKDUdldENvbnNvbGVMb2cSLS51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5HZXRDb25zb2xlTG9nUmVxdWVzdBouLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkdldENvbnNvbGVMb2dSZXNwb25zZSIDkAIBEnUKDUZvbGxvd0NvbnNvbGUSLS51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5HZXRDb25zb2xlTG9nUmVxdWVzdBouLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkdldENvbnNvbGVMb2dSZXNwb25zZSIDkAIBMAESawoMV3JpdGVDb25zb2xlEiwudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuV3JpdGVDb25zb2xlUmVxdWVzdBotLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLldyaXRlQ29uc29sZVJlc3BvbnNlEmIKClNjcmVlbnNob3QSIi51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5WbVJlcXVlc3QaKy51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5TY3JlZW5zaG90UmVzcG9uc2UiA5ACARJbCgxHZXRWbU1ldHJpY3MSIi51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5WbVJlcXVlc3QaIi51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5WbU1ldHJpY3MiA5ACARJzCg1MaXN0Vm1NZXRyaWNzEi0udWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuTGlzdFZtTWV0cmljc1JlcXVlc3QaLi51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5MaXN0Vm1NZXRyaWNzUmVzcG9uc2UiA5ACATKCBAoLTm9kZVNlcnZpY2USawoMUmVnaXN0ZXJOb2RlEiwudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuUmVnaXN0ZXJOb2RlUmVxdWVzdBotLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLlJlZ2lzdGVyTm9kZVJlc3BvbnNlEmIKCUhlYXJ0YmVhdBIpLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkhlYXJ0YmVhdFJlcXVlc3QaKi51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5IZWFydGJlYXRSZXNwb25zZRJWCgdHZXROb2RlEicudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuR2V0Tm9kZVJlcXVlc3QaHS51bHRyYWNsb3VkLnBsYXNtYXZtYy52MS5Ob2RlIgOQAgESZwoJTGlzdE5vZGVzEikudWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuTGlzdE5vZGVzUmVxdWVzdBoqLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLkxpc3ROb2Rlc1Jlc3BvbnNlIgOQAgESYQoPU2V0Tm9kZUNvcmRvbmVkEi8udWx0cmFjbG91ZC5wbGFzbWF2bWMudjEuU2V0Tm9kZUNvcmRvbmVkUmVxdWVzdBodLnVsdHJhY2xvdWQucGxhc21hdm1jLnYxLk5vZGViBnByb3RvMw", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_ultracloud_common_v1_common]);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.Flavor
@@ -44,6 +44,18 @@ export type Flavor = Message<"ultracloud.plasmavmc.v1.Flavor"> & {
    * @generated from field: int64 disk_bytes = 4;
    */
   diskBytes: bigint;
+
+  /**
+   * Comes with the platform and cannot be changed or deleted.
+   *
+   * @generated from field: bool builtin = 5;
+   */
+  builtin: boolean;
+
+  /**
+   * @generated from field: string description = 6;
+   */
+  description: string;
 };
 
 /**
@@ -110,6 +122,72 @@ export const ListFlavorsResponseSchema: GenMessage<ListFlavorsResponse> = /*@__P
   messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 3);
 
 /**
+ * @generated from message ultracloud.plasmavmc.v1.CreateFlavorRequest
+ */
+export type CreateFlavorRequest = Message<"ultracloud.plasmavmc.v1.CreateFlavorRequest"> & {
+  /**
+   * @generated from field: ultracloud.plasmavmc.v1.Flavor flavor = 1;
+   */
+  flavor?: Flavor | undefined;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.CreateFlavorRequest.
+ * Use `create(CreateFlavorRequestSchema)` to create a new message.
+ */
+export const CreateFlavorRequestSchema: GenMessage<CreateFlavorRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 4);
+
+/**
+ * The size of VMs made or resized from now on; those that are keep theirs.
+ *
+ * @generated from message ultracloud.plasmavmc.v1.UpdateFlavorRequest
+ */
+export type UpdateFlavorRequest = Message<"ultracloud.plasmavmc.v1.UpdateFlavorRequest"> & {
+  /**
+   * @generated from field: ultracloud.plasmavmc.v1.Flavor flavor = 1;
+   */
+  flavor?: Flavor | undefined;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.UpdateFlavorRequest.
+ * Use `create(UpdateFlavorRequestSchema)` to create a new message.
+ */
+export const UpdateFlavorRequestSchema: GenMessage<UpdateFlavorRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 5);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.DeleteFlavorRequest
+ */
+export type DeleteFlavorRequest = Message<"ultracloud.plasmavmc.v1.DeleteFlavorRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.DeleteFlavorRequest.
+ * Use `create(DeleteFlavorRequestSchema)` to create a new message.
+ */
+export const DeleteFlavorRequestSchema: GenMessage<DeleteFlavorRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 6);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.DeleteFlavorResponse
+ */
+export type DeleteFlavorResponse = Message<"ultracloud.plasmavmc.v1.DeleteFlavorResponse"> & {
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.DeleteFlavorResponse.
+ * Use `create(DeleteFlavorResponseSchema)` to create a new message.
+ */
+export const DeleteFlavorResponseSchema: GenMessage<DeleteFlavorResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 7);
+
+/**
  * @generated from message ultracloud.plasmavmc.v1.Image
  */
 export type Image = Message<"ultracloud.plasmavmc.v1.Image"> & {
@@ -153,7 +231,7 @@ export type Image = Message<"ultracloud.plasmavmc.v1.Image"> & {
  * Use `create(ImageSchema)` to create a new message.
  */
 export const ImageSchema: GenMessage<Image> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 4);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 8);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.ImportImageHeader
@@ -197,7 +275,7 @@ export type ImportImageHeader = Message<"ultracloud.plasmavmc.v1.ImportImageHead
  * Use `create(ImportImageHeaderSchema)` to create a new message.
  */
 export const ImportImageHeaderSchema: GenMessage<ImportImageHeader> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 5);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 9);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.ImportImageRequest
@@ -226,7 +304,7 @@ export type ImportImageRequest = Message<"ultracloud.plasmavmc.v1.ImportImageReq
  * Use `create(ImportImageRequestSchema)` to create a new message.
  */
 export const ImportImageRequestSchema: GenMessage<ImportImageRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 6);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 10);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.GetImageRequest
@@ -248,7 +326,7 @@ export type GetImageRequest = Message<"ultracloud.plasmavmc.v1.GetImageRequest">
  * Use `create(GetImageRequestSchema)` to create a new message.
  */
 export const GetImageRequestSchema: GenMessage<GetImageRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 7);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 11);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.ListImagesRequest
@@ -270,7 +348,7 @@ export type ListImagesRequest = Message<"ultracloud.plasmavmc.v1.ListImagesReque
  * Use `create(ListImagesRequestSchema)` to create a new message.
  */
 export const ListImagesRequestSchema: GenMessage<ListImagesRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 8);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 12);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.ListImagesResponse
@@ -292,7 +370,7 @@ export type ListImagesResponse = Message<"ultracloud.plasmavmc.v1.ListImagesResp
  * Use `create(ListImagesResponseSchema)` to create a new message.
  */
 export const ListImagesResponseSchema: GenMessage<ListImagesResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 9);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 13);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.DeleteImageRequest
@@ -319,7 +397,7 @@ export type DeleteImageRequest = Message<"ultracloud.plasmavmc.v1.DeleteImageReq
  * Use `create(DeleteImageRequestSchema)` to create a new message.
  */
 export const DeleteImageRequestSchema: GenMessage<DeleteImageRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 10);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 14);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.DeleteImageResponse
@@ -332,7 +410,7 @@ export type DeleteImageResponse = Message<"ultracloud.plasmavmc.v1.DeleteImageRe
  * Use `create(DeleteImageResponseSchema)` to create a new message.
  */
 export const DeleteImageResponseSchema: GenMessage<DeleteImageResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 11);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 15);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.ReadImageRequest
@@ -356,7 +434,7 @@ export type ReadImageRequest = Message<"ultracloud.plasmavmc.v1.ReadImageRequest
  * Use `create(ReadImageRequestSchema)` to create a new message.
  */
 export const ReadImageRequestSchema: GenMessage<ReadImageRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 12);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 16);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.ReadImageResponse
@@ -373,7 +451,7 @@ export type ReadImageResponse = Message<"ultracloud.plasmavmc.v1.ReadImageRespon
  * Use `create(ReadImageResponseSchema)` to create a new message.
  */
 export const ReadImageResponseSchema: GenMessage<ReadImageResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 13);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 17);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.Nic
@@ -398,6 +476,11 @@ export type Nic = Message<"ultracloud.plasmavmc.v1.Nic"> & {
    * @generated from field: repeated ultracloud.plasmavmc.v1.Endpoint endpoints = 4;
    */
   endpoints: Endpoint[];
+
+  /**
+   * @generated from field: string subnet_id = 5;
+   */
+  subnetId: string;
 };
 
 /**
@@ -405,7 +488,7 @@ export type Nic = Message<"ultracloud.plasmavmc.v1.Nic"> & {
  * Use `create(NicSchema)` to create a new message.
  */
 export const NicSchema: GenMessage<Nic> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 14);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 18);
 
 /**
  * A guest port reachable from the host (engine `user`).
@@ -434,7 +517,7 @@ export type Endpoint = Message<"ultracloud.plasmavmc.v1.Endpoint"> & {
  * Use `create(EndpointSchema)` to create a new message.
  */
 export const EndpointSchema: GenMessage<Endpoint> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 15);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 19);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.Vm
@@ -513,6 +596,71 @@ export type Vm = Message<"ultracloud.plasmavmc.v1.Vm"> & {
    * @generated from field: google.protobuf.Timestamp started_time = 14;
    */
   startedTime?: Timestamp | undefined;
+
+  /**
+   * @generated from field: repeated ultracloud.plasmavmc.v1.VmVolume volumes = 15;
+   */
+  volumes: VmVolume[];
+
+  /**
+   * Placement groups by id.
+   *
+   * @generated from field: repeated string group_ids = 16;
+   */
+  groupIds: string[];
+
+  /**
+   * @generated from field: ultracloud.plasmavmc.v1.RestartPolicy restart_policy = 17;
+   */
+  restartPolicy: RestartPolicy;
+
+  /**
+   * At least this long between two restarts by policy.
+   *
+   * @generated from field: int64 restart_cooldown_ms = 18;
+   */
+  restartCooldownMs: bigint;
+
+  /**
+   * @generated from field: int32 restarts = 19;
+   */
+  restarts: number;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp last_restart_time = 20;
+   */
+  lastRestartTime?: Timestamp | undefined;
+
+  /**
+   * @generated from field: ultracloud.plasmavmc.v1.NodeLossPolicy node_loss_policy = 21;
+   */
+  nodeLossPolicy: NodeLossPolicy;
+
+  /**
+   * @generated from field: bool delete_protection = 22;
+   */
+  deleteProtection: boolean;
+
+  /**
+   * The operation that has the VM; empty: none. One at a time.
+   *
+   * @generated from field: string operation = 23;
+   */
+  operation: string;
+
+  /**
+   * Grows whenever another worker may write its disks; they refuse a lower one.
+   *
+   * @generated from field: uint64 writer_epoch = 24;
+   */
+  writerEpoch: bigint;
+
+  /**
+   * The migration that goes on, or the last one.
+   *
+   * @generated from field: ultracloud.plasmavmc.v1.Migration migration = 25;
+   */
+  migration?: Migration | undefined;
 };
 
 /**
@@ -520,7 +668,112 @@ export type Vm = Message<"ultracloud.plasmavmc.v1.Vm"> & {
  * Use `create(VmSchema)` to create a new message.
  */
 export const VmSchema: GenMessage<Vm> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 16);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 20);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.VmVolume
+ */
+export type VmVolume = Message<"ultracloud.plasmavmc.v1.VmVolume"> & {
+  /**
+   * @generated from field: string volume_id = 1;
+   */
+  volumeId: string;
+
+  /**
+   * @generated from field: string volume = 2;
+   */
+  volume: string;
+
+  /**
+   * @generated from field: bool read_only = 3;
+   */
+  readOnly: boolean;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.VmVolume.
+ * Use `create(VmVolumeSchema)` to create a new message.
+ */
+export const VmVolumeSchema: GenMessage<VmVolume> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 21);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.Migration
+ */
+export type Migration = Message<"ultracloud.plasmavmc.v1.Migration"> & {
+  /**
+   * @generated from field: string operation = 1;
+   */
+  operation: string;
+
+  /**
+   * @generated from field: string source = 2;
+   */
+  source: string;
+
+  /**
+   * @generated from field: string target = 3;
+   */
+  target: string;
+
+  /**
+   * @generated from field: ultracloud.plasmavmc.v1.MigrationStorage storage = 4;
+   */
+  storage: MigrationStorage;
+
+  /**
+   * @generated from field: int32 progress_percent = 5;
+   */
+  progressPercent: number;
+
+  /**
+   * Of a finished one: how long the guest stood still, and all of it.
+   *
+   * @generated from field: int64 downtime_ms = 6;
+   */
+  downtimeMs: bigint;
+
+  /**
+   * @generated from field: int64 total_ms = 7;
+   */
+  totalMs: bigint;
+
+  /**
+   * @generated from field: bool active = 8;
+   */
+  active: boolean;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.Migration.
+ * Use `create(MigrationSchema)` to create a new message.
+ */
+export const MigrationSchema: GenMessage<Migration> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 22);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.VolumeAttachment
+ */
+export type VolumeAttachment = Message<"ultracloud.plasmavmc.v1.VolumeAttachment"> & {
+  /**
+   * Name or id.
+   *
+   * @generated from field: string volume = 1;
+   */
+  volume: string;
+
+  /**
+   * @generated from field: bool read_only = 2;
+   */
+  readOnly: boolean;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.VolumeAttachment.
+ * Use `create(VolumeAttachmentSchema)` to create a new message.
+ */
+export const VolumeAttachmentSchema: GenMessage<VolumeAttachment> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 23);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.CreateVmRequest
@@ -590,6 +843,49 @@ export type CreateVmRequest = Message<"ultracloud.plasmavmc.v1.CreateVmRequest">
    * @generated from field: bool dry_run = 11;
    */
   dryRun: boolean;
+
+  /**
+   * Stored SSH keys, name or id, beside `ssh_authorized_keys`.
+   *
+   * @generated from field: repeated string ssh_keys = 12;
+   */
+  sshKeys: string[];
+
+  /**
+   * Placement groups, name or id. At most 4.
+   *
+   * @generated from field: repeated string groups = 13;
+   */
+  groups: string[];
+
+  /**
+   * Volumes attached before the first boot. At most 8.
+   *
+   * @generated from field: repeated ultracloud.plasmavmc.v1.VolumeAttachment volumes = 14;
+   */
+  volumes: VolumeAttachment[];
+
+  /**
+   * @generated from field: ultracloud.plasmavmc.v1.RestartPolicy restart_policy = 15;
+   */
+  restartPolicy: RestartPolicy;
+
+  /**
+   * 0 means 60 000.
+   *
+   * @generated from field: int64 restart_cooldown_ms = 16;
+   */
+  restartCooldownMs: bigint;
+
+  /**
+   * @generated from field: ultracloud.plasmavmc.v1.NodeLossPolicy node_loss_policy = 17;
+   */
+  nodeLossPolicy: NodeLossPolicy;
+
+  /**
+   * @generated from field: bool delete_protection = 18;
+   */
+  deleteProtection: boolean;
 };
 
 /**
@@ -597,7 +893,7 @@ export type CreateVmRequest = Message<"ultracloud.plasmavmc.v1.CreateVmRequest">
  * Use `create(CreateVmRequestSchema)` to create a new message.
  */
 export const CreateVmRequestSchema: GenMessage<CreateVmRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 17);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 24);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.VmRequest
@@ -619,7 +915,534 @@ export type VmRequest = Message<"ultracloud.plasmavmc.v1.VmRequest"> & {
  * Use `create(VmRequestSchema)` to create a new message.
  */
 export const VmRequestSchema: GenMessage<VmRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 18);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 25);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.UpdateVmRequest
+ */
+export type UpdateVmRequest = Message<"ultracloud.plasmavmc.v1.UpdateVmRequest"> & {
+  /**
+   * @generated from field: string project = 1;
+   */
+  project: string;
+
+  /**
+   * @generated from field: string vm = 2;
+   */
+  vm: string;
+
+  /**
+   * @generated from field: string etag = 3;
+   */
+  etag: string;
+
+  /**
+   * Which of the fields below change: "labels", "restart_policy", "restart_cooldown_ms", "node_loss_policy",
+   * "delete_protection". Empty: all of them.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 4;
+   */
+  updateMask?: FieldMask | undefined;
+
+  /**
+   * @generated from field: map<string, string> labels = 5;
+   */
+  labels: { [key: string]: string };
+
+  /**
+   * @generated from field: ultracloud.plasmavmc.v1.RestartPolicy restart_policy = 6;
+   */
+  restartPolicy: RestartPolicy;
+
+  /**
+   * @generated from field: int64 restart_cooldown_ms = 7;
+   */
+  restartCooldownMs: bigint;
+
+  /**
+   * @generated from field: ultracloud.plasmavmc.v1.NodeLossPolicy node_loss_policy = 8;
+   */
+  nodeLossPolicy: NodeLossPolicy;
+
+  /**
+   * @generated from field: bool delete_protection = 9;
+   */
+  deleteProtection: boolean;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.UpdateVmRequest.
+ * Use `create(UpdateVmRequestSchema)` to create a new message.
+ */
+export const UpdateVmRequestSchema: GenMessage<UpdateVmRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 26);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.ResizeVmRequest
+ */
+export type ResizeVmRequest = Message<"ultracloud.plasmavmc.v1.ResizeVmRequest"> & {
+  /**
+   * @generated from field: string project = 1;
+   */
+  project: string;
+
+  /**
+   * @generated from field: string vm = 2;
+   */
+  vm: string;
+
+  /**
+   * @generated from field: string flavor = 3;
+   */
+  flavor: string;
+
+  /**
+   * A running VM is stopped for it and started again; without this it must be stopped.
+   *
+   * @generated from field: bool restart = 4;
+   */
+  restart: boolean;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.ResizeVmRequest.
+ * Use `create(ResizeVmRequestSchema)` to create a new message.
+ */
+export const ResizeVmRequestSchema: GenMessage<ResizeVmRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 27);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.RebuildVmRequest
+ */
+export type RebuildVmRequest = Message<"ultracloud.plasmavmc.v1.RebuildVmRequest"> & {
+  /**
+   * @generated from field: string project = 1;
+   */
+  project: string;
+
+  /**
+   * @generated from field: string vm = 2;
+   */
+  vm: string;
+
+  /**
+   * Name, id or alias; empty: the image it has. Volumes and NICs stay, the root disk is made anew.
+   *
+   * @generated from field: string image = 3;
+   */
+  image: string;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.RebuildVmRequest.
+ * Use `create(RebuildVmRequestSchema)` to create a new message.
+ */
+export const RebuildVmRequestSchema: GenMessage<RebuildVmRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 28);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.AttachVolumeRequest
+ */
+export type AttachVolumeRequest = Message<"ultracloud.plasmavmc.v1.AttachVolumeRequest"> & {
+  /**
+   * @generated from field: string project = 1;
+   */
+  project: string;
+
+  /**
+   * @generated from field: string vm = 2;
+   */
+  vm: string;
+
+  /**
+   * @generated from field: string volume = 3;
+   */
+  volume: string;
+
+  /**
+   * @generated from field: bool read_only = 4;
+   */
+  readOnly: boolean;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.AttachVolumeRequest.
+ * Use `create(AttachVolumeRequestSchema)` to create a new message.
+ */
+export const AttachVolumeRequestSchema: GenMessage<AttachVolumeRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 29);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.DetachVolumeRequest
+ */
+export type DetachVolumeRequest = Message<"ultracloud.plasmavmc.v1.DetachVolumeRequest"> & {
+  /**
+   * @generated from field: string project = 1;
+   */
+  project: string;
+
+  /**
+   * @generated from field: string vm = 2;
+   */
+  vm: string;
+
+  /**
+   * @generated from field: string volume = 3;
+   */
+  volume: string;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.DetachVolumeRequest.
+ * Use `create(DetachVolumeRequestSchema)` to create a new message.
+ */
+export const DetachVolumeRequestSchema: GenMessage<DetachVolumeRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 30);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.AttachNicRequest
+ */
+export type AttachNicRequest = Message<"ultracloud.plasmavmc.v1.AttachNicRequest"> & {
+  /**
+   * @generated from field: string project = 1;
+   */
+  project: string;
+
+  /**
+   * @generated from field: string vm = 2;
+   */
+  vm: string;
+
+  /**
+   * @generated from field: string subnet = 3;
+   */
+  subnet: string;
+
+  /**
+   * Empty: those of the VM.
+   *
+   * @generated from field: repeated string security_groups = 4;
+   */
+  securityGroups: string[];
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.AttachNicRequest.
+ * Use `create(AttachNicRequestSchema)` to create a new message.
+ */
+export const AttachNicRequestSchema: GenMessage<AttachNicRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 31);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.DetachNicRequest
+ */
+export type DetachNicRequest = Message<"ultracloud.plasmavmc.v1.DetachNicRequest"> & {
+  /**
+   * @generated from field: string project = 1;
+   */
+  project: string;
+
+  /**
+   * @generated from field: string vm = 2;
+   */
+  vm: string;
+
+  /**
+   * @generated from field: string port_id = 3;
+   */
+  portId: string;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.DetachNicRequest.
+ * Use `create(DetachNicRequestSchema)` to create a new message.
+ */
+export const DetachNicRequestSchema: GenMessage<DetachNicRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 32);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.MigrateVmRequest
+ */
+export type MigrateVmRequest = Message<"ultracloud.plasmavmc.v1.MigrateVmRequest"> & {
+  /**
+   * @generated from field: string project = 1;
+   */
+  project: string;
+
+  /**
+   * @generated from field: string vm = 2;
+   */
+  vm: string;
+
+  /**
+   * Empty: placement chooses.
+   *
+   * @generated from field: string node = 3;
+   */
+  node: string;
+
+  /**
+   * Unspecified: shared when every disk is, else mirror.
+   *
+   * @generated from field: ultracloud.plasmavmc.v1.MigrationStorage storage = 4;
+   */
+  storage: MigrationStorage;
+
+  /**
+   * The source goes on running when it is not done by then; 0 means 600 000.
+   *
+   * @generated from field: int64 deadline_ms = 5;
+   */
+  deadlineMs: bigint;
+
+  /**
+   * Says where it would go, or why it cannot, and changes nothing.
+   *
+   * @generated from field: bool dry_run = 6;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.MigrateVmRequest.
+ * Use `create(MigrateVmRequestSchema)` to create a new message.
+ */
+export const MigrateVmRequestSchema: GenMessage<MigrateVmRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 33);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.WriteConsoleRequest
+ */
+export type WriteConsoleRequest = Message<"ultracloud.plasmavmc.v1.WriteConsoleRequest"> & {
+  /**
+   * @generated from field: string project = 1;
+   */
+  project: string;
+
+  /**
+   * @generated from field: string vm = 2;
+   */
+  vm: string;
+
+  /**
+   * What was typed. At most 64 KiB.
+   *
+   * @generated from field: bytes data = 3;
+   */
+  data: Uint8Array;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.WriteConsoleRequest.
+ * Use `create(WriteConsoleRequestSchema)` to create a new message.
+ */
+export const WriteConsoleRequestSchema: GenMessage<WriteConsoleRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 34);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.WriteConsoleResponse
+ */
+export type WriteConsoleResponse = Message<"ultracloud.plasmavmc.v1.WriteConsoleResponse"> & {
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.WriteConsoleResponse.
+ * Use `create(WriteConsoleResponseSchema)` to create a new message.
+ */
+export const WriteConsoleResponseSchema: GenMessage<WriteConsoleResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 35);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.ScreenshotResponse
+ */
+export type ScreenshotResponse = Message<"ultracloud.plasmavmc.v1.ScreenshotResponse"> & {
+  /**
+   * @generated from field: bytes png = 1;
+   */
+  png: Uint8Array;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.ScreenshotResponse.
+ * Use `create(ScreenshotResponseSchema)` to create a new message.
+ */
+export const ScreenshotResponseSchema: GenMessage<ScreenshotResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 36);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.BlockMetrics
+ */
+export type BlockMetrics = Message<"ultracloud.plasmavmc.v1.BlockMetrics"> & {
+  /**
+   * "root" or the volume's id.
+   *
+   * @generated from field: string disk = 1;
+   */
+  disk: string;
+
+  /**
+   * @generated from field: int64 read_bytes = 2;
+   */
+  readBytes: bigint;
+
+  /**
+   * @generated from field: int64 write_bytes = 3;
+   */
+  writeBytes: bigint;
+
+  /**
+   * @generated from field: int64 read_operations = 4;
+   */
+  readOperations: bigint;
+
+  /**
+   * @generated from field: int64 write_operations = 5;
+   */
+  writeOperations: bigint;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.BlockMetrics.
+ * Use `create(BlockMetricsSchema)` to create a new message.
+ */
+export const BlockMetricsSchema: GenMessage<BlockMetrics> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 37);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.NicMetrics
+ */
+export type NicMetrics = Message<"ultracloud.plasmavmc.v1.NicMetrics"> & {
+  /**
+   * @generated from field: string port_id = 1;
+   */
+  portId: string;
+
+  /**
+   * @generated from field: int64 receive_bytes = 2;
+   */
+  receiveBytes: bigint;
+
+  /**
+   * @generated from field: int64 transmit_bytes = 3;
+   */
+  transmitBytes: bigint;
+
+  /**
+   * @generated from field: int64 receive_packets = 4;
+   */
+  receivePackets: bigint;
+
+  /**
+   * @generated from field: int64 transmit_packets = 5;
+   */
+  transmitPackets: bigint;
+
+  /**
+   * False where the network engine counts nothing (`user`): the numbers are then 0.
+   *
+   * @generated from field: bool counted = 6;
+   */
+  counted: boolean;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.NicMetrics.
+ * Use `create(NicMetricsSchema)` to create a new message.
+ */
+export const NicMetricsSchema: GenMessage<NicMetrics> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 38);
+
+/**
+ * Counters since power-on.
+ *
+ * @generated from message ultracloud.plasmavmc.v1.VmMetrics
+ */
+export type VmMetrics = Message<"ultracloud.plasmavmc.v1.VmMetrics"> & {
+  /**
+   * @generated from field: string vm_id = 1;
+   */
+  vmId: string;
+
+  /**
+   * @generated from field: string vm = 2;
+   */
+  vm: string;
+
+  /**
+   * @generated from field: int64 cpu_time_ms = 3;
+   */
+  cpuTimeMs: bigint;
+
+  /**
+   * What the worker's kernel counts for it.
+   *
+   * @generated from field: int64 resident_bytes = 4;
+   */
+  residentBytes: bigint;
+
+  /**
+   * @generated from field: int64 memory_bytes = 5;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * @generated from field: repeated ultracloud.plasmavmc.v1.BlockMetrics disks = 6;
+   */
+  disks: BlockMetrics[];
+
+  /**
+   * @generated from field: repeated ultracloud.plasmavmc.v1.NicMetrics nics = 7;
+   */
+  nics: NicMetrics[];
+
+  /**
+   * @generated from field: string node = 8;
+   */
+  node: string;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.VmMetrics.
+ * Use `create(VmMetricsSchema)` to create a new message.
+ */
+export const VmMetricsSchema: GenMessage<VmMetrics> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 39);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.ListVmMetricsRequest
+ */
+export type ListVmMetricsRequest = Message<"ultracloud.plasmavmc.v1.ListVmMetricsRequest"> & {
+  /**
+   * @generated from field: string project = 1;
+   */
+  project: string;
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.ListVmMetricsRequest.
+ * Use `create(ListVmMetricsRequestSchema)` to create a new message.
+ */
+export const ListVmMetricsRequestSchema: GenMessage<ListVmMetricsRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 40);
+
+/**
+ * @generated from message ultracloud.plasmavmc.v1.ListVmMetricsResponse
+ */
+export type ListVmMetricsResponse = Message<"ultracloud.plasmavmc.v1.ListVmMetricsResponse"> & {
+  /**
+   * Of VMs that run on workers that answer.
+   *
+   * @generated from field: repeated ultracloud.plasmavmc.v1.VmMetrics vms = 1;
+   */
+  vms: VmMetrics[];
+};
+
+/**
+ * Describes the message ultracloud.plasmavmc.v1.ListVmMetricsResponse.
+ * Use `create(ListVmMetricsResponseSchema)` to create a new message.
+ */
+export const ListVmMetricsResponseSchema: GenMessage<ListVmMetricsResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 41);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.StopVmRequest
@@ -655,7 +1478,7 @@ export type StopVmRequest = Message<"ultracloud.plasmavmc.v1.StopVmRequest"> & {
  * Use `create(StopVmRequestSchema)` to create a new message.
  */
 export const StopVmRequestSchema: GenMessage<StopVmRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 19);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 42);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.DeleteVmRequest
@@ -682,7 +1505,7 @@ export type DeleteVmRequest = Message<"ultracloud.plasmavmc.v1.DeleteVmRequest">
  * Use `create(DeleteVmRequestSchema)` to create a new message.
  */
 export const DeleteVmRequestSchema: GenMessage<DeleteVmRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 20);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 43);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.ListVmsRequest
@@ -704,7 +1527,7 @@ export type ListVmsRequest = Message<"ultracloud.plasmavmc.v1.ListVmsRequest"> &
  * Use `create(ListVmsRequestSchema)` to create a new message.
  */
 export const ListVmsRequestSchema: GenMessage<ListVmsRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 21);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 44);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.ListVmsResponse
@@ -726,7 +1549,7 @@ export type ListVmsResponse = Message<"ultracloud.plasmavmc.v1.ListVmsResponse">
  * Use `create(ListVmsResponseSchema)` to create a new message.
  */
 export const ListVmsResponseSchema: GenMessage<ListVmsResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 22);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 45);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.GetConsoleLogRequest
@@ -762,7 +1585,7 @@ export type GetConsoleLogRequest = Message<"ultracloud.plasmavmc.v1.GetConsoleLo
  * Use `create(GetConsoleLogRequestSchema)` to create a new message.
  */
 export const GetConsoleLogRequestSchema: GenMessage<GetConsoleLogRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 23);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 46);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.GetConsoleLogResponse
@@ -791,7 +1614,7 @@ export type GetConsoleLogResponse = Message<"ultracloud.plasmavmc.v1.GetConsoleL
  * Use `create(GetConsoleLogResponseSchema)` to create a new message.
  */
 export const GetConsoleLogResponseSchema: GenMessage<GetConsoleLogResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 24);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 47);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.Capacity
@@ -823,7 +1646,7 @@ export type Capacity = Message<"ultracloud.plasmavmc.v1.Capacity"> & {
  * Use `create(CapacitySchema)` to create a new message.
  */
 export const CapacitySchema: GenMessage<Capacity> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 25);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 48);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.Node
@@ -887,7 +1710,7 @@ export type Node = Message<"ultracloud.plasmavmc.v1.Node"> & {
  * Use `create(NodeSchema)` to create a new message.
  */
 export const NodeSchema: GenMessage<Node> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 26);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 49);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.RegisterNodeRequest
@@ -904,7 +1727,7 @@ export type RegisterNodeRequest = Message<"ultracloud.plasmavmc.v1.RegisterNodeR
  * Use `create(RegisterNodeRequestSchema)` to create a new message.
  */
 export const RegisterNodeRequestSchema: GenMessage<RegisterNodeRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 27);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 50);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.RegisterNodeResponse
@@ -923,7 +1746,7 @@ export type RegisterNodeResponse = Message<"ultracloud.plasmavmc.v1.RegisterNode
  * Use `create(RegisterNodeResponseSchema)` to create a new message.
  */
 export const RegisterNodeResponseSchema: GenMessage<RegisterNodeResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 28);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 51);
 
 /**
  * One VM as its worker sees it.
@@ -957,7 +1780,7 @@ export type VmObservation = Message<"ultracloud.plasmavmc.v1.VmObservation"> & {
  * Use `create(VmObservationSchema)` to create a new message.
  */
 export const VmObservationSchema: GenMessage<VmObservation> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 29);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 52);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.HeartbeatRequest
@@ -979,7 +1802,7 @@ export type HeartbeatRequest = Message<"ultracloud.plasmavmc.v1.HeartbeatRequest
  * Use `create(HeartbeatRequestSchema)` to create a new message.
  */
 export const HeartbeatRequestSchema: GenMessage<HeartbeatRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 30);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 53);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.HeartbeatResponse
@@ -1003,7 +1826,7 @@ export type HeartbeatResponse = Message<"ultracloud.plasmavmc.v1.HeartbeatRespon
  * Use `create(HeartbeatResponseSchema)` to create a new message.
  */
 export const HeartbeatResponseSchema: GenMessage<HeartbeatResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 31);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 54);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.GetNodeRequest
@@ -1020,7 +1843,7 @@ export type GetNodeRequest = Message<"ultracloud.plasmavmc.v1.GetNodeRequest"> &
  * Use `create(GetNodeRequestSchema)` to create a new message.
  */
 export const GetNodeRequestSchema: GenMessage<GetNodeRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 32);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 55);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.ListNodesRequest
@@ -1033,7 +1856,7 @@ export type ListNodesRequest = Message<"ultracloud.plasmavmc.v1.ListNodesRequest
  * Use `create(ListNodesRequestSchema)` to create a new message.
  */
 export const ListNodesRequestSchema: GenMessage<ListNodesRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 33);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 56);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.ListNodesResponse
@@ -1050,7 +1873,7 @@ export type ListNodesResponse = Message<"ultracloud.plasmavmc.v1.ListNodesRespon
  * Use `create(ListNodesResponseSchema)` to create a new message.
  */
 export const ListNodesResponseSchema: GenMessage<ListNodesResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 34);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 57);
 
 /**
  * @generated from message ultracloud.plasmavmc.v1.SetNodeCordonedRequest
@@ -1072,7 +1895,7 @@ export type SetNodeCordonedRequest = Message<"ultracloud.plasmavmc.v1.SetNodeCor
  * Use `create(SetNodeCordonedRequestSchema)` to create a new message.
  */
 export const SetNodeCordonedRequestSchema: GenMessage<SetNodeCordonedRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 35);
+  messageDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 58);
 
 /**
  * @generated from enum ultracloud.plasmavmc.v1.ImageFormat
@@ -1191,6 +2014,13 @@ export enum VmState {
    * @generated from enum value: VM_STATE_DELETING = 10;
    */
   DELETING = 10,
+
+  /**
+   * Only in the result of the operation that deleted it.
+   *
+   * @generated from enum value: VM_STATE_DELETED = 11;
+   */
+  DELETED = 11,
 }
 
 /**
@@ -1222,6 +2052,11 @@ export enum DesiredState {
    * @generated from enum value: DESIRED_STATE_DELETED = 3;
    */
   DELETED = 3,
+
+  /**
+   * @generated from enum value: DESIRED_STATE_PAUSED = 4;
+   */
+  PAUSED = 4,
 }
 
 /**
@@ -1229,6 +2064,107 @@ export enum DesiredState {
  */
 export const DesiredStateSchema: GenEnum<DesiredState> = /*@__PURE__*/
   enumDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 3);
+
+/**
+ * What happens to a VM that is meant to run and does not.
+ *
+ * @generated from enum ultracloud.plasmavmc.v1.RestartPolicy
+ */
+export enum RestartPolicy {
+  /**
+   * @generated from enum value: RESTART_POLICY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Nothing: the user decides. The default.
+   *
+   * @generated from enum value: RESTART_POLICY_NEVER = 1;
+   */
+  NEVER = 1,
+
+  /**
+   * It is started again after a failure: QEMU died, its worker was fenced.
+   *
+   * @generated from enum value: RESTART_POLICY_ON_FAILURE = 2;
+   */
+  ON_FAILURE = 2,
+
+  /**
+   * Also when the guest has shut itself down.
+   *
+   * @generated from enum value: RESTART_POLICY_ALWAYS = 3;
+   */
+  ALWAYS = 3,
+}
+
+/**
+ * Describes the enum ultracloud.plasmavmc.v1.RestartPolicy.
+ */
+export const RestartPolicySchema: GenEnum<RestartPolicy> = /*@__PURE__*/
+  enumDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 4);
+
+/**
+ * What happens to a VM whose worker is lost.
+ *
+ * @generated from enum ultracloud.plasmavmc.v1.NodeLossPolicy
+ */
+export enum NodeLossPolicy {
+  /**
+   * @generated from enum value: NODE_LOSS_POLICY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It waits for its worker. The default.
+   *
+   * @generated from enum value: NODE_LOSS_POLICY_STAY = 1;
+   */
+  STAY = 1,
+
+  /**
+   * It is started elsewhere once the worker is fenced, if nothing it needs was on that worker.
+   *
+   * @generated from enum value: NODE_LOSS_POLICY_EVACUATE = 2;
+   */
+  EVACUATE = 2,
+}
+
+/**
+ * Describes the enum ultracloud.plasmavmc.v1.NodeLossPolicy.
+ */
+export const NodeLossPolicySchema: GenEnum<NodeLossPolicy> = /*@__PURE__*/
+  enumDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 5);
+
+/**
+ * @generated from enum ultracloud.plasmavmc.v1.MigrationStorage
+ */
+export enum MigrationStorage {
+  /**
+   * @generated from enum value: MIGRATION_STORAGE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Every disk is reached from both workers; only memory moves.
+   *
+   * @generated from enum value: MIGRATION_STORAGE_SHARED = 1;
+   */
+  SHARED = 1,
+
+  /**
+   * Disks of the source are copied while the guest runs.
+   *
+   * @generated from enum value: MIGRATION_STORAGE_MIRROR = 2;
+   */
+  MIRROR = 2,
+}
+
+/**
+ * Describes the enum ultracloud.plasmavmc.v1.MigrationStorage.
+ */
+export const MigrationStorageSchema: GenEnum<MigrationStorage> = /*@__PURE__*/
+  enumDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 6);
 
 /**
  * @generated from enum ultracloud.plasmavmc.v1.HypervisorType
@@ -1249,7 +2185,7 @@ export enum HypervisorType {
  * Describes the enum ultracloud.plasmavmc.v1.HypervisorType.
  */
 export const HypervisorTypeSchema: GenEnum<HypervisorType> = /*@__PURE__*/
-  enumDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 4);
+  enumDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 7);
 
 /**
  * @generated from enum ultracloud.plasmavmc.v1.NodeState
@@ -1276,13 +2212,20 @@ export enum NodeState {
    * @generated from enum value: NODE_STATE_CORDONED = 3;
    */
   CORDONED = 3,
+
+  /**
+   * A drain moves its VMs away.
+   *
+   * @generated from enum value: NODE_STATE_DRAINING = 4;
+   */
+  DRAINING = 4,
 }
 
 /**
  * Describes the enum ultracloud.plasmavmc.v1.NodeState.
  */
 export const NodeStateSchema: GenEnum<NodeState> = /*@__PURE__*/
-  enumDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 5);
+  enumDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 8);
 
 /**
  * @generated from service ultracloud.plasmavmc.v1.FlavorService
@@ -1303,6 +2246,32 @@ export const FlavorService: GenService<{
     methodKind: "unary";
     input: typeof ListFlavorsRequestSchema;
     output: typeof ListFlavorsResponseSchema;
+  },
+  /**
+   * Flavors belong to no project: only administrators of the platform change them.
+   *
+   * @generated from rpc ultracloud.plasmavmc.v1.FlavorService.CreateFlavor
+   */
+  createFlavor: {
+    methodKind: "unary";
+    input: typeof CreateFlavorRequestSchema;
+    output: typeof FlavorSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.plasmavmc.v1.FlavorService.UpdateFlavor
+   */
+  updateFlavor: {
+    methodKind: "unary";
+    input: typeof UpdateFlavorRequestSchema;
+    output: typeof FlavorSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.plasmavmc.v1.FlavorService.DeleteFlavor
+   */
+  deleteFlavor: {
+    methodKind: "unary";
+    input: typeof DeleteFlavorRequestSchema;
+    output: typeof DeleteFlavorResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 0);
@@ -1413,6 +2382,90 @@ export const VmService: GenService<{
     output: typeof OperationSchema;
   },
   /**
+   * The guest's processors stop; memory and devices stay.
+   *
+   * @generated from rpc ultracloud.plasmavmc.v1.VmService.PauseVm
+   */
+  pauseVm: {
+    methodKind: "unary";
+    input: typeof VmRequestSchema;
+    output: typeof OperationSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.plasmavmc.v1.VmService.ResumeVm
+   */
+  resumeVm: {
+    methodKind: "unary";
+    input: typeof VmRequestSchema;
+    output: typeof OperationSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.plasmavmc.v1.VmService.ResizeVm
+   */
+  resizeVm: {
+    methodKind: "unary";
+    input: typeof ResizeVmRequestSchema;
+    output: typeof OperationSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.plasmavmc.v1.VmService.RebuildVm
+   */
+  rebuildVm: {
+    methodKind: "unary";
+    input: typeof RebuildVmRequestSchema;
+    output: typeof OperationSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.plasmavmc.v1.VmService.UpdateVm
+   */
+  updateVm: {
+    methodKind: "unary";
+    input: typeof UpdateVmRequestSchema;
+    output: typeof VmSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.plasmavmc.v1.VmService.AttachVolume
+   */
+  attachVolume: {
+    methodKind: "unary";
+    input: typeof AttachVolumeRequestSchema;
+    output: typeof OperationSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.plasmavmc.v1.VmService.DetachVolume
+   */
+  detachVolume: {
+    methodKind: "unary";
+    input: typeof DetachVolumeRequestSchema;
+    output: typeof OperationSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.plasmavmc.v1.VmService.AttachNic
+   */
+  attachNic: {
+    methodKind: "unary";
+    input: typeof AttachNicRequestSchema;
+    output: typeof OperationSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.plasmavmc.v1.VmService.DetachNic
+   */
+  detachNic: {
+    methodKind: "unary";
+    input: typeof DetachNicRequestSchema;
+    output: typeof OperationSchema;
+  },
+  /**
+   * Moves the running guest to another worker. Cancelling leaves it running where it is.
+   *
+   * @generated from rpc ultracloud.plasmavmc.v1.VmService.MigrateVm
+   */
+  migrateVm: {
+    methodKind: "unary";
+    input: typeof MigrateVmRequestSchema;
+    output: typeof OperationSchema;
+  },
+  /**
    * @generated from rpc ultracloud.plasmavmc.v1.VmService.DeleteVm
    */
   deleteVm: {
@@ -1437,6 +2490,40 @@ export const VmService: GenService<{
     methodKind: "server_streaming";
     input: typeof GetConsoleLogRequestSchema;
     output: typeof GetConsoleLogResponseSchema;
+  },
+  /**
+   * Types into the serial console.
+   *
+   * @generated from rpc ultracloud.plasmavmc.v1.VmService.WriteConsole
+   */
+  writeConsole: {
+    methodKind: "unary";
+    input: typeof WriteConsoleRequestSchema;
+    output: typeof WriteConsoleResponseSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.plasmavmc.v1.VmService.Screenshot
+   */
+  screenshot: {
+    methodKind: "unary";
+    input: typeof VmRequestSchema;
+    output: typeof ScreenshotResponseSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.plasmavmc.v1.VmService.GetVmMetrics
+   */
+  getVmMetrics: {
+    methodKind: "unary";
+    input: typeof VmRequestSchema;
+    output: typeof VmMetricsSchema;
+  },
+  /**
+   * @generated from rpc ultracloud.plasmavmc.v1.VmService.ListVmMetrics
+   */
+  listVmMetrics: {
+    methodKind: "unary";
+    input: typeof ListVmMetricsRequestSchema;
+    output: typeof ListVmMetricsResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_ultracloud_plasmavmc_v1_plasmavmc, 2);
