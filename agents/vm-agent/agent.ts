@@ -6,6 +6,8 @@ import type { Client } from "@connectrpc/connect";
 import type { VmAgentConfig } from "./config.ts";
 import type { Accelerator } from "./domain/argv.ts";
 import { imageReader, keepRegistered, type NodeDescription } from "./node_client.ts";
+import { chooseHostUser } from "./host_user.ts";
+import { WorkerLease } from "./lease.ts";
 import { chooseAccelerator, qemuVersion } from "./probe.ts";
 import { vmAgentService } from "./service.ts";
 import { slotCount } from "./slots.ts";
@@ -49,14 +51,18 @@ export function openVmAgent(config: VmAgentConfig, deps: VmAgentDeps): VmAgent {
       hostKey: `${version.text} ${Deno.osRelease()}`,
     }, { clock: deps.clock, signal: stop.signal });
     deps.log.info("accelerator chosen", { ...choice, qemu: version.text });
+    const user = await chooseHostUser(config);
+    deps.log.info("QEMU runs as", { separateUsers: user.user.separate, reason: user.reason });
+    const lease = new WorkerLease({ stateDir: config.stateDir }, deps);
+    await lease.restore();
     const opened = new Vms({
       stateDir: config.stateDir,
       runDir: config.runDir,
-      host: { accelerator: choice.accelerator, qemuMajor: version.major },
+      host: { accelerator: choice.accelerator, qemuMajor: version.major, qemuMinor: version.minor },
       consoleBytesMax: config.consoleBytesMax,
       imageCacheBytesMax: config.imageCacheBytesMax,
       tickMs: config.tickMs,
-    }, { ...deps, readImage: imageReader(deps.images), signal: stop.signal });
+    }, { ...deps, readImage: imageReader(deps.images), user: user.user, lease, signal: stop.signal });
     try {
       await opened.open();
     } catch (error) {
@@ -68,6 +74,7 @@ export function openVmAgent(config: VmAgentConfig, deps: VmAgentDeps): VmAgent {
     await keepRegistered(describe(config, choice.accelerator, deps.version), {
       ...deps,
       views: () => opened.list(),
+      lease,
       signal: stop.signal,
     });
   };

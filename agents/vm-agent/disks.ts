@@ -4,7 +4,7 @@ import type { DiskFormat } from "./domain/spec.ts";
 import { readAt, removeAll, sizeOf } from "./files.ts";
 
 /** Makes the disk `path`, blank or from an image, unless it is there; a half-made one never gets that name. */
-export async function ensureDisk(
+export async function createDisk(
   path: string,
   wanted: {
     readonly bytes: number;
@@ -27,10 +27,21 @@ export async function ensureDisk(
     }
     // The format is said, never guessed: a raw disk whose guest wrote a qcow2 header would be believed.
     await qemuImg(["convert", "-q", "-f", wanted.image.format, "-O", "qcow2", wanted.image.path, temporary]);
-    if (wanted.bytes > virtualBytes) await qemuImg(["resize", "-q", "-f", "qcow2", temporary, String(wanted.bytes)]);
+    if (wanted.bytes > virtualBytes) await growDisk(temporary, wanted.bytes);
   }
   await Deno.chmod(temporary, 0o600);
   await Deno.rename(temporary, path);
+}
+
+/** Makes a qcow2 disk that nobody has open larger. */
+export async function growDisk(path: string, bytes: number): Promise<void> {
+  await qemuImg(["resize", "-q", "-f", "qcow2", path, String(bytes)]);
+}
+
+/** Size of a qcow2 disk as a guest sees it; 0 when there is none. */
+export async function virtualSizeOf(path: string): Promise<number> {
+  if (await sizeOf(path) === undefined) return 0;
+  return checkQcow2(await readAt(path, 0, qcow2HeaderBytes)).virtualBytes;
 }
 
 async function virtualSize(path: string, format: DiskFormat): Promise<number> {
@@ -38,7 +49,8 @@ async function virtualSize(path: string, format: DiskFormat): Promise<number> {
   return checkQcow2(await readAt(path, 0, qcow2HeaderBytes)).virtualBytes;
 }
 
-async function qemuImg(args: readonly string[]): Promise<void> {
+/** Runs qemu-img; a fault with its last words when it fails. */
+export async function qemuImg(args: readonly string[]): Promise<void> {
   const output = await new Deno.Command("qemu-img", {
     args: [...args],
     clearEnv: true,

@@ -32,6 +32,16 @@ export async function sizeOf(path: string): Promise<number | undefined> {
   }
 }
 
+/** Room the file takes on its file system; 0 when there is none. */
+export async function allocatedBytes(path: string): Promise<number> {
+  try {
+    return ((await Deno.stat(path)).blocks ?? 0) * 512;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return 0;
+    throw error;
+  }
+}
+
 /** Removes a file or a directory with all in it; nothing there is fine. */
 export async function removeAll(path: string): Promise<void> {
   try {

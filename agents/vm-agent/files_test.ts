@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { Fault, utf8 } from "@ultracloud/base";
 import { missingPrograms, testUnless } from "@ultracloud/testing";
 import { ConsoleLog } from "./console_log.ts";
-import { ensureDisk } from "./disks.ts";
+import { createDisk } from "./disks.ts";
 import { readBundle } from "./domain/bundle.ts";
 import { checkQcow2 } from "./domain/qcow2.ts";
 import { sizeOf } from "./files.ts";
@@ -77,7 +77,12 @@ Deno.test("RecordStore keeps records over restarts and drops directories without
       version: 1,
       spec: specFixture(),
       desired: "running",
-      run: { slot: 3, startedAtMs: 5 },
+      run: {
+        slot: 3,
+        startedAtMs: 5,
+        hardware: { machineType: "pc-q35-7.2", vcpus: 1, memoryBytes: 2 ** 27 },
+        plugged: specFixture(),
+      },
       end: undefined,
     };
     await store.put(record);
@@ -85,7 +90,7 @@ Deno.test("RecordStore keeps records over restarts and drops directories without
     await Deno.writeTextFile(`${dir}/vms/vm_half/disk.qcow2`, "x");
     const [loaded, ...more] = await new RecordStore({ dir: `${dir}/vms` }).load();
     assert.deepEqual(more, []);
-    assert.deepEqual({ ...loaded, end: undefined }, record);
+    assert.deepEqual(loaded, JSON.parse(JSON.stringify(record)));
     assert.equal(await sizeOf(`${dir}/vms/vm_half/disk.qcow2`), undefined);
     await Deno.writeTextFile(`${store.dirOf(record.spec.vmId)}/record.json`, '{"version": 2}');
     await assert.rejects(store.load(), (error) => error instanceof Fault && error.code === "record_unreadable");
@@ -152,7 +157,7 @@ Deno.test("checkQcow2() refuses images that would make qemu-img read other files
 });
 
 testUnless(
-  "ensureDisk() copies an image into a disk of the size asked for, and refuses a smaller one and a backing file",
+  "createDisk() copies an image into a disk of the size asked for, and refuses a smaller one and a backing file",
   missingPrograms("qemu-img"),
   async () => {
     await inTempDir(async (dir) => {
@@ -160,18 +165,18 @@ testUnless(
         JSON.parse(text((await new Deno.Command("qemu-img", { args }).output()).stdout) || "null");
       const image = { path: `${dir}/image`, format: "raw" as const };
       await Deno.writeFile(image.path, new Uint8Array(2 * 2 ** 20).fill(7));
-      await ensureDisk(`${dir}/disk`, { bytes: 4 * 2 ** 20, image });
+      await createDisk(`${dir}/disk`, { bytes: 4 * 2 ** 20, image });
       const info = await run("info", "--output=json", "-f", "qcow2", `${dir}/disk`);
       assert.equal(info["virtual-size"], 4 * 2 ** 20);
-      await ensureDisk(`${dir}/disk`, { bytes: 8 * 2 ** 20, image: undefined });
+      await createDisk(`${dir}/disk`, { bytes: 8 * 2 ** 20, image: undefined });
       assert.equal((await run("info", "--output=json", `${dir}/disk`))["virtual-size"], 4 * 2 ** 20);
       await assert.rejects(
-        ensureDisk(`${dir}/small`, { bytes: 2 ** 20, image }),
+        createDisk(`${dir}/small`, { bytes: 2 ** 20, image }),
         /Cannot put an image of 2097152 bytes/,
       );
       await run("create", "-q", "-f", "qcow2", "-b", "/etc/passwd", "-F", "raw", `${dir}/liar`);
       await assert.rejects(
-        ensureDisk(`${dir}/stolen`, { bytes: 0, image: { path: `${dir}/liar`, format: "qcow2" } }),
+        createDisk(`${dir}/stolen`, { bytes: 0, image: { path: `${dir}/liar`, format: "qcow2" } }),
         /it names a backing file/,
       );
       assert.equal(await sizeOf(`${dir}/stolen`), undefined);

@@ -1,17 +1,23 @@
-import { type Clock, Fault, fault, utf8 } from "@ultracloud/base";
+import { type Clock, Fault, fault } from "@ultracloud/base";
 import type { Logger } from "@ultracloud/observe";
+import type { QmpClient } from "@ultracloud/qmp";
 import { ConsoleLog } from "./console_log.ts";
-import { ensureDisk } from "./disks.ts";
-import { type Host, qemuArgs, vcpusOn, type VmFiles } from "./domain/argv.ts";
-import { writeIso } from "./domain/iso.ts";
-import { seedFiles } from "./domain/seed.ts";
+import { attachedNode, type Devices, plugDevices, type Plugged, readPlugged, resize } from "./devices.ts";
+import { type Host, qemuArgs, vcpusOn } from "./domain/argv.ts";
+import type { Disk } from "./domain/block.ts";
+import type { Layout } from "./domain/layout.ts";
+import { isOver, type MigrationRecord } from "./domain/migration.ts";
 import { checkGeneration, type VmSpec } from "./domain/spec.ts";
 import { type RunState, runStateOf, type VmView } from "./domain/state.ts";
 import { removeAll } from "./files.ts";
+import type { HostUser } from "./host_user.ts";
 import type { ImageCache } from "./images.ts";
-import { adoptQemu, monitorTimeoutMs, type Qemu, startQemu } from "./qemu.ts";
+import { disksOf, filesOf, layoutFor, provision, rootPath } from "./power_on.ts";
+import { adoptEngine, type Engine, killByPidFile, monitorTimeoutMs, startEngine } from "./qemu.ts";
 import type { RecordStore, VmRecord } from "./records.ts";
-import { slotFiles, type Slots } from "./slots.ts";
+import { SerialWriter } from "./serial_writer.ts";
+import { type SlotFiles, slotFiles, type Slots } from "./slots.ts";
+import { staleEpoch, type Volumes } from "./volumes.ts";
 
 /** A guest that is still booting misses a press of the power button, so it is pressed again. */
 const powerButtonEveryMs = 2_000;
@@ -27,22 +33,33 @@ export interface MachineDeps {
   readonly log: Logger;
   readonly records: RecordStore;
   readonly images: ImageCache;
+  readonly volumes: Volumes;
   readonly slots: Slots;
+  readonly user: HostUser;
+  /** False once VMs that another worker may start are to be ended. */
+  readonly leaseHeld: () => boolean;
+  /** Puts a snapshot's copies back where an agent before this one was cut off. */
+  readonly finishRestore: (machine: Machine, snapshotId: string) => Promise<void>;
 }
 
-interface Live {
-  readonly qemu: Qemu;
+/** A QEMU that runs. */
+export interface Live {
+  readonly qemu: Engine;
   runState: RunState;
+  plugged: Plugged;
   /** Resolves once the end of the process stands in the record. */
   readonly over: Promise<void>;
   /** Said by whoever ends it, so that its end is no failure. */
   expected: string | undefined;
+  /** Said by whoever ends it because it must not go on. */
+  failure: string | undefined;
   rebooting: (() => void) | undefined;
 }
 
 /** One VM on this worker. Its methods but `view` are for one caller at a time: see `Lock`. */
 export class Machine {
   readonly console: ConsoleLog;
+  readonly serial: SerialWriter;
   readonly #deps: MachineDeps;
   #record: VmRecord;
   #live: Live | undefined;
@@ -51,17 +68,56 @@ export class Machine {
   /** Said when a QEMU turns out to be gone. */
   #goneReason = "QEMU ended while no agent watched it";
   #saving: Promise<void> = Promise.resolve();
+  #kept = false;
   /** True while the end of a power-on is being recorded: whoever looks for a QEMU meanwhile finds none. */
   #ending = false;
 
-  constructor(record: VmRecord, deps: MachineDeps) {
+  constructor(record: VmRecord, deps: MachineDeps, options: { readonly kept: boolean } = { kept: false }) {
+    this.#kept = options.kept;
     this.#record = record;
     this.#deps = deps;
-    this.console = new ConsoleLog({ dir: this.#dir, bytesMax: deps.consoleBytesMax });
+    this.console = new ConsoleLog({ dir: this.dir, bytesMax: deps.consoleBytesMax });
+    this.serial = new SerialWriter(() => this.at?.serialSocket, deps);
+  }
+
+  get record(): VmRecord {
+    return this.#record;
+  }
+
+  /** The QEMU that runs and answers; undefined: none does. */
+  get live(): Live | undefined {
+    return this.#live;
+  }
+
+  /** Files of the power-on. */
+  get at(): SlotFiles | undefined {
+    const run = this.#record.run;
+    return run && slotFiles(this.#deps.runDir, run.slot);
+  }
+
+  get dir(): string {
+    return this.#deps.records.dirOf(this.#record.spec.vmId);
+  }
+
+  /** The disks that are plugged, or would be at the next start. */
+  disks(): Disk[] {
+    return disksOf(this.#record.run?.plugged ?? this.#record.spec, this.dir, (id) => this.#deps.volumes.pathOf(id));
+  }
+
+  /** The monitor of the QEMU that runs; a fault when there is none. */
+  monitor(action: string): QmpClient {
+    if (this.#live && this.#live.runState.kind !== "off") return this.#live.qemu.monitor;
+    if (this.#record.run) throw this.unresponsive(action);
+    throw fault("failed_precondition", "vm_not_running", `Cannot ${action} ${this.spec.vmId} as it does not run`);
   }
 
   get spec(): VmSpec {
     return this.#record.spec;
+  }
+
+  /** True once it stands on disk: the agent's death does not undo it. */
+  get isKept(): boolean {
+    return this.#kept;
   }
 
   /** True while a QEMU runs or may run. */
@@ -70,13 +126,26 @@ export class Machine {
   }
 
   view(): VmView {
-    const { spec, run, end } = this.#record;
-    const base = { vmId: spec.vmId, generation: spec.generation, pid: this.#live?.qemu.pid ?? 0 };
+    const { spec, run, end, migration } = this.#record;
+    const moving = migration !== undefined && !isOver(migration.phase);
+    const base = {
+      vmId: spec.vmId,
+      generation: spec.generation,
+      pid: this.#live?.qemu.pid ?? 0,
+      writerEpoch: this.#record.writerEpoch ?? 0,
+      rootEpoch: this.#record.rootEpoch ?? 0,
+      layout: this.layout(),
+      migrationId: moving ? migration.id : "",
+    };
     const startedAtMs = run?.startedAtMs;
     if (this.#phase) return { ...base, state: this.#phase, reason: "", startedAtMs };
     if (this.#live) {
       const { runState } = this.#live;
-      if (runState.kind === "paused") return { ...base, state: "paused", reason: runState.reason, startedAtMs };
+      if (moving) return { ...base, state: "migrating", reason: "", startedAtMs };
+      if (runState.kind === "paused") {
+        const reason = this.#record.desired === "paused" ? "" : runState.reason;
+        return { ...base, state: "paused", reason, startedAtMs };
+      }
       if (runState.kind === "off") return { ...base, state: "stopping", reason: "", startedAtMs };
       return { ...base, state: "running", reason: this.#shortfall(), startedAtMs };
     }
@@ -86,16 +155,32 @@ export class Machine {
     return { ...base, state: "pending", reason: "", startedAtMs: undefined };
   }
 
-  /** Makes the VM run with this spec; one that runs keeps its hardware until its next start. */
-  async ensure(spec: VmSpec): Promise<void> {
+  /** The hardware that runs; undefined while none is known. */
+  layout(): Layout | undefined {
+    const { run } = this.#record;
+    return this.#live && run ? { ...run.hardware, ...this.#live.plugged } : undefined;
+  }
+
+  /**
+   * Makes the VM run with this spec. One that is on has its NICs and volumes plugged as the spec says, and keeps the
+   * rest of its hardware until its next start. With `applyOnly` it is neither started nor resumed.
+   */
+  async ensure(spec: VmSpec, options: { readonly applyOnly: boolean } = { applyOnly: false }): Promise<void> {
     checkGeneration(this.#record.spec.generation, spec.generation, spec.vmId);
     await this.#settle();
-    if (this.#record.run && !this.#live) throw this.#unresponsive("start");
-    await this.#save({ ...this.#record, spec, desired: "running" });
-    if (this.#live) {
-      if (this.#live.runState.kind === "paused") await this.#live.qemu.monitor.execute("cont");
+    if (this.#record.run && !this.#live) throw this.unresponsive("start");
+    this.#refuseMoving("change");
+    this.#checkDisks(spec);
+    const live = this.#live;
+    if (!live && !options.applyOnly) this.#requireLease(spec);
+    const desired = options.applyOnly ? this.#record.desired : "running";
+    await this.save({ spec, desired });
+    if (live) {
+      await this.#apply(live, spec);
+      if (live.runState.kind === "paused" && !options.applyOnly) await live.qemu.monitor.execute("cont");
       return;
     }
+    if (options.applyOnly) return;
     this.#phase = "starting";
     try {
       await this.#start(spec);
@@ -107,11 +192,29 @@ export class Machine {
     }
   }
 
+  /** Stops the guest's time; it goes on where it was at `resume`. */
+  async pause(): Promise<void> {
+    this.#refuseMoving("pause");
+    const monitor = this.monitor("pause");
+    await this.save({ desired: "paused" });
+    await monitor.execute("stop");
+    if (this.#live) this.#live.runState = { kind: "paused", reason: "" };
+  }
+
+  async resume(): Promise<void> {
+    this.#refuseMoving("resume");
+    const monitor = this.monitor("resume");
+    await this.save({ desired: "running" });
+    await monitor.execute("cont");
+    if (this.#live) this.#live.runState = { kind: "running" };
+  }
+
   async stop(options: { readonly force: boolean; readonly graceMs: number }): Promise<void> {
     await this.#settle();
-    await this.#save({ ...this.#record, desired: "stopped" });
+    this.#refuseMoving("stop");
+    await this.save({ desired: "stopped" });
     if (this.#record.run === undefined) {
-      await this.#save({ ...this.#record, end: { state: "stopped", reason: "" } });
+      await this.save({ end: { state: "stopped", reason: "" } });
       return;
     }
     this.#phase = "stopping";
@@ -126,16 +229,17 @@ export class Machine {
   /** Asks the guest to power off and resets it; one that does not listen is reset all the same. */
   async reboot(): Promise<void> {
     await this.#settle();
+    this.#refuseMoving("reboot");
     const live = this.#live;
     if (!live) {
-      if (this.#record.run) throw this.#unresponsive("reboot");
+      if (this.#record.run) throw this.unresponsive("reboot");
       throw fault("failed_precondition", "vm_not_running", `Cannot reboot ${this.spec.vmId} as it does not run`);
     }
     const off = Promise.withResolvers<void>();
     live.rebooting = off.resolve;
     try {
       await this.#pressPower(rebootGraceMs, () => Promise.race([off.promise, live.over]));
-      if (this.#live !== live) throw this.#unresponsive("reboot");
+      if (this.#live !== live) throw this.unresponsive("reboot");
       await live.qemu.monitor.execute("system_reset");
       await live.qemu.monitor.execute("cont");
       live.runState = { kind: "running" };
@@ -143,7 +247,7 @@ export class Machine {
       live.rebooting = undefined;
     }
     const run = this.#record.run;
-    if (run) await this.#save({ ...this.#record, run: { ...run, startedAtMs: this.#deps.clock.nowMs() } });
+    if (run) await this.save({ run: { ...run, startedAtMs: this.#deps.clock.nowMs() } });
   }
 
   /** Ends it and removes everything it had here. */
@@ -155,7 +259,46 @@ export class Machine {
       this.#phase = undefined;
     }
     await this.#saving;
+    this.#deps.volumes.keepOnly(this.spec.vmId, []);
     await this.#deps.records.remove(this.spec.vmId);
+  }
+
+  /** Ends the QEMU at once, whatever else goes on: another worker may start this VM soon. */
+  async fence(reason: string): Promise<void> {
+    const live = this.#live;
+    const at = this.at;
+    if (live) {
+      live.failure ??= reason;
+      await live.qemu.kill();
+    } else if (at) {
+      this.#goneReason = reason;
+      await killByPidFile(at.pidFile);
+    }
+  }
+
+  /** True when it is to be ended with the worker's lease: another worker can reach one of its disks. */
+  get needsLease(): boolean {
+    return needsLease(this.#record.spec) || (this.#record.run !== undefined && needsLease(this.#record.run.plugged));
+  }
+
+  /** Ends what waits for a guest, or has a guest that is another worker's by now; says so in the record. */
+  async endAs(end: NonNullable<VmRecord["end"]>): Promise<void> {
+    const live = this.#live;
+    if (!live) return;
+    live.expected = end.reason;
+    if (end.state === "failed") live.failure = end.reason;
+    await live.qemu.monitor.execute("quit").catch(() => {});
+    if (!await this.within(live.over, quitTimeoutMs)) {
+      await live.qemu.kill();
+      await live.over;
+    }
+  }
+
+  /** Gives a plugged volume of this worker its new size. */
+  async growPlugged(device: string, bytes: number): Promise<void> {
+    const monitor = this.monitor("grow a disk of");
+    const now = await attachedNode(monitor, device);
+    if (now && now.bytes < bytes) await resize(monitor, now.node, bytes);
   }
 
   /** Finds the QEMU of a power-on that an earlier agent began; also tells whether one that was silent answers now. */
@@ -163,14 +306,19 @@ export class Machine {
     const { run, desired } = this.#record;
     if (run === undefined || this.#live || this.#ending) return;
     const files = slotFiles(this.#deps.runDir, run.slot);
-    let qemu: Qemu | undefined;
+    let qemu: Engine | undefined;
     try {
-      qemu = await adoptQemu(files.qmpSocket, files.pidFile, this.#deps);
+      qemu = await adoptEngine(files.qmpSocket, files.pidFile, this.#deps);
       const { status } = await qemu.monitor.execute<{ status: string }>("query-status");
-      // An agent that died between starting QEMU and the guest's first instruction.
-      const held = status === "prelaunch" || status === "paused";
-      if (held && desired === "running") await qemu.monitor.execute("cont");
-      this.#attach(qemu, held && desired === "running" ? { kind: "running" } : runStateOf(status));
+      const plugged = await readPlugged(qemu.monitor);
+      for (const device of Object.keys(plugged.ports)) this.#deps.volumes.adopted(this.spec.vmId, device);
+      const root = run.plugged.rootVolume;
+      if (root) this.#deps.volumes.adopted(this.spec.vmId, root.volumeId);
+      // An agent that died between starting QEMU and the guest's first instruction. One that moves is left to its migration.
+      const moving = this.#record.migration !== undefined && !isOver(this.#record.migration.phase);
+      const held = (status === "prelaunch" || status === "paused") && desired === "running" && !moving;
+      if (held) await qemu.monitor.execute("cont");
+      this.#attach(qemu, held ? { kind: "running" } : runStateOf(status), plugged);
       this.#unknown = undefined;
     } catch (error) {
       await qemu?.release();
@@ -190,51 +338,138 @@ export class Machine {
     const live = this.#live;
     this.#live = undefined;
     await live?.qemu.release();
+    await this.serial.close();
     await this.#saving;
   }
 
-  get #dir(): string {
-    return this.#deps.records.dirOf(this.#record.spec.vmId);
+  /** Refuses a spec whose disks could not be opened; changes nothing. */
+  #checkDisks(spec: VmSpec): void {
+    const known = this.#record.writerEpoch ?? 0;
+    if (!this.#live && spec.writerEpoch < known) throw staleEpoch(`the disks of ${spec.vmId}`, spec.writerEpoch, known);
+    if (this.#live && spec.rootEpoch > (this.#record.rootEpoch ?? 0)) {
+      throw fault(
+        "failed_precondition",
+        "vm_running",
+        `Cannot make the root disk of ${spec.vmId} anew while it is on: wanted it stopped`,
+      );
+    }
+    for (const volume of localVolumes(spec)) {
+      this.#deps.volumes.check(spec.vmId, volume, Math.max(known, spec.writerEpoch));
+    }
+  }
+
+  #requireLease(spec: VmSpec): void {
+    if (this.#deps.leaseHeld() || !needsLease(spec)) return;
+    throw fault(
+      "unavailable",
+      "lease_lost",
+      `Cannot start ${spec.vmId} as this worker has lost its lease: wanted one that is renewed`,
+      { retryAfterMs: 1_000 },
+    );
+  }
+
+  #refuseMoving(action: string): void {
+    const { migration } = this.#record;
+    if (!migration || (isOver(migration.phase) && !(migration.role === "source" && migration.phase === "completed"))) {
+      return;
+    }
+    const over = migration.phase === "completed";
+    throw fault(
+      "failed_precondition",
+      over ? "vm_moved" : "vm_migrating",
+      over
+        ? `Cannot ${action} ${this.spec.vmId} as it has moved to another worker: wanted it deleted here`
+        : `Cannot ${action} ${this.spec.vmId} while it migrates: wanted migration ${migration.id} over`,
+    );
+  }
+
+  async #claimVolumes(spec: VmSpec): Promise<void> {
+    const epoch = Math.max(this.#record.writerEpoch ?? 0, spec.writerEpoch);
+    for (const volume of localVolumes(spec)) await this.#deps.volumes.claim(spec.vmId, volume, epoch);
+  }
+
+  async #apply(live: Live, spec: VmSpec): Promise<void> {
+    const { run } = this.#record;
+    if (!run) throw this.unresponsive("change");
+    await this.#claimVolumes(spec);
+    const devicesOf = (of: VmSpec): Devices => ({
+      nics: of.nics,
+      disks: disksOf(of, this.dir, (id) => this.#deps.volumes.pathOf(id)),
+    });
+    const wanted = runnable(spec, run.plugged);
+    const to = devicesOf(wanted);
+    for (const { source } of to.disks) {
+      if (source.kind === "file") await this.#deps.user.forVm(run.slot, [source.path], []);
+    }
+    const from = devicesOf(run.plugged);
+    // Until it is done, both what was there and what is to come may be plugged.
+    await this.save({ run: { ...run, plugged: union(run.plugged, wanted) } });
+    live.plugged = await plugDevices(live.qemu.monitor, from, to, this.#deps);
+    await this.save({ run: { ...run, plugged: wanted } });
+    this.#deps.volumes.keepOnly(spec.vmId, localVolumes(wanted).map((volume) => volume.volumeId));
   }
 
   async #start(spec: VmSpec): Promise<void> {
-    const deps = this.#deps;
-    const image = await deps.images.ensure(spec.image);
-    const diskPath = `${this.#dir}/disk.qcow2`;
-    const bundle = image.kind === "bundle" ? image : undefined;
-    const hasDisk = bundle === undefined || spec.diskBytes > 0;
-    if (hasDisk) {
-      const source = image.kind === "disk" && spec.image.format !== "kernel_bundle"
-        ? { path: image.path, format: spec.image.format }
-        : undefined;
-      await ensureDisk(diskPath, { bytes: spec.diskBytes, image: source });
-    }
-    const seed = `${this.#dir}/seed.iso`;
-    const seedParts = seedFiles(spec).map((file) => ({ name: file.name, data: utf8.encode(file.text) }));
-    await Deno.writeFile(seed, writeIso("cidata", seedParts), { mode: 0o600 });
-    const slot = deps.slots.take();
-    // Before QEMU starts: whoever comes after a crash knows where to look.
-    await this.#save({ ...this.#record, run: { slot, startedAtMs: deps.clock.nowMs() }, end: undefined });
-    const at = slotFiles(deps.runDir, slot);
-    await Deno.mkdir(at.dir, { recursive: true, mode: 0o700 });
-    const files: VmFiles = {
-      qmpSocket: at.qmpSocket,
-      serialSocket: at.serialSocket,
-      pidFile: at.pidFile,
-      consoleLog: this.console.path,
-      seed,
-      disk: hasDisk ? diskPath : undefined,
-      kernel: bundle,
-    };
-    const qemu = await startQemu(qemuArgs(spec, files, deps.host), at.qmpSocket, deps);
-    const live = this.#attach(qemu, { kind: "paused", reason: "starting" });
-    await qemu.monitor.execute("cont");
+    if (this.#record.restoring !== undefined) await this.#deps.finishRestore(this, this.#record.restoring);
+    const known = this.#record.rootEpoch;
+    if (known !== undefined && known < spec.rootEpoch) await removeAll(rootPath(this.dir));
+    await this.powerOn(spec, { layout: layoutFor(spec, this.#deps.host), incoming: false, blankRootBytes: undefined });
+    const live = this.#live;
+    if (!live) throw this.unresponsive("start");
+    await live.qemu.monitor.execute("cont");
     live.runState = { kind: "running" };
   }
 
-  #attach(qemu: Qemu, runState: RunState): Live {
+  /** Starts QEMU, its guest not yet running. */
+  async powerOn(
+    spec: VmSpec,
+    options: { readonly layout: Layout; readonly incoming: boolean; readonly blankRootBytes: number | undefined },
+  ): Promise<void> {
+    const deps = this.#deps;
+    await Deno.mkdir(this.dir, { recursive: true, mode: 0o711 });
+    await this.#claimVolumes(spec);
+    // The stamp before the start: from here on nobody opens these disks with less.
+    await this.save({
+      writerEpoch: Math.max(this.#record.writerEpoch ?? 0, spec.writerEpoch),
+      rootEpoch: spec.rootEpoch,
+    });
+    const provisions = await provision(spec, this.dir, options, deps);
+    const slot = deps.slots.take();
+    const { machineType, vcpus, memoryBytes } = options.layout;
+    const hardware = { machineType, vcpus, memoryBytes };
+    // Before QEMU starts: whoever comes after a crash knows where to look.
+    const run = { slot, startedAtMs: deps.clock.nowMs(), hardware, plugged: spec };
+    await this.save({ run, end: undefined });
+    const at = slotFiles(deps.runDir, slot);
+    await removeAll(at.dir);
+    await Deno.mkdir(at.dir, { recursive: true, mode: 0o700 });
+    const { kernel } = provisions;
+    const runAs = await deps.user.forVm(
+      slot,
+      [at.dir, ...provisions.own],
+      kernel ? [kernel.kernel, kernel.initrd] : [],
+    );
+    this.#requireLease(spec);
+    const args = qemuArgs(spec, options.layout, filesOf(at, this.dir, provisions), deps.host, options);
+    const qemu = await startEngine("qemu-system-x86_64", args, { qmpSocket: at.qmpSocket, runAs }, deps);
+    const live = this.#attach(qemu, { kind: "paused", reason: "starting" }, await readPlugged(qemu.monitor));
+    if (deps.leaseHeld() || !needsLease(spec)) return;
+    live.failure = "ended as the worker lost its lease";
+    await qemu.kill();
+    this.#requireLease(spec);
+  }
+
+  #attach(qemu: Engine, runState: RunState, plugged: Plugged): Live {
     const over = Promise.withResolvers<void>();
-    const live: Live = { qemu, runState, over: over.promise, expected: undefined, rebooting: undefined };
+    const live: Live = {
+      qemu,
+      runState,
+      plugged,
+      over: over.promise,
+      expected: undefined,
+      failure: undefined,
+      rebooting: undefined,
+    };
     this.#live = live;
     qemu.monitor.onEvent((event) => {
       if (event.name === "RESUME") live.runState = { kind: "running" };
@@ -268,17 +503,19 @@ export class Machine {
 
   async #onGone(live: Live): Promise<void> {
     if (this.#live !== live) return;
-    const how = live.qemu.exited && await this.#first(live.qemu.exited, quitTimeoutMs);
+    const how = live.qemu.exited && await this.first(live.qemu.exited, quitTimeoutMs);
     await live.qemu.release();
     if (this.#live !== live) return;
     this.#live = undefined;
     if (how === undefined && live.expected === undefined) {
       // A lost connection is no proof of its end.
-      this.#goneReason = "QEMU ended unexpectedly";
+      this.#goneReason = live.failure ?? "QEMU ended unexpectedly";
       await this.adopt();
       return;
     }
-    const end = live.expected === undefined
+    const end = live.failure !== undefined
+      ? { state: "failed" as const, reason: live.failure }
+      : live.expected === undefined
       ? { state: "failed" as const, reason: `QEMU ended with ${how}` }
       : { state: "stopped" as const, reason: live.expected };
     await this.#ended(end);
@@ -308,12 +545,20 @@ export class Machine {
       await removeAll(slotFiles(this.#deps.runDir, slot).dir);
       this.#deps.slots.release(slot);
     }
-    await this.#save({ ...this.#record, run: undefined, end });
+    await this.serial.close();
+    this.#deps.volumes.keepOnly(this.spec.vmId, []);
+    const { migration } = this.#record;
+    const cut = migration && !isOver(migration.phase) && migration.phase !== "completed";
+    await this.save({
+      run: undefined,
+      end,
+      ...(cut ? { migration: { ...migration, phase: "failed", reason: end.reason } } : {}),
+    });
   }
 
   /** Waits for a power-off that is under way. */
   async #settle(): Promise<void> {
-    if (this.#live?.runState.kind === "off") await this.#within(this.#live.over, quitTimeoutMs);
+    if (this.#live?.runState.kind === "off") await this.within(this.#live.over, quitTimeoutMs);
   }
 
   async #pressPower(graceMs: number, done: (live: Live) => Promise<void>): Promise<void> {
@@ -323,7 +568,7 @@ export class Machine {
     const finished = done(live);
     for (let left = graceMs; left > 0; left = deadline - this.#deps.clock.monotonicMs()) {
       await live.qemu.monitor.execute("system_powerdown", undefined, { timeoutMs: monitorTimeoutMs }).catch(() => {});
-      if (await this.#within(finished, Math.min(left, powerButtonEveryMs))) return;
+      if (await this.within(finished, Math.min(left, powerButtonEveryMs))) return;
     }
   }
 
@@ -332,22 +577,23 @@ export class Machine {
     if (!this.#live && this.#record.run) await this.adopt();
     const live = this.#live;
     if (!live) {
-      if (this.#record.run) throw this.#unresponsive(action);
+      if (this.#record.run) throw this.unresponsive(action);
       return;
     }
     live.expected ??= "";
     await live.qemu.monitor.execute("quit").catch(() => {});
-    if (await this.#within(live.over, quitTimeoutMs)) return;
-    if (!live.qemu.kill() || !(await this.#within(live.over, quitTimeoutMs))) throw this.#unresponsive(action);
+    if (await this.within(live.over, quitTimeoutMs)) return;
+    await live.qemu.kill();
+    if (!(await this.within(live.over, quitTimeoutMs))) throw this.unresponsive(action);
   }
 
   /** True when `work` ends within the time. */
-  async #within(work: Promise<unknown>, ms: number): Promise<boolean> {
-    return await this.#first(work.then(() => true as const), ms) ?? false;
+  async within(work: Promise<unknown>, ms: number): Promise<boolean> {
+    return await this.first(work.then(() => true as const), ms) ?? false;
   }
 
   /** What `work` answers; undefined when it takes longer. */
-  async #first<T>(work: Promise<T>, ms: number): Promise<T | undefined> {
+  async first<T>(work: Promise<T>, ms: number): Promise<T | undefined> {
     const stop = new AbortController();
     const late = this.#deps.clock.sleep(ms, stop.signal).then(() => undefined, () => undefined);
     try {
@@ -357,7 +603,7 @@ export class Machine {
     }
   }
 
-  #unresponsive(action: string): Fault {
+  unresponsive(action: string): Fault {
     return fault(
       "unavailable",
       "qemu_unresponsive",
@@ -374,13 +620,55 @@ export class Machine {
   }
 
   /** The record in memory changes at once; writes follow one another. */
-  #save(record: VmRecord): Promise<void> {
+  save(change: Partial<VmRecord>): Promise<void> {
+    const record = { ...this.#record, ...change };
     this.#record = record;
+    this.#kept = true;
     this.#saving = this.#saving.catch(() => {}).then(() => this.#deps.records.put(record));
     return this.#saving;
   }
+
+  /** Where the migration it takes part in is. */
+  async saveMigration(migration: MigrationRecord): Promise<void> {
+    await this.save({ migration });
+  }
 }
 
-function reasonOf(error: unknown): string {
+/** Volumes of this worker that the spec has. */
+export function localVolumes(spec: VmSpec) {
+  const all = [...spec.rootVolume ? [spec.rootVolume] : [], ...spec.volumes];
+  return all.filter((volume) => volume.source.kind === "local");
+}
+
+/** True when the VM may run only while the worker has its lease. */
+export function needsLease(spec: VmSpec): boolean {
+  if (spec.onLeaseLoss !== "shared") return spec.onLeaseLoss === "stop";
+  return spec.rootVolume?.source.kind === "nbd" || spec.volumes.some((volume) => volume.source.kind === "nbd");
+}
+
+/** What of a spec a VM that is on can take: another root disk has to wait for its next start. */
+function runnable(spec: VmSpec, plugged: VmSpec): VmSpec {
+  const sameRoot = spec.rootVolume?.volumeId === plugged.rootVolume?.volumeId;
+  return {
+    ...spec,
+    image: plugged.image,
+    rootVolume: sameRoot ? spec.rootVolume : plugged.rootVolume,
+    diskBytes: sameRoot && plugged.diskBytes > 0 ? Math.max(spec.diskBytes, plugged.diskBytes) : plugged.diskBytes,
+  };
+}
+
+/** Devices of both, the second's where they share one. */
+function union(was: VmSpec, is: VmSpec): VmSpec {
+  return {
+    ...is,
+    nics: [...is.nics, ...was.nics.filter((nic) => !is.nics.some((other) => other.portId === nic.portId))],
+    volumes: [
+      ...is.volumes,
+      ...was.volumes.filter((volume) => !is.volumes.some((other) => other.volumeId === volume.volumeId)),
+    ],
+  };
+}
+
+export function reasonOf(error: unknown): string {
   return error instanceof Fault ? error.message : "an internal error, see the agent's log";
 }

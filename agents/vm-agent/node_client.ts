@@ -6,6 +6,7 @@ import type { Client } from "@connectrpc/connect";
 import type { Accelerator } from "./domain/argv.ts";
 import type { VmView } from "./domain/state.ts";
 import type { ImageReader } from "./images.ts";
+import { heartbeatsPerLease, type WorkerLease } from "./lease.ts";
 import { observationOf } from "./wire.ts";
 
 /** Heartbeats and registrations that fail are repeated at this pace, for as long as it takes. */
@@ -31,6 +32,7 @@ export interface NodeDescription {
 export interface NodeLoopDeps {
   readonly nodes: Pick<Client<typeof NodeService>, "registerNode" | "heartbeat">;
   readonly views: () => readonly VmView[];
+  readonly lease: Pick<WorkerLease, "renewed">;
   readonly clock: Clock;
   readonly rng: Rng;
   readonly log: Logger;
@@ -40,14 +42,16 @@ export interface NodeLoopDeps {
 
 /**
  * Keeps the worker known to plasmavmc until the signal: registers, heartbeats at a third of the lease, registers
- * again when told to, and keeps trying while nobody answers. VMs run on meanwhile: their disks are on this host, so
- * nobody else can start them.
+ * again when told to, and keeps trying while nobody answers. Each answer renews the lease that VMs with shared disks
+ * run under.
  */
 export async function keepRegistered(node: NodeDescription, deps: NodeLoopDeps): Promise<void> {
   let leaseTtlMs = 0;
   let failures = 0;
   while (!deps.signal.aborted) {
     try {
+      // Before it is sent: the lease the control plane grants lasts at least from here.
+      let sentAtMs = deps.clock.monotonicMs();
       if (leaseTtlMs === 0) {
         const answer = await deps.nodes.registerNode({
           node: {
@@ -66,13 +70,15 @@ export async function keepRegistered(node: NodeDescription, deps: NodeLoopDeps):
           },
         }, { signal: deps.signal });
         leaseTtlMs = Number(answer.leaseTtlMs);
+        await deps.lease.renewed(sentAtMs, leaseTtlMs);
         deps.log.info("registered", { node: node.name, leaseTtlMs });
         deps.health.set("plasmavmc", "ready");
       }
       // The first one at once: plasmavmc learns what survived.
+      sentAtMs = deps.clock.monotonicMs();
       const beat = await deps.nodes.heartbeat(
         { node: node.name, vms: deps.views().map(observationOf) },
-        { signal: deps.signal },
+        { signal: deps.signal, timeoutMs: Math.max(heartbeatMsMin, leaseTtlMs / heartbeatsPerLease) },
       );
       if (failures > 0) deps.health.set("plasmavmc", "ready");
       failures = 0;
@@ -81,15 +87,20 @@ export async function keepRegistered(node: NodeDescription, deps: NodeLoopDeps):
         continue;
       }
       leaseTtlMs = Number(beat.leaseTtlMs) || leaseTtlMs;
-      await deps.clock.sleep(Math.max(heartbeatMsMin, leaseTtlMs / 3), deps.signal);
+      await deps.lease.renewed(sentAtMs, leaseTtlMs);
+      await deps.clock.sleep(Math.max(heartbeatMsMin, leaseTtlMs / heartbeatsPerLease), deps.signal);
     } catch (error) {
       if (deps.signal.aborted) return;
       failures++;
       if (failures === 1) deps.log.warn("plasmavmc does not answer", { node: node.name, error });
       const state = leaseTtlMs === 0 ? "starting" : "degraded";
       deps.health.set("plasmavmc", state, `plasmavmc does not answer (${failures} tries)`);
-      await deps.clock.sleep(backoffMs(backoff, Math.min(failures, attemptsCounted), deps.rng), deps.signal)
-        .catch(() => {});
+      // A lease that may still be saved is not slept over.
+      const pauseMs = Math.min(
+        backoffMs(backoff, Math.min(failures, attemptsCounted), deps.rng),
+        leaseTtlMs === 0 ? backoff.maxMs : leaseTtlMs / (2 * heartbeatsPerLease),
+      );
+      await deps.clock.sleep(pauseMs, deps.signal).catch(() => {});
     }
   }
 }

@@ -45,7 +45,11 @@ async function play(answers: readonly ("ok" | "reregister" | "away")[]) {
   } as unknown as NodeLoopDeps["nodes"];
   await keepRegistered(node, {
     nodes,
-    views: () => [{ vmId: "vm_1", state: "failed", reason: "died", startedAtMs: undefined, generation: 1, pid: 0 }],
+    views: () => [{
+      ...{ vmId: "vm_1", state: "failed", reason: "died", startedAtMs: undefined, generation: 1, pid: 0 },
+      ...{ writerEpoch: 1, rootEpoch: 0, layout: undefined, migrationId: "" },
+    }],
+    lease: { renewed: () => Promise.resolve() },
     clock,
     rng: seededRng(1),
     log: noopLogger,

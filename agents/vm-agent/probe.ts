@@ -23,7 +23,9 @@ const exitCode = exitByte * 2 + 1;
 const diskBytes = 1024 * 1024;
 
 /** Version of the host's QEMU; a fault that names the package when there is none. */
-export async function qemuVersion(): Promise<{ readonly major: number; readonly text: string }> {
+export async function qemuVersion(): Promise<
+  { readonly major: number; readonly minor: number; readonly text: string }
+> {
   let output: Deno.CommandOutput;
   try {
     output = await new Deno.Command("qemu-system-x86_64", {
@@ -41,9 +43,9 @@ export async function qemuVersion(): Promise<{ readonly major: number; readonly 
       { cause },
     );
   }
-  const match = /version (\d+)\.[\d.]+/.exec(new TextDecoder().decode(output.stdout));
+  const match = /version (\d+)\.(\d+)[\d.]*/.exec(new TextDecoder().decode(output.stdout));
   if (!output.success || !match) throw fault("failed_precondition", "qemu_missing", "Cannot read QEMU's version");
-  return { major: Number(match[1]), text: match[0].slice("version ".length) };
+  return { major: Number(match[1]), minor: Number(match[2]), text: match[0].slice("version ".length) };
 }
 
 /**

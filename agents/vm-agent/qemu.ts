@@ -7,32 +7,40 @@ const connectEveryMs = 10;
 const lastWordsBytesMax = 2_048;
 export const monitorTimeoutMs = 5_000;
 
-/** A QEMU process with its monitor: started here, or adopted from an agent that is gone. */
-export interface Qemu {
+/** Whom a process of ours runs as; undefined: as this agent does. */
+export type RunAs = { readonly uid: number; readonly gid: number } | undefined;
+
+/** Programs of QEMU that have a monitor. */
+export type EngineProgram = "qemu-system-x86_64" | "qemu-storage-daemon";
+
+/** A process of QEMU with its monitor: started here, or adopted from an agent that is gone. */
+export interface Engine {
   readonly monitor: QmpClient;
   readonly pid: number;
   /** How the process ended and what it said; undefined for an adopted one, whose exit nobody here can see. */
   readonly exited: Promise<string> | undefined;
-  /** Ends a process that its monitor cannot end; false when it is not ours to kill. */
-  kill(): boolean;
+  /** Ends a process that its monitor cannot end, at once. */
+  kill(): Promise<void>;
   /** Lets go of the process without ending it. */
   release(): Promise<void>;
 }
 
 /**
- * Starts QEMU in a session of its own, so that it outlives this process, and waits for its monitor. When it ends
+ * Starts a program in a session of its own, so that it outlives this process, and waits for its monitor. When it ends
  * first, the fault carries its last words.
  */
-export async function startQemu(
+export async function startEngine(
+  program: EngineProgram,
   args: readonly string[],
-  qmpSocket: string,
+  at: { readonly qmpSocket: string; readonly runAs: RunAs },
   deps: { readonly clock: Clock },
-): Promise<Qemu> {
-  const child = new Deno.Command("qemu-system-x86_64", {
+): Promise<Engine> {
+  const child = new Deno.Command(program, {
     args: [...args],
     // Nothing of this process's environment is QEMU's business.
     clearEnv: true,
     detached: true,
+    ...at.runAs,
     stdin: "null",
     stdout: "null",
     stderr: "piped",
@@ -51,14 +59,14 @@ export async function startQemu(
   });
   for (;;) {
     try {
-      const monitor = await connectQmp({ path: qmpSocket, commandTimeoutMs: monitorTimeoutMs }, deps);
+      const monitor = await connectQmp({ path: at.qmpSocket, commandTimeoutMs: monitorTimeoutMs }, deps);
       return {
         monitor,
         pid: child.pid,
         exited,
         kill: () => {
           if (!over) child.kill("SIGKILL");
-          return true;
+          return Promise.resolve();
         },
         release: async () => {
           await monitor[Symbol.asyncDispose]();
@@ -84,17 +92,35 @@ export async function startQemu(
   }
 }
 
-/** Takes over a QEMU that runs already; `qmp_absent` when there is none. */
-export async function adoptQemu(qmpSocket: string, pidFile: string, deps: { readonly clock: Clock }): Promise<Qemu> {
+/** Takes over a process that runs already; `qmp_absent` when there is none. */
+export async function adoptEngine(
+  qmpSocket: string,
+  pidFile: string,
+  deps: { readonly clock: Clock },
+): Promise<Engine> {
   const monitor = await connectQmp({ path: qmpSocket, commandTimeoutMs: monitorTimeoutMs }, deps);
   const pid = Number.parseInt(await Deno.readTextFile(pidFile).catch(() => "0"), 10) || 0;
   return {
     monitor,
     pid,
     exited: undefined,
-    kill: () => false,
+    kill: () => killByPidFile(pidFile),
     release: async () => await monitor[Symbol.asyncDispose](),
   };
+}
+
+/**
+ * Ends the process that wrote the pid file, whoever started it. QEMU holds a lock on its pid file for as long as it
+ * lives, and pkill signals only while that lock is held, so a pid that belongs to somebody else by now is safe.
+ */
+export async function killByPidFile(pidFile: string): Promise<void> {
+  await new Deno.Command("pkill", {
+    args: ["-KILL", "--logpidfile", "--pidfile", pidFile],
+    clearEnv: true,
+    stdin: "null",
+    stdout: "null",
+    stderr: "null",
+  }).output();
 }
 
 /** The end of what a process wrote to its stderr. */

@@ -1,5 +1,7 @@
 import { fault, utf8 } from "@ultracloud/base";
 import { z } from "zod";
+import type { Layout } from "./domain/layout.ts";
+import type { MigrationRecord } from "./domain/migration.ts";
 import type { VmSpec } from "./domain/spec.ts";
 import { removeAll, syncDir, writeDurable } from "./files.ts";
 
@@ -8,19 +10,44 @@ export interface VmRecord {
   readonly version: 1;
   readonly spec: VmSpec;
   /** What was last asked for. */
-  readonly desired: "running" | "stopped";
+  readonly desired: "running" | "paused" | "stopped";
   /** The power-on in progress; undefined while off. Written before QEMU starts, so none is ever lost. */
-  readonly run: { readonly slot: number; readonly startedAtMs: number } | undefined;
+  readonly run: RunRecord | undefined;
   /** How it last ended. */
   readonly end: { readonly state: "stopped" | "failed"; readonly reason: string } | undefined;
+  /** Of the root disk that is there; undefined: none was made yet. */
+  readonly rootEpoch?: number | undefined;
+  /** The highest that the disks were started or handed on with. */
+  readonly writerEpoch?: number | undefined;
+  readonly migration?: MigrationRecord | undefined;
+  /** A snapshot whose copies are being put back: finished before the next start. */
+  readonly restoring?: string | undefined;
+}
+
+export interface RunRecord {
+  readonly slot: number;
+  readonly startedAtMs: number;
+  /** Without its ports, which QEMU itself knows. */
+  readonly hardware: Omit<Layout, "ports" | "sizes">;
+  /** The spec whose devices are plugged, as far as they were; what is on the way stands in the record's own spec. */
+  readonly plugged: VmSpec;
 }
 
 const recordShape = z.object({
   version: z.literal(1),
   spec: z.looseObject({ vmId: z.string(), generation: z.number() }),
-  desired: z.enum(["running", "stopped"]),
-  run: z.object({ slot: z.number().int(), startedAtMs: z.number() }).optional(),
+  desired: z.enum(["running", "paused", "stopped"]),
+  run: z.object({
+    slot: z.number().int(),
+    startedAtMs: z.number(),
+    hardware: z.looseObject({ machineType: z.string() }),
+    plugged: z.looseObject({ vmId: z.string() }),
+  }).optional(),
   end: z.object({ state: z.enum(["stopped", "failed"]), reason: z.string() }).optional(),
+  rootEpoch: z.number().optional(),
+  writerEpoch: z.number().optional(),
+  migration: z.looseObject({ id: z.string(), role: z.enum(["source", "target"]), phase: z.string() }).optional(),
+  restoring: z.string().optional(),
 });
 
 /**

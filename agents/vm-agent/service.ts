@@ -1,8 +1,26 @@
-import { fault, invalidField } from "@ultracloud/base";
+import { invalidField } from "@ultracloud/base";
 import { VmAgentService } from "@ultracloud/proto/vmagent/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
+import { checkVmId } from "./domain/spec.ts";
+import { checkId } from "./domain/volume_spec.ts";
+import { takeScreenshot } from "./screenshot.ts";
+import { consoleWriteBytesMax } from "./serial_writer.ts";
+import { readStats } from "./stats.ts";
 import type { Vms } from "./vms.ts";
-import { instanceOf, specOf } from "./wire.ts";
+import {
+  contentOf,
+  endpointsOf,
+  instanceOf,
+  layoutOf,
+  migrationOf,
+  specOf,
+  storageOf,
+  wireEndpoints,
+  wireExport,
+  wireSnapshot,
+  wireStats,
+  wireVolume,
+} from "./wire.ts";
 
 const consoleLimitDefault = 64 * 1024;
 const consoleLimitMax = 1024 * 1024;
@@ -12,15 +30,19 @@ const consoleWaitMsMax = 20_000;
 /** A worker is one host: its VMs belong to many projects, and only the control plane speaks to it. */
 const host = () => "";
 
-const later = (): never => {
-  throw fault("unimplemented", "not_built", "Cannot do this yet: this worker has no such ability");
-};
+/** As long as people do not notice. */
+const maxDowntimeMsDefault = 100;
+
+function epochOf(epoch: bigint): number {
+  if (epoch <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(epoch);
+  throw invalidField("writer_epoch", `Cannot use writer epoch ${epoch}: wanted at most ${Number.MAX_SAFE_INTEGER}`);
+}
 
 /** The RPCs of the worker. `vms` throws `unavailable` until the worker is ready. */
 export function vmAgentService(vms: () => Vms): BoundService {
   return bind(VmAgentService, {
     async ensureVm(request) {
-      return instanceOf(await vms().ensure(specOf(request.spec)));
+      return instanceOf(await vms().ensure(specOf(request.spec), { applyOnly: request.applyOnly }));
     },
     async stopVm(request) {
       return instanceOf(await vms().stop(request.vmId, { force: request.force, graceMs: request.graceMs }));
@@ -44,28 +66,96 @@ export function vmAgentService(vms: () => Vms): BoundService {
       });
       return { offset: BigInt(slice.offset), data: slice.data, nextOffset: BigInt(slice.nextOffset) };
     },
-    pauseVm: later,
-    resumeVm: later,
-    writeConsole: later,
-    screenshot: later,
-    getVmStats: later,
-    createVolume: later,
-    growVolume: later,
-    deleteVolume: later,
-    listVolumes: later,
-    exportVolume: later,
-    unexportVolume: later,
-    createSnapshot: later,
-    deleteSnapshot: later,
-    restoreSnapshot: later,
-    listSnapshots: later,
-    readSnapshot: later,
-    prepareIncoming: later,
-    startMigration: later,
-    getMigration: later,
-    cancelMigration: later,
-    finishMigration: later,
-    abortIncoming: later,
+    pauseVm: async (request) => instanceOf(await vms().pause(request.vmId)),
+    resumeVm: async (request) => instanceOf(await vms().resume(request.vmId)),
+    async writeConsole(request) {
+      if (request.data.length === 0 || request.data.length > consoleWriteBytesMax) {
+        throw invalidField("data", `Cannot type ${request.data.length} bytes: wanted 1 to ${consoleWriteBytesMax}`);
+      }
+      await vms().machine(request.vmId).serial.write(request.data);
+      return {};
+    },
+    screenshot: async (request) => ({ png: await takeScreenshot(vms().machine(request.vmId)) }),
+    getVmStats: async (request) => wireStats(await readStats(vms().machine(request.vmId)), Date.now()),
+
+    async createVolume(request) {
+      const { volumeId, sizeBytes } = request;
+      return wireVolume(await vms().volumes.create(volumeId, Number(sizeBytes), contentOf(request)));
+    },
+    async growVolume(request) {
+      return wireVolume(await vms().volumes.grow(request.volumeId, Number(request.sizeBytes)));
+    },
+    async deleteVolume(request) {
+      await vms().volumes.remove(request.volumeId);
+      return {};
+    },
+    listVolumes: async () => ({ volumes: (await vms().volumes.list()).map(wireVolume) }),
+    async exportVolume(request) {
+      const { volumeId, writerEpoch, keepOlder } = request;
+      return wireExport(await vms().volumes.export(volumeId, epochOf(writerEpoch), keepOlder));
+    },
+    async unexportVolume(request) {
+      await vms().volumes.unexport(request.volumeId, epochOf(request.writerEpoch));
+      return {};
+    },
+
+    async createSnapshot(request) {
+      return wireSnapshot(await vms().createSnapshot(request.vmId, request.snapshotId));
+    },
+    async deleteSnapshot(request) {
+      await vms().removeSnapshot(request.snapshotId);
+      return {};
+    },
+    async restoreSnapshot(request) {
+      return instanceOf(await vms().restoreSnapshot(request.vmId, request.snapshotId));
+    },
+    async listSnapshots(request) {
+      if (request.vmId !== "") checkVmId(request.vmId);
+      return { snapshots: (await vms().snapshots.list(request.vmId)).map(wireSnapshot) };
+    },
+    async *readSnapshot(request) {
+      const { snapshotId, device, offset } = request;
+      if (offset < 0n) throw invalidField("offset", `Cannot read from byte ${offset}: wanted 0 or more`);
+      for await (const chunk of vms().snapshots.read(snapshotId, device, Number(offset))) yield { chunk };
+    },
+
+    async prepareIncoming(request) {
+      const spec = specOf(request.spec);
+      const endpoints = await vms().prepareIncoming(spec, {
+        id: checkId(request.migrationId, "migration_id"),
+        storage: storageOf(request.storage),
+        layout: layoutOf(request.layout),
+        deadlineMs: request.deadlineMs,
+      });
+      return { endpoints: wireEndpoints(endpoints) };
+    },
+    async startMigration(request) {
+      if (request.bandwidthBytesPerSecond < 0n) {
+        throw invalidField("bandwidth_bytes_per_second", "Cannot send fewer than 0 bytes a second");
+      }
+      const { vmId } = request;
+      checkVmId(vmId);
+      return migrationOf(
+        await vms().startMigration(vmId, {
+          id: checkId(request.migrationId, "migration_id"),
+          storage: storageOf(request.storage),
+          endpoints: endpointsOf(request.endpoints),
+          targetWriterEpoch: epochOf(request.targetWriterEpoch),
+          autoConverge: !request.noAutoConverge,
+          bandwidthBytesPerSecond: Number(request.bandwidthBytesPerSecond),
+          maxDowntimeMs: request.maxDowntimeMs <= 0 ? maxDowntimeMsDefault : Math.min(request.maxDowntimeMs, 2_000_000),
+          hold: request.holdSwitchover,
+          deadlineMs: request.deadlineMs,
+        }),
+      );
+    },
+    getMigration: (request) => migrationOf(vms().migration(request.vmId, request.migrationId)),
+    cancelMigration: async (request) => migrationOf(await vms().cancelMigration(request.vmId, request.migrationId)),
+    finishMigration: async (request) => migrationOf(await vms().finishMigration(request.vmId, request.migrationId)),
+    async abortIncoming(request) {
+      await vms().abortIncoming(request.vmId, request.migrationId);
+      return {};
+    },
   }, {
     ensureVm: { resource: "vm", action: "update", scope: host },
     stopVm: { resource: "vm", action: "stop", scope: host },

@@ -3,29 +3,63 @@ import { fault } from "@ultracloud/base";
 /** Power-ons at a time; as many as the manifest declares sockets for (`slot-{00..31}`). */
 export const slotCount = 32;
 
+/** Volumes exported at a time; as many as the manifest declares sockets for (`vol-{00..31}`). */
+export const volumeSlotCount = 32;
+
 /** Files of a slot; its sockets are granted to this process by exact path, so slots are fixed and used again. */
 export interface SlotFiles {
   readonly dir: string;
   readonly qmpSocket: string;
   readonly serialSocket: string;
   readonly pidFile: string;
+  /** Where a guest from another worker arrives, and its disks. */
+  readonly migrationSocket: string;
+  readonly mirrorSocket: string;
+  readonly screenshot: string;
+}
+
+export interface VolumeSlotFiles {
+  readonly dir: string;
+  readonly qmpSocket: string;
+  readonly nbdSocket: string;
+  readonly pidFile: string;
+}
+
+export function volumeSlotFiles(runDir: string, slot: number): VolumeSlotFiles {
+  const dir = `${runDir}/vol-${String(slot).padStart(2, "0")}`;
+  return { dir, qmpSocket: `${dir}/qmp.sock`, nbdSocket: `${dir}/nbd.sock`, pidFile: `${dir}/qsd.pid` };
 }
 
 export function slotFiles(runDir: string, slot: number): SlotFiles {
   const dir = `${runDir}/slot-${String(slot).padStart(2, "0")}`;
-  return { dir, qmpSocket: `${dir}/qmp.sock`, serialSocket: `${dir}/serial.sock`, pidFile: `${dir}/qemu.pid` };
+  return {
+    dir,
+    qmpSocket: `${dir}/qmp.sock`,
+    serialSocket: `${dir}/serial.sock`,
+    pidFile: `${dir}/qemu.pid`,
+    migrationSocket: `${dir}/state.sock`,
+    mirrorSocket: `${dir}/nbd.sock`,
+    screenshot: `${dir}/screen.png`,
+  };
 }
 
 /** Hands out slots, the lowest free one first. */
 export class Slots {
   readonly #taken = new Set<number>();
+  readonly #count: number;
+  readonly #what: string;
+
+  constructor(count: number = slotCount, what = "start another VM") {
+    this.#count = count;
+    this.#what = what;
+  }
 
   get free(): number {
-    return slotCount - this.#taken.size;
+    return this.#count - this.#taken.size;
   }
 
   take(): number {
-    for (let slot = 0; slot < slotCount; slot++) {
+    for (let slot = 0; slot < this.#count; slot++) {
       if (this.#taken.has(slot)) continue;
       this.#taken.add(slot);
       return slot;
@@ -33,7 +67,7 @@ export class Slots {
     throw fault(
       "resource_exhausted",
       "no_slot",
-      `Cannot start another VM as ${slotCount} run: wanted fewer than ${slotCount}`,
+      `Cannot ${this.#what} as ${this.#count} slots are taken: wanted a free one`,
     );
   }
 

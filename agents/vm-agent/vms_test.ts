@@ -5,10 +5,12 @@ import type { VmSpec } from "./domain/spec.ts";
 import { specFixture } from "./testdata/spec_fixture.ts";
 import { freePort, type TinyImage, tinyImage, until } from "./testdata/tiny_image.ts";
 import { qemuVersion } from "./probe.ts";
+import { HostUser } from "./host_user.ts";
+import { WorkerLease } from "./lease.ts";
 import { Vms } from "./vms.ts";
 
 const image = await tinyImage();
-const major = image ? (await qemuVersion()).major : 0;
+const version = image ? await qemuVersion() : { major: 0, minor: 0 };
 
 interface Bench {
   readonly dir: string;
@@ -35,7 +37,7 @@ function withVms(name: string, body: (bench: Bench) => Promise<void>): void {
         const vms = new Vms({
           stateDir: `${dir}/state`,
           runDir: `${dir}/run`,
-          host: { accelerator: "tcg", qemuMajor: major },
+          host: { accelerator: "tcg", qemuMajor: version.major, qemuMinor: version.minor },
           consoleBytesMax: 64 * 1024,
           imageCacheBytesMax: 2 ** 30,
           tickMs: 100,
@@ -43,6 +45,8 @@ function withVms(name: string, body: (bench: Bench) => Promise<void>): void {
           clock: systemClock,
           log: noopLogger,
           registry: new Registry(),
+          user: new HostUser({ uidFirst: undefined }),
+          lease: new WorkerLease({ stateDir: `${dir}/state` }, { clock: systemClock }),
           readImage: (_, offset) => chunks(image!.bytes.subarray(offset)),
           signal: new AbortController().signal,
         });

@@ -1,4 +1,8 @@
-import type { NicSpec, VmSpec } from "./spec.ts";
+import { assert } from "@ultracloud/base";
+import { blockDevice, blockNode, type Disk, nodeOf } from "./block.ts";
+import { hotPlugPorts, type Layout } from "./layout.ts";
+import { netdev, nicDevice } from "./nics.ts";
+import type { VmSpec } from "./spec.ts";
 
 export type Accelerator = "tcg" | "kvm";
 
@@ -9,16 +13,22 @@ export interface VmFiles {
   readonly pidFile: string;
   readonly consoleLog: string;
   readonly seed: string;
-  /** qcow2; undefined: none. */
-  readonly disk: string | undefined;
+  /** The root disk, if any, and the volumes. */
+  readonly disks: readonly Disk[];
   /** A kernel bundle's parts; undefined: the disk boots. */
   readonly kernel: { readonly kernel: string; readonly initrd: string; readonly cmdline: string } | undefined;
 }
 
 export interface Host {
   readonly accelerator: Accelerator;
-  /** Major version of QEMU. */
+  /** Major and minor version of QEMU. */
   readonly qemuMajor: number;
+  readonly qemuMinor: number;
+}
+
+/** The hardware generation of this host's QEMU; guests keep theirs when they move to a host with a newer one. */
+export function machineTypeOf(host: Host): string {
+  return `pc-q35-${host.qemuMajor}.${host.qemuMinor}`;
 }
 
 /** QEMU may start nothing, gain no privilege and change no limit of its own; a violation kills it. */
@@ -29,20 +39,34 @@ export function vcpusOn(host: Host, wanted: number): number {
   return host.accelerator === "tcg" && host.qemuMajor < 8 ? 1 : wanted;
 }
 
+/** Slots of the root complex: fixed, as a guest that migrates must find everything where it was. */
+const slots = { video: "0x2", rng: "0x3", seed: "0x4", firstPort: 8 } as const;
+
 /**
  * The arguments of qemu-system-x86_64 for a VM. The process stays in the foreground (`-daemonize` needs setsid,
  * which the sandbox denies), stops before the first instruction, and stays after a power-off so that whoever looks
  * later still learns how it ended. Nothing secret is in here: user data and keys are in the seed.
+ *
+ * With `incoming` it waits for a guest from another worker instead, and runs it as soon as it is whole: the source has
+ * stopped it by then, and every moment counts as downtime.
  */
-export function qemuArgs(spec: VmSpec, files: VmFiles, host: Host): string[] {
+export function qemuArgs(
+  spec: VmSpec,
+  layout: Layout,
+  files: VmFiles,
+  host: Host,
+  options: { readonly incoming: boolean } = { incoming: false },
+): string[] {
   const args: string[] = [];
   const add = (...parts: string[]) => args.push(...parts);
-  add("-name", `guest=${spec.vmId}`, "-S", "-nodefaults", "-no-user-config", "-display", "none");
+  const device = (properties: Record<string, unknown>) => add("-device", JSON.stringify(properties));
+  add("-name", `guest=${spec.vmId}`, "-nodefaults", "-no-user-config", "-display", "none");
+  add(...(options.incoming ? ["-incoming", "defer"] : ["-S"]));
   add("-sandbox", sandbox);
   add("-action", "shutdown=pause");
-  add("-machine", "q35,usb=off,vmport=off");
+  add("-machine", `${layout.machineType},usb=off,vmport=off`);
   add("-accel", host.accelerator, "-cpu", host.accelerator === "kvm" ? "host" : "max");
-  add("-smp", `cpus=${vcpusOn(host, spec.vcpus)}`, "-m", `size=${spec.memoryBytes / 2 ** 20}M`);
+  add("-smp", `cpus=${layout.vcpus}`, "-m", `size=${layout.memoryBytes / 2 ** 20}M`);
   add("-rtc", "base=utc");
   add("-pidfile", files.pidFile);
   add("-chardev", `socket,id=qmp,path=${escaped(files.qmpSocket)},server=on,wait=off`);
@@ -53,62 +77,40 @@ export function qemuArgs(spec: VmSpec, files: VmFiles, host: Host): string[] {
       `logfile=${escaped(files.consoleLog)},logappend=on`,
   );
   add("-serial", "chardev:serial");
-  add("-device", "virtio-rng-pci");
+  // What a screenshot shows; firmware and kernels write text to it.
+  device({ driver: "VGA", addr: slots.video, vgamem_mb: 4 });
+  device({ driver: "virtio-rng-pci", addr: slots.rng });
   if (files.kernel) {
     add("-kernel", files.kernel.kernel, "-initrd", files.kernel.initrd, "-append", files.kernel.cmdline);
   }
-  if (files.disk !== undefined) {
-    add(
-      "-blockdev",
-      JSON.stringify({
-        driver: "qcow2",
-        "node-name": "root",
-        discard: "unmap",
-        file: { driver: "file", filename: files.disk, discard: "unmap" },
-      }),
-      "-device",
-      "virtio-blk-pci,drive=root,serial=root,bootindex=1",
-    );
+  const seed = { driver: "file", filename: files.seed, "read-only": true };
+  add("-blockdev", JSON.stringify({ driver: "raw", "node-name": "seed", "read-only": true, file: seed }));
+  device({ driver: "virtio-blk-pci", drive: "seed", serial: "seed", addr: slots.seed });
+  for (let port = 0; port < hotPlugPorts; port++) {
+    device({
+      driver: "pcie-root-port",
+      id: `rp${port}`,
+      bus: "pcie.0",
+      chassis: port + 1,
+      addr: `0x${(slots.firstPort + Math.floor(port / 8)).toString(16)}.${port % 8}`,
+      ...(port % 8 === 0 ? { multifunction: true } : {}),
+    });
   }
-  add(
-    "-blockdev",
-    JSON.stringify({
-      driver: "raw",
-      "node-name": "seed",
-      "read-only": true,
-      file: { driver: "file", filename: files.seed, "read-only": true },
-    }),
-    "-device",
-    "virtio-blk-pci,drive=seed,serial=seed",
-  );
-  spec.nics.forEach((nic, i) => add(...nicArgs(nic, i)));
+  for (const disk of files.disks) {
+    add("-blockdev", JSON.stringify(blockNode(disk, nodeOf(disk.device))));
+    device(blockDevice(disk, portOf(layout, disk.device)));
+  }
+  for (const nic of spec.nics) {
+    add("-netdev", JSON.stringify(netdev(nic)));
+    device(nicDevice(nic, portOf(layout, nic.portId)));
+  }
   return args;
 }
 
-function nicArgs(nic: NicSpec, index: number): string[] {
-  const id = `net${index}`;
-  const { binding } = nic;
-  // Without a boot ROM no guest waits for a network boot.
-  const device = `virtio-net-pci,netdev=${id},mac=${nic.mac},romfile=`;
-  if (binding.kind === "tap") {
-    // The switch in user space knows no offloads: with a virtio header TCP hangs although ping works.
-    const tap = `tap,id=${id},ifname=${binding.device},script=no,downscript=no,vhost=off,vnet_hdr=off`;
-    return ["-netdev", tap, "-device", binding.mtu === 0 ? device : `${device},host_mtu=${binding.mtu}`];
-  }
-  const user = [
-    `user,id=${id}`,
-    "ipv6=off",
-    `net=${binding.cidr}`,
-    `host=${binding.gatewayIp}`,
-    ...(binding.dnsIp === "" ? [] : [`dns=${binding.dnsIp}`]),
-    // The only lease, so the guest's DHCP client gets the port's address.
-    `dhcpstart=${nic.ip}`,
-    `restrict=${binding.restrict ? "on" : "off"}`,
-    ...binding.forwards.map((forward) =>
-      `hostfwd=${forward.protocol}:${forward.hostIp}:${forward.hostPort}-${nic.ip}:${forward.guestPort}`
-    ),
-  ];
-  return ["-netdev", user.join(","), "-device", device];
+function portOf(layout: Layout, device: string): number {
+  const port = layout.ports[device];
+  assert(port !== undefined, `${device} has a port`);
+  return port;
 }
 
 /** A comma ends an option's value unless doubled. */

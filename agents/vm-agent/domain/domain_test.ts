@@ -3,7 +3,8 @@ import { Fault, utf8 } from "@ultracloud/base";
 import { missingPrograms, testUnless } from "@ultracloud/testing";
 import fc from "fast-check";
 import { specFixture } from "../testdata/spec_fixture.ts";
-import { qemuArgs, vcpusOn, type VmFiles } from "./argv.ts";
+import { machineTypeOf, qemuArgs, vcpusOn, type VmFiles } from "./argv.ts";
+import { type Layout, placed } from "./layout.ts";
 import { writeIso } from "./iso.ts";
 import { seedFiles } from "./seed.ts";
 import { checkGeneration, checkSpec, type NicSpec, type VmSpec } from "./spec.ts";
@@ -14,9 +15,29 @@ const files: VmFiles = {
   pidFile: "/run/a,b/slot-00/qemu.pid",
   consoleLog: "/state/vm/console.log",
   seed: "/state/vm/seed.iso",
-  disk: "/state/vm/disk.qcow2",
+  disks: [
+    { device: "root", source: { kind: "file", path: "/state/vm/disk.qcow2" }, sizeBytes: 2 ** 26, readOnly: false },
+    {
+      device: "vol_01J00000000000000000000001",
+      source: { kind: "nbd", uri: "nbd+unix:///vol.1?socket=/run/vol-00/nbd.sock" },
+      sizeBytes: 2 ** 26,
+      readOnly: true,
+    },
+  ],
   kernel: { kernel: "/img/kernel", initrd: "/img/initrd", cmdline: "console=ttyS0 quiet" },
 };
+
+const host = { accelerator: "tcg", qemuMajor: 7, qemuMinor: 2 } as const;
+
+function layoutOf(spec: VmSpec): Layout {
+  const devices = [...files.disks.map((disk) => disk.device), ...spec.nics.map((nic) => nic.portId)];
+  const hardware = {
+    machineType: machineTypeOf(host),
+    vcpus: vcpusOn(host, spec.vcpus),
+    memoryBytes: spec.memoryBytes,
+  };
+  return { ...hardware, ports: placed({}, devices), sizes: {} };
+}
 
 Deno.test("qemuArgs() writes the arguments of the golden file", async () => {
   const tap: NicSpec = {
@@ -26,7 +47,7 @@ Deno.test("qemuArgs() writes the arguments of the golden file", async () => {
     binding: { kind: "tap", device: "tap0", mtu: 1400 },
   };
   const spec = specFixture({ nics: [...specFixture().nics, tap], vcpus: 2 });
-  const shown = qemuArgs(spec, files, { accelerator: "tcg", qemuMajor: 7 }).join("\n") + "\n";
+  const shown = qemuArgs(spec, layoutOf(spec), files, host).join("\n") + "\n";
   const golden = new URL("../testdata/qemu_args.txt", import.meta.url);
   if (Deno.env.has("UPDATE_GOLDEN")) await Deno.writeTextFile(golden, shown);
   assert.equal(shown, await Deno.readTextFile(golden));
@@ -34,13 +55,13 @@ Deno.test("qemuArgs() writes the arguments of the golden file", async () => {
 
 Deno.test("qemuArgs() keeps user data and keys off the command line", () => {
   const spec = specFixture({ userData: "#!/bin/sh\nsecret", sshAuthorizedKeys: ["ssh-ed25519 AAAA secret"] });
-  assert.ok(!qemuArgs(spec, files, { accelerator: "kvm", qemuMajor: 9 }).join(" ").includes("secret"));
+  assert.ok(!qemuArgs(spec, layoutOf(spec), files, { ...host, accelerator: "kvm" }).join(" ").includes("secret"));
 });
 
 Deno.test("vcpusOn() gives one vCPU where several do not boot", () => {
-  assert.equal(vcpusOn({ accelerator: "tcg", qemuMajor: 7 }, 4), 1);
-  assert.equal(vcpusOn({ accelerator: "tcg", qemuMajor: 10 }, 4), 4);
-  assert.equal(vcpusOn({ accelerator: "kvm", qemuMajor: 7 }, 4), 4);
+  assert.equal(vcpusOn({ accelerator: "tcg", qemuMajor: 7, qemuMinor: 2 }, 4), 1);
+  assert.equal(vcpusOn({ accelerator: "tcg", qemuMajor: 10, qemuMinor: 0 }, 4), 4);
+  assert.equal(vcpusOn({ accelerator: "kvm", qemuMajor: 7, qemuMinor: 2 }, 4), 4);
 });
 
 Deno.test("checkSpec() takes the fixture and points at the field of anything that must not reach a command line", () => {

@@ -1,4 +1,5 @@
 import { Fault, invalidField, parseId } from "@ultracloud/base";
+import { checkVolumes, type VolumeSpec } from "./volume_spec.ts";
 
 export type DiskFormat = "raw" | "qcow2";
 export type ImageFormat = DiskFormat | "kernel_bundle";
@@ -51,7 +52,18 @@ export interface VmSpec {
   readonly sshAuthorizedKeys: readonly string[];
   /** Grows with every change. */
   readonly generation: number;
+  /** A higher one has the root disk made anew. */
+  readonly rootEpoch: number;
+  /** One for each placement; disks refuse a start with a lower one than they have seen. */
+  readonly writerEpoch: number;
+  readonly volumes: readonly VolumeSpec[];
+  /** The root disk when it is a volume; undefined: a file of this worker. */
+  readonly rootVolume: VolumeSpec | undefined;
+  readonly onLeaseLoss: LeaseLossPolicy;
 }
+
+/** `shared`: stopped when another worker can reach one of its disks. */
+export type LeaseLossPolicy = "shared" | "stop" | "keep";
 
 /** Bounds of one VM: PCI slots of q35 for NICs, the control plane's limit for user data, sane sizes for the rest. */
 export const limits = {
@@ -66,6 +78,7 @@ export const limits = {
   sshKeyCharsMax: 16 * 1024,
 } as const;
 
+const portPattern = /^[A-Za-z0-9_-]{1,64}$/;
 const digestPattern = /^[0-9a-f]{64}$/;
 const macPattern = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/;
 const devicePattern = /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,14}$/;
@@ -97,8 +110,13 @@ export function checkSpec(spec: VmSpec): VmSpec {
   }
   whole("spec.image_bytes", spec.image.bytes, 1, limits.diskBytesMax);
   whole("spec.generation", spec.generation, 0, Number.MAX_SAFE_INTEGER);
+  whole("spec.root_epoch", spec.rootEpoch, 0, Number.MAX_SAFE_INTEGER);
+  whole("spec.writer_epoch", spec.writerEpoch, 0, Number.MAX_SAFE_INTEGER);
+  checkVolumes(spec.volumes, spec.rootVolume);
   atMost("spec.nics", spec.nics.length, limits.nicsMax);
   spec.nics.forEach((nic, i) => checkNic(nic, `spec.nics[${i}]`));
+  unique("spec.nics", spec.nics.map((nic) => nic.portId));
+  unique("spec.nics", spec.nics.map((nic) => nic.mac));
   const userDataBytes = new TextEncoder().encode(spec.userData).length;
   atMost("spec.user_data", userDataBytes, limits.userDataBytesMax);
   atMost("spec.ssh_authorized_keys", spec.sshAuthorizedKeys.length, limits.sshKeysMax);
@@ -112,7 +130,9 @@ export function checkSpec(spec: VmSpec): VmSpec {
 }
 
 function checkNic(nic: NicSpec, field: string): void {
-  text(`${field}.port_id`, nic.portId, 1, 64);
+  if (!portPattern.test(nic.portId)) {
+    throw invalidField(`${field}.port_id`, `Cannot use ${show(nic.portId)} as a port id: wanted letters and digits`);
+  }
   if (!macPattern.test(nic.mac)) {
     throw invalidField(`${field}.mac_address`, `Cannot use ${show(nic.mac)} as a MAC: wanted like 52:54:00:01:02:03`);
   }
@@ -140,6 +160,11 @@ function checkNic(nic: NicSpec, field: string): void {
     whole(`${at}.host_port`, forward.hostPort, 1, 65535);
     whole(`${at}.guest_port`, forward.guestPort, 1, 65535);
   });
+}
+
+function unique(field: string, values: readonly string[]): void {
+  const twice = values.find((value, i) => values.indexOf(value) !== i);
+  if (twice !== undefined) throw invalidField(field, `Cannot use ${show(twice)} twice in ${field}: wanted it once`);
 }
 
 function ipv4(field: string, value: string): void {

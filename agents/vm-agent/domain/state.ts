@@ -1,3 +1,5 @@
+import type { Layout } from "./layout.ts";
+
 /** A VM as its worker sees it. */
 export interface VmView {
   readonly vmId: string;
@@ -8,9 +10,24 @@ export interface VmView {
   readonly generation: number;
   /** Of QEMU; 0: none or not known. */
   readonly pid: number;
+  readonly writerEpoch: number;
+  readonly rootEpoch: number;
+  /** While a QEMU runs that is known. */
+  readonly layout: Layout | undefined;
+  /** Of the migration it takes part in; empty: none. */
+  readonly migrationId: string;
 }
 
-export type VmState = "pending" | "starting" | "running" | "paused" | "stopping" | "stopped" | "failed" | "unknown";
+export type VmState =
+  | "pending"
+  | "starting"
+  | "running"
+  | "paused"
+  | "migrating"
+  | "stopping"
+  | "stopped"
+  | "failed"
+  | "unknown";
 
 export type RunState =
   /** The guest executes. */

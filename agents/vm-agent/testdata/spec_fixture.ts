@@ -26,6 +26,11 @@ export function specFixture(change: Partial<VmSpec> = {}): VmSpec {
     userData: "",
     sshAuthorizedKeys: [],
     generation: 1,
+    rootEpoch: 0,
+    writerEpoch: 1,
+    volumes: [],
+    rootVolume: undefined,
+    onLeaseLoss: "shared",
     ...change,
   };
 }

@@ -1,0 +1,57 @@
+import type { NicSpec } from "./spec.ts";
+
+/** Ids of a NIC's two halves in QEMU. */
+export function netdevOf(portId: string): string {
+  return `net-${portId}`;
+}
+export function nicDeviceOf(portId: string): string {
+  return `nic-${portId}`;
+}
+
+/** Arguments of `netdev_add`. */
+export function netdev(nic: NicSpec): Record<string, unknown> {
+  const id = netdevOf(nic.portId);
+  const { binding } = nic;
+  if (binding.kind === "tap") {
+    // The switch in user space knows no offloads: with a virtio header TCP hangs although ping works.
+    return {
+      type: "tap",
+      id,
+      ifname: binding.device,
+      script: "no",
+      downscript: "no",
+      vhost: false,
+      vnet_hdr: false,
+    };
+  }
+  return {
+    type: "user",
+    id,
+    ipv6: false,
+    net: binding.cidr,
+    host: binding.gatewayIp,
+    ...(binding.dnsIp === "" ? {} : { dns: binding.dnsIp }),
+    // The only lease, so the guest's DHCP client gets the port's address.
+    dhcpstart: nic.ip,
+    restrict: binding.restrict,
+    ...(binding.forwards.length === 0 ? {} : {
+      hostfwd: binding.forwards.map((forward) => ({
+        str: `${forward.protocol}:${forward.hostIp}:${forward.hostPort}-${nic.ip}:${forward.guestPort}`,
+      })),
+    }),
+  };
+}
+
+/** Arguments of `device_add`. Without a boot ROM no guest waits for a network boot. */
+export function nicDevice(nic: NicSpec, port: number): Record<string, unknown> {
+  const mtu = nic.binding.kind === "tap" ? nic.binding.mtu : 0;
+  return {
+    driver: "virtio-net-pci",
+    id: nicDeviceOf(nic.portId),
+    netdev: netdevOf(nic.portId),
+    mac: nic.mac,
+    bus: `rp${port}`,
+    romfile: "",
+    ...(mtu === 0 ? {} : { host_mtu: mtu }),
+  };
+}
