@@ -18,9 +18,11 @@ export const silentIo: Io = {
   signal: new AbortController().signal,
 };
 
-/** The profile single-node dev as real processes on free ports, with somebody logged in. */
-export async function startTestCloud(): Promise<TestCloud> {
-  const { stack, [Symbol.asyncDispose]: end } = await startTestStack({ components: singleNodeComponents });
+/** The profile single-node dev as real processes on free ports, with somebody logged in; `also`: further components. */
+export async function startTestCloud(also: readonly string[] = []): Promise<TestCloud> {
+  const { stack, [Symbol.asyncDispose]: end } = await startTestStack({
+    components: [...singleNodeComponents, ...also],
+  });
   try {
     const session = await openSession(stack, {
       components: singleNodeComponents,

@@ -48,6 +48,14 @@ const byPrincipal: Readonly<Record<string, readonly Grant[]>> = {
     ...keysBelow("/ultracloud/systems/observed/"),
     grant("chainfire.kv.get", keyPrefixScope("/ultracloud/systems/desired/")),
   ],
+  "fleet-scheduler": [
+    ownDatabase("fleet_scheduler"),
+    ...coordination("fleet-scheduler"),
+    ...keysBelow("/ultracloud/drain/"),
+    grant("iam.policy.get"),
+    grant("nodeagent.instance.*"),
+  ],
+  "node-agent": [grant("fleetscheduler.node.register"), grant("fleetscheduler.node.heartbeat")],
   // Certificates it asks for in the name of each identity, with that identity's key.
   "mtls-agent": [grant("iam.authority.list")],
   operator: [
@@ -58,6 +66,8 @@ const byPrincipal: Readonly<Record<string, readonly Grant[]>> = {
     // A machine is enrolled before there is an iam to ask.
     grant("deployer.*.*"),
     grant("nixagent.*.*"),
+    grant("fleetscheduler.*.*"),
+    grant("nodeagent.*.*"),
   ],
 };
 

@@ -29,11 +29,21 @@ export const componentSchema = z.strictObject({
   sockets: z.array(template).default([]).describe("Unix sockets it connects to; {00..NN} expands"),
   netExtra: z.array(template).default([]).describe("Further network grants, host:port"),
   env: z.array(z.string()).default([]).describe("Environment variables beyond its own UC_<NAME>_*"),
-  run: z.array(z.string().regex(/^[A-Za-z0-9._+-]+$/)).default([]).describe(
-    "Programs it may start; never a shell or deno",
+  run: z.array(z.string().regex(/^(\$\{dir\.config\}\/)?[A-Za-z0-9._+-]+$/)).default([]).describe(
+    "Programs it may start; never a shell or deno. One in ${dir.config} was put there with the component",
   ),
   sys: z.array(
-    z.enum(["hostname", "cpus", "osRelease", "systemMemoryInfo", "uid", "networkInterfaces", "loadavg", "statfs"]),
+    z.enum([
+      "hostname",
+      "cpus",
+      "osRelease",
+      "systemMemoryInfo",
+      "uid",
+      "networkInterfaces",
+      "loadavg",
+      "statfs",
+      "osUptime",
+    ]),
   )
     .default([]),
   v8: z.array(z.string()).default([]).describe("V8 flags, for example --max-old-space-size=512"),
@@ -172,7 +182,11 @@ export function permissionsOf(manifest: ComponentManifest, placement: Placement)
   flags.push(`--allow-read=${[...new Set(read)].sort().join(",")}`);
   flags.push(`--allow-write=${[...new Set(write)].sort().join(",")}`);
   flags.push(`--allow-env=${[`${envPrefix(manifest.name)}*`, ...manifest.env].sort().join(",")}`);
-  if (manifest.run.length > 0) flags.push(`--allow-run=${[...manifest.run].sort().join(",")}`);
+  if (manifest.run.length > 0) {
+    flags.push(
+      `--allow-run=${manifest.run.map((program) => resolveText(program, placement)).sort().join(",")}`,
+    );
+  }
   if (manifest.sys.length > 0) flags.push(`--allow-sys=${[...manifest.sys].sort().join(",")}`);
   if (manifest.v8.length > 0) flags.push(`--v8-flags=${manifest.v8.join(",")}`);
   return flags;

@@ -13,6 +13,11 @@ export function diffStates(
   before: ClusterState | undefined,
   after: ClusterState | undefined,
 ): StateChange[] {
+  return diffValues(before, after);
+}
+
+/** The same for any two parts of states. */
+export function diffValues(before: unknown, after: unknown): StateChange[] {
   const changes: StateChange[] = [];
   compare([], before, after, changes);
   return changes.sort((a, b) => a.path < b.path ? -1 : a.path > b.path ? 1 : 0);

@@ -89,6 +89,9 @@ export const serviceSchema = z.strictObject({
   stopGraceMs: z.number().int().min(0).max(hourMs).default(10_000).describe(
     "Between SIGTERM and SIGKILL",
   ),
+  mode: z.enum(["replicas", "per-node"]).default("replicas").describe(
+    "per-node: one on every node that matches, whatever replicas says; leaves a drained node last",
+  ),
   replicas: z.number().int().min(0).max(10_000).default(1),
   spread: z.array(z.string().min(1).max(63)).max(8).default(["node"]).describe(
     "node, pool, class or a label: instances are spread over its values, the first before the others",
@@ -114,8 +117,14 @@ export const serviceSchema = z.strictObject({
   }).default({ cpuMillis: 0, memoryBytes: 0 }),
   update: z.strictObject({
     strategy: z.enum(["rolling", "canary"]).default("rolling"),
+    order: z.enum(["start-first", "stop-first"]).default("start-first").describe(
+      "stop-first: never more instances than replicas, for what must not run twice",
+    ),
     canaries: z.number().int().min(1).max(1000).default(1).describe(
       "Instances of the new version that go first",
+    ),
+    autoPromote: z.boolean().default(true).describe(
+      "Healthy canaries are followed by the rest without being asked",
     ),
     maxParallel: z.number().int().min(1).max(1000).default(1),
     minHealthyMs: z.number().int().min(0).max(hourMs).default(2_000).describe(
@@ -129,7 +138,9 @@ export const serviceSchema = z.strictObject({
     ),
   }).default({
     strategy: "rolling",
+    order: "start-first",
     canaries: 1,
+    autoPromote: true,
     maxParallel: 1,
     minHealthyMs: 2_000,
     deadlineMs: 300_000,

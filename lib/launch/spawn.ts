@@ -50,8 +50,12 @@ export function commandOf(options: Pick<SpawnOptions, "manifest" | "placement" |
     const flags = ["--quiet", "--no-config", "--unstable-no-legacy-abort"];
     return [program.deno, "run", ...flags, ...permissions, program.path, ...args];
   }
-  const flags = ["--quiet", "--frozen", `--config=${program.root}/deno.json`];
-  return [Deno.execPath(), "run", ...flags, ...permissions, program.entry, ...args];
+  return [...sourceDeno(program.root), ...permissions, program.entry, ...args];
+}
+
+/** The command that runs a source of the workspace at `root`; grants and the source follow. */
+export function sourceDeno(root: string): string[] {
+  return [Deno.execPath(), "run", "--quiet", "--frozen", `--config=${root}/deno.json`];
 }
 
 /** Starts a component; it is running, not yet ready, when this returns. */

@@ -2,11 +2,12 @@ import { fault, type Placement } from "@ultracloud/base";
 import { generateIdentity, standardGrants, svcId, type TrustFile } from "@ultracloud/authz";
 import { stringify } from "smol-toml";
 import { type FleetMember, loadFleet } from "./fleet.ts";
+import { placeHelpers } from "./helpers.ts";
 import { configOf } from "./local_config.ts";
-import { endProcesses, findByCommandLine, isAlive, type ProcessIdentity } from "./process_table.ts";
+import { endProcesses, findByCommandLine, isAlive, type ProcessIdentity, waitGone } from "./process_table.ts";
 import { waitReady } from "./readiness.ts";
 import { makeRunDir } from "./run_dir.ts";
-import { type ComponentProcess, spawnComponent } from "./spawn.ts";
+import { type ComponentProcess, sourceDeno, spawnComponent } from "./spawn.ts";
 
 /** A unix socket path may have 107 bytes; the longest below a run directory is `/vm-agent/slot-00/console.sock`. */
 const runDirCharsMax = 107 - "/vm-agent/slot-00/console.sock".length;
@@ -92,6 +93,9 @@ export async function prepareStack(options: StackOptions): Promise<Stack> {
   for (const name of options.components) {
     const config = { ...configOf(name, stack.placement(name), stack, options), ...options.overrides?.[name] };
     await Deno.writeTextFile(`${options.dataDir}/etc/${name}/config.toml`, stringify(config), { mode: 0o600 });
+    const { manifest, dir } = stack.member(name);
+    const configDir = `${options.dataDir}/etc/${name}`;
+    await placeHelpers(manifest, { configDir, sourceDir: dir, deno: sourceDeno(options.root) });
   }
   return stack;
 }
@@ -114,18 +118,30 @@ async function privateDir(dir: string): Promise<void> {
  */
 export async function endLeftovers(dataDir: string): Promise<number> {
   const runDir = await runDirOf(dataDir);
+  await endInstances(dataDir);
   const recorded = Object.values(readRunning(dataDir).processes).filter(isAlive);
-  // By program too: an editor open on a configuration is not ours to end.
-  const byPath = [
-    ...findByCommandLine(`${dataDir}/etc/`, "deno"),
-    // Guests, and the switch's daemons (ovsdb-server, ovs-vswitchd, ovn-controller ...): both outlive their agents.
-    ...["qemu-system", "ovs", "ovn"].flatMap((program) => findByCommandLine(`${runDir}/`, program)),
-  ];
-  const all = [...new Map([...recorded, ...byPath].map((p) => [p.pid, p])).values()];
-  await endProcesses(all, 3_000);
+  let ended = 0;
+  const end = async (found: readonly ProcessIdentity[]) => {
+    const all = [...new Map(found.map((process) => [process.pid, process])).values()];
+    await endProcesses(all, 3_000);
+    ended += all.length;
+  };
+  // Components first: an agent that still lives starts again what ends beside it. By program too: an editor open on a
+  // configuration is not ours to end.
+  await end([...recorded, ...findByCommandLine(`${dataDir}/etc/`, "deno")]);
+  // Guests, and the switch's daemons (ovsdb-server, ovs-vswitchd, ovn-controller ...): both outlive their agents.
+  await end(["qemu-system", "ovs", "ovn"].flatMap((program) => findByCommandLine(`${runDir}/`, program)));
   await Deno.remove(`${dataDir}/running.json`).catch(() => {});
   await Deno.remove(runDir, { recursive: true }).catch(() => {});
-  return all.length;
+  return ended;
+}
+
+/** Launchers outlive node-agent; without the lease that they run under each ends its instance and itself. */
+async function endInstances(dataDir: string): Promise<void> {
+  const stateDir = `${dataDir}/state/node-agent`;
+  await Deno.remove(`${stateDir}/lease.json`).catch(() => {});
+  const launchers = findByCommandLine(`${stateDir} `, "deno");
+  if (!await waitGone(launchers, 5_000)) await endProcesses(launchers, 0);
 }
 
 /** Components of this data directory that live now, by name. */

@@ -1,6 +1,7 @@
 /** Connect RPC: servers, clients and the frame of a component's process. */
 export { type Address, isLoopback, parseAddress } from "./address.ts";
 export type { Caller, Calls } from "./calls.ts";
+export { clientsByUrl } from "./clients_by_url.ts";
 export { createRpcClient, type RpcClient, type RpcClientOptions } from "./client.ts";
 export { type Boot, runComponent } from "./component.ts";
 export { codeOf, detailOf, RemoteFault, toFault } from "./errors.ts";

@@ -1,10 +1,12 @@
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import * as chainfire from "@ultracloud/proto/chainfire/v1";
 import { EventService, OperationService } from "@ultracloud/proto/common/v1";
+import * as fleetscheduler from "@ultracloud/proto/fleetscheduler/v1";
 import * as flaredb from "@ultracloud/proto/flaredb/v1";
 import { Health } from "@ultracloud/proto/grpc/health/v1";
 import { ServerReflection } from "@ultracloud/proto/grpc/reflection/v1";
 import * as iam from "@ultracloud/proto/iam/v1";
+import * as nodeagent from "@ultracloud/proto/nodeagent/v1";
 import * as plasmavmc from "@ultracloud/proto/plasmavmc/v1";
 import * as prismnet from "@ultracloud/proto/prismnet/v1";
 import * as vmagent from "@ultracloud/proto/vmagent/v1";
@@ -24,6 +26,8 @@ export const served: Readonly<Record<string, readonly DescService[]>> = {
   prismnet: [...servicesIn(prismnet), ...common],
   plasmavmc: [...servicesIn(plasmavmc), ...common],
   "vm-agent": servicesIn(vmagent),
+  "fleet-scheduler": [...servicesIn(fleetscheduler), OperationService],
+  "node-agent": servicesIn(nodeagent),
 };
 
 /** Every server has these beside its own; they hold no state and are public. */
@@ -53,11 +57,15 @@ export const harmlessWhenEmpty: ReadonlySet<string> = new Set([
 ]);
 
 /** Components whose only callers are workloads: a person's token is no credential there. */
-export const workloadsOnly: ReadonlySet<string> = new Set(["chainfire", "flaredb", "vm-agent"]);
+export const workloadsOnly: ReadonlySet<string> = new Set(["chainfire", "flaredb", "vm-agent", "node-agent"]);
+
+const nodesOwn: ReadonlySet<string> = new Set(["RegisterNode", "Heartbeat", "WatchAssignment"]);
 
 /** Who may call a method with full rights: the name of a workload, or undefined for the administrator. */
 export function workloadFor(component: string, service: DescService, method: DescMethod): string | undefined {
   if (component === "vm-agent") return "plasmavmc";
+  if (component === "node-agent") return "fleet-scheduler";
+  if (service === fleetscheduler.FleetNodeService && nodesOwn.has(method.name)) return "node-agent";
   if (workloadsOnly.has(component)) return "operator";
   if (service === plasmavmc.NodeService && ["RegisterNode", "Heartbeat"].includes(method.name)) return "vm-agent";
   if (service === plasmavmc.ImageService && method.name === "ReadImage") return "vm-agent";

@@ -51,7 +51,7 @@ const short = (answer: Answer) => answer.detail === "" ? answer.code : `${answer
 async function callers({ stack, session }: TestCloud) {
   const administrator = await session.bearer();
   const signers = new Map<string, Awaited<ReturnType<typeof createWorkloadSigner>>>();
-  for (const name of ["operator", "plasmavmc", "vm-agent"]) {
+  for (const name of ["operator", "plasmavmc", "vm-agent", "node-agent", "fleet-scheduler"]) {
     const keyFile = `${stack.dataDir}/etc/${name}/identity.key`;
     signers.set(name, await createWorkloadSigner({ clusterId: "test", name, keyFile }, { clock: systemClock }));
   }
@@ -71,7 +71,7 @@ async function callers({ stack, session }: TestCloud) {
 }
 
 Deno.test("bad input to every RPC of every service is answered with its documented code and changes nothing", async (t) => {
-  await using cloud = await startTestCloud();
+  await using cloud = await startTestCloud(["fleet-scheduler", "node-agent"]);
   const { stack, session } = cloud;
   await waitForNode(session, 30_000);
   const { stranger, entitled } = await callers(cloud);

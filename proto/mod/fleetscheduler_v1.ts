@@ -1,0 +1,1 @@
+export * from "../gen/ultracloud/fleetscheduler/v1/fleet_pb.ts";

@@ -1,0 +1,1 @@
+export * from "../gen/ultracloud/nodeagent/v1/nodeagent_pb.ts";
