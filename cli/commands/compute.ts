@@ -1,83 +1,27 @@
 import { buildRouteMap } from "@stricli/core";
 import { fault } from "@ultracloud/base";
+import type { Operation } from "@ultracloud/proto/common/v1";
 import {
-  DesiredState,
-  type Flavor,
-  FlavorSchema,
-  FlavorService,
-  type Image,
-  ImageFormat,
-  ImageSchema,
-  ImageService,
-  type Node,
-  NodeSchema,
-  NodeService,
-  NodeState,
-  type Vm,
+  MigrationStorage,
+  NodeLossPolicy,
+  type NodeVerdict,
+  NodeVerdictSchema,
+  PlacementService,
+  RestartPolicy,
+  type VmMetrics,
+  VmMetricsSchema,
   VmSchema,
   VmService,
-  VmState,
 } from "@ultracloud/proto/plasmavmc/v1";
-import { type Operation, OperationSchema, OperationService } from "@ultracloud/proto/common/v1";
-import { type Column, enumName, humanAge, humanBytes } from "../frame/columns.ts";
-import { command, parseInteger, type Run, text } from "../frame/command.ts";
-import { follow, operationColumns, waitFor } from "../frame/operations.ts";
-import type { Session } from "../frame/session.ts";
-import { labelFlag, labelsOf, metaColumns, pages } from "./_shared.ts";
+import { type Column, humanBytes } from "../frame/columns.ts";
+import { command, parseDuration, type Run, text } from "../frame/command.ts";
+import { follow } from "../frame/operations.ts";
+import { many, vmArg, vmColumns, vmNames } from "./_compute_shared.ts";
+import { labelFlag, labelsOf, pages } from "./_shared.ts";
+import { vmConsole } from "./compute_console.ts";
+import { showVm, vmNic, vmSnapshot, vmVolume } from "./compute_vm_devices.ts";
 
-const seconds = (time: { seconds: bigint } | undefined) =>
-  time === undefined ? "" : humanAge(Number(time.seconds) * 1000, Date.now());
-
-const vmColumns: readonly Column<Vm>[] = [
-  ...metaColumns<Vm>(),
-  { name: "state", get: (v) => enumName(VmState, v.state) },
-  { name: "flavor", get: (v) => v.flavor },
-  { name: "node", get: (v) => v.node },
-  { name: "ip", get: (v) => v.nics.map((n) => n.ipAddress).join(" ") },
-  {
-    name: "endpoints",
-    get: (v) => v.nics.flatMap((n) => n.endpoints).map((e) => `${e.protocol}:${e.guestPort}=${e.address}`).join(" "),
-  },
-  { name: "wanted", get: (v) => enumName(DesiredState, v.desiredState), wide: true },
-  { name: "accelerator", get: (v) => v.accelerator, wide: true },
-  { name: "up", get: (v) => seconds(v.startedTime), wide: true },
-  { name: "reason", get: (v) => v.stateReason, wide: true },
-];
-const imageColumns: readonly Column<Image>[] = [
-  ...metaColumns<Image>(),
-  { name: "format", get: (i) => enumName(ImageFormat, i.format) },
-  { name: "size", get: (i) => humanBytes(i.bytes), order: (i) => Number(i.bytes) },
-  { name: "sha256", get: (i) => i.sha256.slice(0, 12) },
-  { name: "digest", get: (i) => i.sha256, wide: true },
-];
-const flavorColumns: readonly Column<Flavor>[] = [
-  { name: "name", get: (f) => f.name },
-  { name: "vcpus", get: (f) => String(f.vcpus) },
-  { name: "memory", get: (f) => humanBytes(f.memoryBytes), order: (f) => Number(f.memoryBytes) },
-  { name: "disk", get: (f) => f.diskBytes === 0n ? "none" : humanBytes(f.diskBytes) },
-];
-const nodeColumns: readonly Column<Node>[] = [
-  { name: "name", get: (n) => n.name },
-  { name: "state", get: (n) => enumName(NodeState, n.state) },
-  { name: "accelerator", get: (n) => n.accelerator },
-  { name: "vcpus", get: (n) => `${n.allocated?.vcpus ?? 0}/${n.capacity?.vcpus ?? 0}` },
-  {
-    name: "memory",
-    get: (n) => `${humanBytes(n.allocated?.memoryBytes ?? 0n)}/${humanBytes(n.capacity?.memoryBytes ?? 0n)}`,
-  },
-  { name: "vms", get: (n) => `${n.allocated?.vmSlots ?? 0}/${n.capacity?.vmSlots ?? 0}` },
-  { name: "heartbeat", get: (n) => seconds(n.lastHeartbeatTime) },
-  { name: "labels", get: (n) => Object.entries(n.labels).map(([k, v]) => `${k}=${v}`).join(" "), wide: true },
-  { name: "version", get: (n) => n.agentVersion, wide: true },
-];
-
-const vmArg = [{ brief: "VM, name or id", placeholder: "vm" }] as const;
-const vmNames = async (session: Session) => {
-  const client = session.client(VmService, "plasmavmc");
-  return (await pages((page) => client.listVms({ project: session.project, page }), (r) => r.vms)).map((v) =>
-    v.meta!.name
-  );
-};
+export { importMessages } from "./compute_image.ts";
 
 /** A verb on one VM that answers an operation and then shows the VM. */
 function vmVerb(brief: string, call: (run: Run, vm: string) => Promise<Operation>) {
@@ -108,9 +52,60 @@ interface VmCreateFlags {
   userData?: string;
   label?: readonly string[];
   nodeSelector?: readonly string[];
+  key?: readonly string[];
+  group?: readonly string[];
+  volume?: readonly string[];
+  restart: string;
+  onNodeLoss: string;
+  protect: boolean;
 }
 
-const many = (brief: string) => ({ kind: "parsed", parse: text, optional: true, variadic: true, brief }) as const;
+interface UpdateFlags {
+  label?: readonly string[];
+  restart?: string;
+  cooldown?: number;
+  onNodeLoss?: string;
+  protect?: boolean;
+}
+
+interface WhyFlags {
+  flavor: string;
+  nodeSelector?: readonly string[];
+  group?: readonly string[];
+}
+
+const restarts: Readonly<Record<string, RestartPolicy>> = {
+  never: RestartPolicy.NEVER,
+  "on-failure": RestartPolicy.ON_FAILURE,
+  always: RestartPolicy.ALWAYS,
+};
+const losses: Readonly<Record<string, NodeLossPolicy>> = {
+  stay: NodeLossPolicy.STAY,
+  evacuate: NodeLossPolicy.EVACUATE,
+};
+const storages: Readonly<Record<string, MigrationStorage>> = {
+  shared: MigrationStorage.SHARED,
+  mirror: MigrationStorage.MIRROR,
+};
+
+const verdictColumns: readonly Column<NodeVerdict>[] = [
+  { name: "node", get: (v) => v.node },
+  { name: "fits", get: (v) => v.fits ? "yes" : "no" },
+  { name: "score", get: (v) => v.fits ? v.score.toFixed(2) : "", order: (v) => v.score },
+  { name: "why-not", get: (v) => v.whyNot.join("; ") },
+];
+const total = (all: readonly bigint[]) => humanBytes(all.reduce((sum, n) => sum + n, 0n));
+const metricColumns: readonly Column<VmMetrics>[] = [
+  { name: "vm", get: (m) => m.vm },
+  { name: "cpu", get: (m) => `${(Number(m.cpuTimeMs) / 1000).toFixed(1)}s`, order: (m) => Number(m.cpuTimeMs) },
+  { name: "resident", get: (m) => humanBytes(m.residentBytes), order: (m) => Number(m.residentBytes) },
+  { name: "memory", get: (m) => humanBytes(m.memoryBytes) },
+  { name: "read", get: (m) => total(m.disks.map((d) => d.readBytes)) },
+  { name: "written", get: (m) => total(m.disks.map((d) => d.writeBytes)) },
+  { name: "received", get: (m) => m.nics.some((n) => n.counted) ? total(m.nics.map((n) => n.receiveBytes)) : "-" },
+  { name: "sent", get: (m) => m.nics.some((n) => n.counted) ? total(m.nics.map((n) => n.transmitBytes)) : "-" },
+  { name: "node", get: (m) => m.node, wide: true },
+];
 
 export const vm = buildRouteMap({
   docs: { brief: "Virtual machines" },
@@ -148,6 +143,12 @@ export const vm = buildRouteMap({
         userData: { kind: "parsed", parse: text, optional: true, brief: "File with cloud-init user data" },
         label: labelFlag,
         nodeSelector: many("Only nodes with key=value, repeatable"),
+        key: many("Stored SSH key, repeatable"),
+        group: many("Placement group, repeatable"),
+        volume: many("Volume attached before the first boot, repeatable"),
+        restart: { kind: "enum", values: Object.keys(restarts), default: "never", brief: "When it is started again" },
+        onNodeLoss: { kind: "enum", values: Object.keys(losses), default: "stay", brief: "When its worker is lost" },
+        protect: { kind: "boolean", default: false, brief: "Cannot be deleted until unprotected" },
       },
       async run(run, flags, name) {
         const { session } = run;
@@ -167,6 +168,12 @@ export const vm = buildRouteMap({
           labels: labelsOf(flags.label),
           nodeSelector: labelsOf(flags.nodeSelector),
           dryRun: run.flags.dryRun,
+          sshKeys: [...flags.key ?? []],
+          groups: [...flags.group ?? []],
+          volumes: (flags.volume ?? []).map((volume) => ({ volume })),
+          restartPolicy: restarts[flags.restart]!,
+          nodeLossPolicy: losses[flags.onNodeLoss]!,
+          deleteProtection: flags.protect,
         });
         if (run.flags.dryRun) return run.io.err("The request is valid and there is room for it; nothing was created\n");
         const done = await follow(run, "plasmavmc", project, operation);
@@ -209,278 +216,157 @@ export const vm = buildRouteMap({
         }
       },
     }),
-    console: command<{ follow: boolean; offset: number }, [string]>({
-      brief: "Print the serial console, history first",
+    pause: vmVerb(
+      "Stop a VM's processors; memory and devices stay",
+      ({ session }, vm) => session.client(VmService, "plasmavmc").pauseVm({ project: session.project, vm }),
+    ),
+    resume: vmVerb(
+      "Let a paused VM go on",
+      ({ session }, vm) => session.client(VmService, "plasmavmc").resumeVm({ project: session.project, vm }),
+    ),
+    resize: command<{ flavor: string; restart: boolean }, [string]>({
+      brief: "Give a VM another size",
       args: vmArg,
       flags: {
-        follow: { kind: "boolean", default: false, brief: "Go on until Ctrl-C" },
-        offset: {
-          kind: "parsed",
-          parse: parseInteger,
-          default: "0",
-          brief: "Byte to start at; negative counts from the end",
-        },
+        flavor: { kind: "parsed", parse: text, brief: "The new flavor; its root disk must be as large" },
+        restart: { kind: "boolean", default: false, brief: "Stop a running VM for it and start it again" },
       },
       complete: vmNames,
-      async run({ session, io }, flags, vm) {
-        const client = session.client(VmService, "plasmavmc");
-        const request = { project: session.project, vm, offset: BigInt(flags.offset) };
-        const decoder = new TextDecoder();
-        if (flags.follow) {
-          for await (const part of client.followConsole(request)) io.out(decoder.decode(part.data, { stream: true }));
-          return;
-        }
-        for (let offset = request.offset;;) {
-          const part = await client.getConsoleLog({ ...request, offset });
-          if (part.data.length === 0) break;
-          io.out(decoder.decode(part.data, { stream: true }));
-          offset = part.nextOffset;
-        }
+      async run(run, { flavor, restart }, vm) {
+        if (restart) run.confirm(`Stop ${vm} for its new size?`);
+        const client = run.session.client(VmService, "plasmavmc");
+        await showVm(run, vm, await client.resizeVm({ project: run.session.project, vm, flavor, restart }));
       },
     }),
-  },
-});
-
-const formats: Readonly<Record<string, ImageFormat>> = {
-  raw: ImageFormat.RAW,
-  qcow2: ImageFormat.QCOW2,
-  "kernel-bundle": ImageFormat.KERNEL_BUNDLE,
-};
-/** Bytes sent in one message of an import; the contract allows 1 MiB. */
-const importChunkBytes = 512 * 1024;
-
-/** The messages of an image import: header, then the file in chunks. */
-export async function* importMessages(
-  file: string,
-  header: { project: string; name: string; format: ImageFormat; sha256?: string; labels?: Record<string, string> },
-  onProgress: (sent: number, total: number) => void = () => {},
-) {
-  using source = await Deno.open(file);
-  const total = (await source.stat()).size;
-  yield { part: { case: "header" as const, value: { ...header, bytes: BigInt(total) } } };
-  const buffer = new Uint8Array(importChunkBytes);
-  for (let sent = 0;;) {
-    const n = await source.read(buffer);
-    if (n === null) break;
-    sent += n;
-    yield { part: { case: "chunk" as const, value: buffer.slice(0, n) } };
-    onProgress(sent, total);
-  }
-}
-
-const imageArg = [{ brief: "Image, name or id", placeholder: "image" }] as const;
-
-export const image = buildRouteMap({
-  docs: { brief: "VM images" },
-  routes: {
-    list: command({
-      brief: "List images",
-      async run({ session, list }) {
-        const client = session.client(ImageService, "plasmavmc");
-        const { project } = session;
-        await list(
-          ImageSchema,
-          await pages((page) => client.listImages({ project, page }), (r) => r.images),
-          imageColumns,
-        );
+    rebuild: command<{ image: string }, [string]>({
+      brief: "Make a VM's root disk anew from an image",
+      args: vmArg,
+      flags: { image: { kind: "parsed", parse: text, default: "", brief: "Another image; without it the one it has" } },
+      complete: vmNames,
+      async run(run, { image }, vm) {
+        run.confirm(`Rebuild ${vm}? What its root disk holds is lost`);
+        const client = run.session.client(VmService, "plasmavmc");
+        await showVm(run, vm, await client.rebuildVm({ project: run.session.project, vm, image }));
       },
     }),
-    show: command<Record<never, never>, [string]>({
-      brief: "Show an image",
-      args: imageArg,
-      async run({ session, one }, _flags, image) {
-        await one(
-          ImageSchema,
-          await session.client(ImageService, "plasmavmc").getImage({ project: session.project, image }),
-          imageColumns,
-        );
-      },
-    }),
-    import: command<{ file: string; format: string; sha256?: string; label?: readonly string[] }, [string]>({
-      brief: "Import an image from a file",
-      args: [{ brief: "Name", placeholder: "name" }],
+    update: command<UpdateFlags, [string]>({
+      brief: "Change a VM's labels and policies",
+      args: vmArg,
       flags: {
-        file: { kind: "parsed", parse: text, brief: "Image file" },
-        format: { kind: "enum", values: Object.keys(formats), brief: "What the file is; never guessed" },
-        sha256: { kind: "parsed", parse: text, optional: true, brief: "Digest the content must have" },
         label: labelFlag,
+        restart: { kind: "enum", values: Object.keys(restarts), optional: true, brief: "When it is started again" },
+        cooldown: { kind: "parsed", parse: parseDuration, optional: true, brief: "Time between two restarts" },
+        onNodeLoss: { kind: "enum", values: Object.keys(losses), optional: true, brief: "When its worker is lost" },
+        protect: { kind: "boolean", optional: true, brief: "Cannot be deleted; --no-protect lets it" },
       },
-      async run({ session, one, io }, flags, name) {
-        const header = {
+      complete: vmNames,
+      async run({ session, one }, flags, vm) {
+        const paths = [
+          ...(flags.label ? ["labels"] : []),
+          ...(flags.restart ? ["restart_policy"] : []),
+          ...(flags.cooldown === undefined ? [] : ["restart_cooldown_ms"]),
+          ...(flags.onNodeLoss ? ["node_loss_policy"] : []),
+          ...(flags.protect === undefined ? [] : ["delete_protection"]),
+        ];
+        if (paths.length === 0) {
+          throw fault("invalid_argument", "nothing_to_change", `Cannot update ${vm} without a change: wanted a flag`);
+        }
+        const changed = await session.client(VmService, "plasmavmc").updateVm({
           project: session.project,
-          name,
-          format: formats[flags.format]!,
-          ...(flags.sha256 ? { sha256: flags.sha256 } : {}),
+          vm,
+          updateMask: { paths },
           labels: labelsOf(flags.label),
-        };
-        const messages = importMessages(flags.file, header, (sent, total) => {
-          if (io.interactive) io.err(`\r\x1b[KSent ${humanBytes(sent)} of ${humanBytes(total)}`);
+          restartPolicy: restarts[flags.restart ?? ""] ?? RestartPolicy.UNSPECIFIED,
+          restartCooldownMs: BigInt(flags.cooldown ?? 0),
+          nodeLossPolicy: losses[flags.onNodeLoss ?? ""] ?? NodeLossPolicy.UNSPECIFIED,
+          deleteProtection: flags.protect ?? false,
         });
-        const value = await session.client(ImageService, "plasmavmc").importImage(messages);
-        if (io.interactive) io.err("\r\x1b[K");
-        await one(ImageSchema, value, imageColumns);
+        await one(VmSchema, changed, vmColumns);
       },
     }),
-    delete: command<Record<never, never>, [string]>({
-      brief: "Delete an image no VM uses",
-      args: imageArg,
-      async run({ session, confirm, io }, _flags, image) {
-        confirm(`Delete the image ${image}?`);
-        await session.client(ImageService, "plasmavmc").deleteImage({ project: session.project, image });
-        io.err(`Deleted image ${image}\n`);
-      },
-    }),
-  },
-});
-
-export const flavor = buildRouteMap({
-  docs: { brief: "VM sizes" },
-  routes: {
-    list: command({
-      brief: "List flavors",
-      async run({ session, list }) {
-        const { flavors } = await session.client(FlavorService, "plasmavmc").listFlavors({ project: session.project });
-        await list(FlavorSchema, flavors, flavorColumns);
-      },
-    }),
-    show: command<Record<never, never>, [string]>({
-      brief: "Show a flavor",
-      args: [{ brief: "Flavor", placeholder: "flavor" }],
-      async run({ session, one }, _flags, name) {
-        await one(
-          FlavorSchema,
-          await session.client(FlavorService, "plasmavmc").getFlavor({ project: session.project, name }),
-          flavorColumns,
-        );
-      },
-    }),
-  },
-});
-
-const nodeArg = [{ brief: "Node", placeholder: "node" }] as const;
-const cordon = (brief: string, cordoned: boolean) =>
-  command<Record<never, never>, [string]>({
-    brief,
-    args: nodeArg,
-    async run({ session, one }, _flags, name) {
-      await one(
-        NodeSchema,
-        await session.client(NodeService, "plasmavmc").setNodeCordoned({ name, cordoned }),
-        nodeColumns,
-      );
-    },
-  });
-
-export const node = buildRouteMap({
-  docs: { brief: "Workers" },
-  routes: {
-    list: command({
-      brief: "List workers",
-      async run({ session, list }) {
-        await list(NodeSchema, (await session.client(NodeService, "plasmavmc").listNodes({})).nodes, nodeColumns);
-      },
-    }),
-    show: command<Record<never, never>, [string]>({
-      brief: "Show a worker",
-      args: nodeArg,
-      async run({ session, one }, _flags, name) {
-        await one(NodeSchema, await session.client(NodeService, "plasmavmc").getNode({ name }), nodeColumns);
-      },
-    }),
-    cordon: cordon("Place no new VMs on a worker", true),
-    uncordon: cordon("Place VMs on a worker again", false),
-  },
-});
-
-const operationArg = [{ brief: "Operation id", placeholder: "id" }] as const;
-
-export const operation = buildRouteMap({
-  docs: { brief: "Long work" },
-  routes: {
-    list: command({
-      brief: "List operations, newest first",
-      async run({ session, list }) {
-        const client = session.client(OperationService, "plasmavmc");
-        const { project } = session;
-        const { operations } = await client.listOperations({ project, page: { pageSize: 100 } });
-        await list(OperationSchema, operations.map(withoutResult), operationColumns);
-      },
-    }),
-    show: command<Record<never, never>, [string]>({
-      brief: "Show an operation",
-      args: operationArg,
-      async run({ session, one }, _flags, id) {
-        const value = await session.client(OperationService, "plasmavmc").getOperation({
-          project: session.project,
-          id,
-        });
-        await one(OperationSchema, withoutResult(value), operationColumns);
-      },
-    }),
-    wait: command<Record<never, never>, [string]>({
-      brief: "Wait for an operation to end",
-      args: operationArg,
-      async run({ session, one, flags }, _flags, id) {
-        const started = await session.client(OperationService, "plasmavmc").getOperation({
-          project: session.project,
-          id,
-        });
-        const done = await waitFor(session, flags.timeout, "plasmavmc", session.project, started);
-        await one(OperationSchema, withoutResult(done), operationColumns);
-      },
-    }),
-    cancel: command<Record<never, never>, [string]>({
-      brief: "Cancel an operation; what it did is undone",
-      args: operationArg,
-      async run({ session, one, confirm }, _flags, id) {
-        confirm(`Cancel ${id}?`);
-        const value = await session.client(OperationService, "plasmavmc").cancelOperation({
-          project: session.project,
-          id,
-        });
-        await one(OperationSchema, withoutResult(value), operationColumns);
-      },
-    }),
-  },
-});
-
-/** The result is a packed message of another component's types: `uc vm show` prints it better. */
-function withoutResult(operation: Operation): Operation {
-  const { result: _, ...rest } = operation;
-  return rest as Operation;
-}
-
-export const event = buildRouteMap({
-  docs: { brief: "Changes as they happen" },
-  routes: {
-    tail: command<{ cursor: string; component: string }, []>({
-      brief: "Print changes of the project's resources as JSON lines until Ctrl-C",
+    migrate: command<{ node: string; storage?: string; deadline: number }, [string]>({
+      brief: "Move a running VM to another worker",
+      details: "Cancel it with `uc operation cancel`: the VM then goes on where it was.",
+      dryRunOnServer: true,
+      args: vmArg,
       flags: {
-        cursor: { kind: "parsed", parse: text, default: "", brief: "Go on after this cursor" },
-        component: { kind: "enum", values: ["plasmavmc", "prismnet"], default: "plasmavmc", brief: "Whose resources" },
+        node: { kind: "parsed", parse: text, default: "", brief: "Worker to go to; without it placement chooses" },
+        storage: {
+          kind: "enum",
+          values: Object.keys(storages),
+          optional: true,
+          brief: "shared: disks stay where they are; mirror: they are copied",
+        },
+        deadline: { kind: "parsed", parse: parseDuration, default: "10m", brief: "Give up after this" },
       },
-      async run({ session, io }, flags) {
-        const { EventService, EventType } = await import("@ultracloud/proto/common/v1");
-        const client = session.client(EventService, flags.component as "plasmavmc");
-        for await (const value of client.watchEvents({ project: session.project, cursor: flags.cursor })) {
-          const line = {
-            cursor: value.cursor,
-            type: enumName(EventType, value.type),
-            kind: value.ref?.kind,
-            name: value.ref?.name,
-            id: value.ref?.id,
-            resource: value.resourceJson === "" ? undefined : JSON.parse(value.resourceJson),
-          };
-          io.out(JSON.stringify(line) + "\n");
-        }
-        if (!io.signal.aborted) {
-          throw fault(
-            "unavailable",
-            "stream_ended",
-            "The stream of events ended: wanted --cursor with the last one to go on",
-          );
+      complete: vmNames,
+      async run(run, flags, vm) {
+        const { session, io } = run;
+        const client = session.client(VmService, "plasmavmc");
+        const operation = await client.migrateVm({
+          project: session.project,
+          vm,
+          node: flags.node,
+          storage: storages[flags.storage ?? ""] ?? MigrationStorage.UNSPECIFIED,
+          deadlineMs: BigInt(flags.deadline),
+          dryRun: run.flags.dryRun,
+        });
+        if (run.flags.dryRun) return io.err("The VM can migrate and there is room for it; nothing was done\n");
+        await showVm(run, vm, operation);
+        const { migration } = await client.getVm({ project: session.project, vm });
+        if (run.flags.wait && migration) {
+          io.err(`Moved from ${migration.source}: ${migration.downtimeMs} ms down, ${migration.totalMs} ms in all\n`);
         }
       },
     }),
+    why: command<WhyFlags, [string?]>({
+      brief: "Say for each worker why a VM would fit or not",
+      args: [{ brief: "VM that is there; without it one of --flavor", placeholder: "vm", optional: true }],
+      flags: {
+        flavor: { kind: "parsed", parse: text, default: "tiny", brief: "Size of a VM to be" },
+        nodeSelector: many("Only nodes with key=value, repeatable"),
+        group: many("Placement group, repeatable"),
+      },
+      complete: vmNames,
+      async run({ session, list, io }, flags, vm) {
+        const answer = await session.client(PlacementService, "plasmavmc").explainPlacement({
+          project: session.project,
+          vm: vm ?? "",
+          flavor: flags.flavor,
+          nodeSelector: labelsOf(flags.nodeSelector),
+          groups: [...flags.group ?? []],
+        });
+        await list(NodeVerdictSchema, answer.verdicts, verdictColumns);
+        io.err(answer.chosen === "" ? "It fits nowhere\n" : `It would go to ${answer.chosen}\n`);
+      },
+    }),
+    metrics: command<Record<never, never>, [string?]>({
+      brief: "What VMs have used since power-on",
+      args: [{ brief: "VM; without it all that run", placeholder: "vm", optional: true }],
+      complete: vmNames,
+      async run({ session, list }, _flags, vm) {
+        const client = session.client(VmService, "plasmavmc");
+        const { project } = session;
+        const all = vm === undefined
+          ? (await client.listVmMetrics({ project })).vms
+          : [await client.getVmMetrics({ project, vm })];
+        await list(VmMetricsSchema, all, metricColumns);
+      },
+    }),
+    screenshot: command<{ file: string }, [string]>({
+      brief: "Save a picture of the VM's screen",
+      args: vmArg,
+      flags: { file: { kind: "parsed", parse: text, brief: "PNG file to write" } },
+      complete: vmNames,
+      async run({ session, io }, { file }, vm) {
+        const { png } = await session.client(VmService, "plasmavmc").screenshot({ project: session.project, vm });
+        await Deno.writeFile(file, png, { mode: 0o600 });
+        io.err(`Wrote ${humanBytes(png.length)} to ${file}\n`);
+      },
+    }),
+    console: vmConsole,
+    volume: vmVolume,
+    nic: vmNic,
+    snapshot: vmSnapshot,
   },
 });

@@ -1,0 +1,193 @@
+import { buildRouteMap } from "@stricli/core";
+import {
+  type Image,
+  type ImageAlias,
+  ImageAliasSchema,
+  ImageAliasService,
+  ImageFormat,
+  ImageIntakeService,
+  ImageSchema,
+  ImageService,
+} from "@ultracloud/proto/plasmavmc/v1";
+import { type Column, enumName, humanBytes } from "../frame/columns.ts";
+import { command, text } from "../frame/command.ts";
+import { follow } from "../frame/operations.ts";
+import { labelFlag, labelsOf, metaColumns, pages } from "./_shared.ts";
+
+const imageColumns: readonly Column<Image>[] = [
+  ...metaColumns<Image>(),
+  { name: "format", get: (i) => enumName(ImageFormat, i.format) },
+  { name: "size", get: (i) => humanBytes(i.bytes), order: (i) => Number(i.bytes) },
+  { name: "sha256", get: (i) => i.sha256.slice(0, 12) },
+  { name: "digest", get: (i) => i.sha256, wide: true },
+];
+const aliasColumns: readonly Column<ImageAlias>[] = [
+  ...metaColumns<ImageAlias>(),
+  { name: "latest", get: (a) => String(a.versions.at(-1)?.number ?? "") },
+  { name: "sha256", get: (a) => a.versions.at(-1)?.sha256.slice(0, 12) ?? "" },
+  { name: "versions", get: (a) => a.versions.map((v) => `${v.number}=${v.imageId}`).join(" "), wide: true },
+];
+
+const formats: Readonly<Record<string, ImageFormat>> = {
+  raw: ImageFormat.RAW,
+  qcow2: ImageFormat.QCOW2,
+  "kernel-bundle": ImageFormat.KERNEL_BUNDLE,
+};
+/** Bytes sent in one message of an import; the contract allows 1 MiB. */
+const importChunkBytes = 512 * 1024;
+
+/** The messages of an image import: header, then the file in chunks. */
+export async function* importMessages(
+  file: string,
+  header: { project: string; name: string; format: ImageFormat; sha256?: string; labels?: Record<string, string> },
+  onProgress: (sent: number, total: number) => void = () => {},
+) {
+  using source = await Deno.open(file);
+  const total = (await source.stat()).size;
+  yield { part: { case: "header" as const, value: { ...header, bytes: BigInt(total) } } };
+  const buffer = new Uint8Array(importChunkBytes);
+  for (let sent = 0;;) {
+    const n = await source.read(buffer);
+    if (n === null) break;
+    sent += n;
+    yield { part: { case: "chunk" as const, value: buffer.slice(0, n) } };
+    onProgress(sent, total);
+  }
+}
+
+const imageArg = [{ brief: "Image, name or id", placeholder: "image" }] as const;
+
+export const image = buildRouteMap({
+  docs: { brief: "VM images" },
+  routes: {
+    list: command({
+      brief: "List images",
+      async run({ session, list }) {
+        const client = session.client(ImageService, "plasmavmc");
+        const { project } = session;
+        await list(
+          ImageSchema,
+          await pages((page) => client.listImages({ project, page }), (r) => r.images),
+          imageColumns,
+        );
+      },
+    }),
+    show: command<Record<never, never>, [string]>({
+      brief: "Show an image",
+      args: imageArg,
+      async run({ session, one }, _flags, image) {
+        await one(
+          ImageSchema,
+          await session.client(ImageService, "plasmavmc").getImage({ project: session.project, image }),
+          imageColumns,
+        );
+      },
+    }),
+    import: command<{ file: string; format: string; sha256?: string; label?: readonly string[] }, [string]>({
+      brief: "Import an image from a file",
+      args: [{ brief: "Name", placeholder: "name" }],
+      flags: {
+        file: { kind: "parsed", parse: text, brief: "Image file" },
+        format: { kind: "enum", values: Object.keys(formats), brief: "What the file is; never guessed" },
+        sha256: { kind: "parsed", parse: text, optional: true, brief: "Digest the content must have" },
+        label: labelFlag,
+      },
+      async run({ session, one, io }, flags, name) {
+        const header = {
+          project: session.project,
+          name,
+          format: formats[flags.format]!,
+          ...(flags.sha256 ? { sha256: flags.sha256 } : {}),
+          labels: labelsOf(flags.label),
+        };
+        const messages = importMessages(flags.file, header, (sent, total) => {
+          if (io.interactive) io.err(`\r\x1b[KSent ${humanBytes(sent)} of ${humanBytes(total)}`);
+        });
+        const value = await session.client(ImageService, "plasmavmc").importImage(messages);
+        if (io.interactive) io.err("\r\x1b[K");
+        await one(ImageSchema, value, imageColumns);
+      },
+    }),
+    publish: command<{ vm?: string; snapshot?: string; volume?: string; label?: readonly string[] }, [string]>({
+      brief: "Make an image of a VM's disk as it is at one instant",
+      args: [{ brief: "Name", placeholder: "name" }],
+      flags: {
+        vm: { kind: "parsed", parse: text, optional: true, brief: "VM whose disk it is" },
+        snapshot: { kind: "parsed", parse: text, optional: true, brief: "Snapshot that holds the disk, instead" },
+        volume: { kind: "parsed", parse: text, optional: true, brief: "Volume; without it the root disk" },
+        label: labelFlag,
+      },
+      async run(run, flags, name) {
+        const { session } = run;
+        const { project } = session;
+        const operation = await session.client(ImageIntakeService, "plasmavmc").publishImage({
+          project,
+          name,
+          vm: flags.vm ?? "",
+          snapshot: flags.snapshot ?? "",
+          volume: flags.volume ?? "",
+          labels: labelsOf(flags.label),
+        });
+        if (!await follow(run, "plasmavmc", project, operation)) return;
+        const image = await session.client(ImageService, "plasmavmc").getImage({ project, image: name });
+        await run.one(ImageSchema, image, imageColumns);
+      },
+    }),
+    alias: buildRouteMap({
+      docs: { brief: "Names for numbered versions: NAME, NAME@latest, NAME@2" },
+      routes: {
+        list: command({
+          brief: "List aliases",
+          async run({ session, list }) {
+            const client = session.client(ImageAliasService, "plasmavmc");
+            const { project } = session;
+            const all = await pages((page) => client.listImageAliases({ project, page }), (r) => r.aliases);
+            await list(ImageAliasSchema, all, aliasColumns);
+          },
+        }),
+        show: command<Record<never, never>, [string]>({
+          brief: "Show an alias with its versions",
+          args: [{ brief: "Alias", placeholder: "alias" }],
+          async run({ session, one }, _flags, alias) {
+            const client = session.client(ImageAliasService, "plasmavmc");
+            await one(
+              ImageAliasSchema,
+              await client.getImageAlias({ project: session.project, alias }),
+              aliasColumns,
+            );
+          },
+        }),
+        add: command<Record<never, never>, [string, string]>({
+          brief: "Make an image the newest version of an alias",
+          args: [{ brief: "Alias", placeholder: "alias" }, { brief: "Image, name or id", placeholder: "image" }],
+          async run({ session, one }, _flags, alias, image) {
+            const client = session.client(ImageAliasService, "plasmavmc");
+            await one(
+              ImageAliasSchema,
+              await client.addImageVersion({ project: session.project, alias, image }),
+              aliasColumns,
+            );
+          },
+        }),
+        delete: command<Record<never, never>, [string]>({
+          brief: "Delete an alias; its images stay",
+          args: [{ brief: "Alias", placeholder: "alias" }],
+          async run({ session, confirm, io }, _flags, alias) {
+            confirm(`Delete the alias ${alias}?`);
+            await session.client(ImageAliasService, "plasmavmc").deleteImageAlias({ project: session.project, alias });
+            io.err(`Deleted alias ${alias}\n`);
+          },
+        }),
+      },
+    }),
+    delete: command<Record<never, never>, [string]>({
+      brief: "Delete an image no VM uses",
+      args: imageArg,
+      async run({ session, confirm, io }, _flags, image) {
+        confirm(`Delete the image ${image}?`);
+        await session.client(ImageService, "plasmavmc").deleteImage({ project: session.project, image });
+        io.err(`Deleted image ${image}\n`);
+      },
+    }),
+  },
+});
