@@ -3,6 +3,7 @@ import { buildTinyImage } from "@ultracloud/cli";
 import { openCluster, type SubstrateName, substrateNames } from "./harness/bring_up.ts";
 import { cleanHome } from "./harness/clean.ts";
 import { readClusterFile } from "./harness/cluster.ts";
+import { judgeComponents } from "./harness/component_matrix.ts";
 import { Faults } from "./harness/faults.ts";
 import { type ClusterHome, clusterHome, lockHome } from "./harness/home.ts";
 import { inside, type InsideOrder } from "./harness/inside.ts";
@@ -47,6 +48,7 @@ function help(): string {
     ["stop", "end everything, keep the data"],
     ["clean", "remove everything"],
     ["list", "the lanes"],
+    ["components [PROFILE]", "what a cluster file has of its profile, and what is missing (ha-control-plane)"],
     ["work-root-budget VERB", "status, enforce, cleanup-advice, or prune-proof-logs N [--apply]"],
     ["publishable-suite", "the lanes of a release; supported-surface-final-proof adds the quickstart"],
     ["[fresh-]LANE", "run a lane: on a new cluster, or on the one that is up"],
@@ -77,6 +79,8 @@ async function main(argv: readonly string[]): Promise<number> {
     case "list":
       console.log(table([...lanes, ...suites].map(({ name, summary }) => [bold(name), summary])));
       return 0;
+    case "components":
+      return await components(rest[0] ?? "ha-control-plane");
     case "work-root-budget":
       return await workRootBudget(home.workRoot, rest, words.options.apply !== undefined);
     case "logs":
@@ -117,9 +121,26 @@ async function main(argv: readonly string[]): Promise<number> {
   );
 }
 
+/** The file of a profile of the lanes, or any other by its path. */
+function clusterFileOf(profile: string): string {
+  return profile.includes("/") ? profile : `${profilesDir}/${profile}.json`;
+}
+
+/** Says what a cluster file has of its profile; 1 when something required is missing. */
+async function components(profile: string): Promise<number> {
+  const file = await readClusterFile(clusterFileOf(profile));
+  const { missing, optional } = judgeComponents(file);
+  const nodes = Object.entries(file.nodes).map(([name, { role, components }]) => [name, role, components.join(", ")]);
+  console.log(table([["NODE", "ROLE", "COMPONENTS"], ...nodes]));
+  for (const [name, at] of Object.entries(optional)) console.log(`optional ${name}: ${at.join(", ")}`);
+  for (const { component, where } of missing) console.log(red(`missing ${component}: ${where}`));
+  console.log(missing.length === 0 ? `whole as ${file.profile}` : `${missing.length} missing of ${file.profile}`);
+  return missing.length === 0 ? 0 : 1;
+}
+
 async function up(home: ClusterHome, profile: string, words: Words): Promise<number> {
   if (await clusterStands(home)) return await runOrder(home, { command: "start-all" });
-  const clusterFile = profile.includes("/") ? profile : `${profilesDir}/${profile}.json`;
+  const clusterFile = clusterFileOf(profile);
   const substrate = substrateOf(words);
   await prepareHost(home, await readClusterFile(clusterFile), substrate, console.log);
   const code = await runOrder(home, { command: "up", clusterFile, substrate });

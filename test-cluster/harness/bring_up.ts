@@ -31,12 +31,17 @@ export async function bringUp(
   name: SubstrateName,
   progress: LaneProgress,
   signal: AbortSignal,
-  entries: Readonly<Record<string, string>> = {},
+  options: {
+    readonly entries?: Readonly<Record<string, string>> | undefined;
+    /** Gets the cluster before it is whole, so that what it says is not lost when it never becomes so. */
+    readonly made?: (cluster: Cluster) => void;
+  } = {},
 ): Promise<Cluster> {
   const settings = await readSettings(name);
   const whole = withSettings(file, settings);
   const substrate = substrateOf(name, home, whole, settings);
-  const cluster = new Cluster(home, whole, substrate, await workspaceFleet(), entries);
+  const cluster = new Cluster(home, whole, substrate, await workspaceFleet(), options.entries);
+  options.made?.(cluster);
   progress.step(`make ${cluster.nodes.length} nodes on ${name}`);
   await cluster.prepare();
   for (const node of cluster.nodes) {

@@ -12,6 +12,7 @@ import {
 import { workspaceRoot } from "@ultracloud/testing";
 import { stringify } from "smol-toml";
 import { Clients } from "./clients.ts";
+import { assertKnownComponents } from "./component_matrix.ts";
 import type { ClusterHome } from "./home.ts";
 import { writeKeys } from "./keys.ts";
 import { addressOf, configOf, type Manifests, memberInfo, peerListener, placementOf } from "./node_config.ts";
@@ -223,7 +224,9 @@ export class Cluster implements Disposable {
 
 /** Reads the file of a profile, or any other cluster file. */
 export async function readClusterFile(path: string): Promise<ClusterFile> {
-  return parseClusterFile(await Deno.readTextFile(path), path);
+  const cluster = parseClusterFile(await Deno.readTextFile(path), path);
+  assertKnownComponents(cluster, path);
+  return cluster;
 }
 
 /** The components of this workspace. */

@@ -69,14 +69,14 @@ async function runOrder(home: ClusterHome, order: InsideOrder, signal: AbortSign
     { lane, name, args, signal, progress, guestImage: order.guestImage },
     order.artifactsRoot,
     order.substrate,
-    async () =>
+    async (made) =>
       order.running ? await openCluster(home) : await bringUp(
         home,
         await readClusterFile(order.clusterFile),
         order.substrate,
         progress,
         signal,
-        lane.entries?.(args, order.substrate),
+        { entries: lane.entries?.(args, order.substrate), made },
       ),
   );
   return result.success ? 0 : signal.aborted ? 130 : 1;

@@ -167,6 +167,11 @@ export class NetnsSubstrate implements Substrate {
     });
   }
 
+  async writeFile(_node: string, path: string, data: Uint8Array): Promise<void> {
+    await Deno.mkdir(path.slice(0, path.lastIndexOf("/")), { recursive: true, mode: 0o700 });
+    await Deno.writeFile(path, data, { mode: 0o600 });
+  }
+
   consoleFile(): undefined {
     return undefined;
   }

@@ -1,6 +1,7 @@
 import { workspaceRoot } from "@ultracloud/testing";
 import { commitOf, environment, makeArtifactsDir, refreshLatest } from "./artifacts.ts";
 import type { Cluster } from "./cluster.ts";
+import { judgeComponents } from "./component_matrix.ts";
 import { CheckFailed, type CheckResult, type Lane, type LaneArgs, type LaneProgress, LaneRun, said } from "./lane.ts";
 import { bold, clockText, dim, green, red, table, yellow } from "./terminal.ts";
 
@@ -40,7 +41,7 @@ export async function runLane(
   options: RunLaneOptions,
   workRoot: string,
   substrate: string,
-  open: (progress: LaneProgress) => Promise<Cluster>,
+  open: (made: (cluster: Cluster) => void) => Promise<Cluster>,
 ): Promise<LaneResult> {
   const { lane, name, args, signal, progress, guestImage } = options;
   const started = new Date();
@@ -51,8 +52,11 @@ export async function runLane(
   let error: string | undefined;
   let cluster: Cluster | undefined;
   try {
-    cluster = await open(progress);
+    cluster = await open((unfinished) => cluster = unfinished);
     run = new LaneRun({ cluster, args, artifactsDir, guestImage, signal }, progress);
+    for (const { component, where } of judgeComponents(cluster.file).missing) {
+      run.skip(`${component} ${where}`, `${cluster.file.profile} requires it, and the cluster file leaves it out`);
+    }
     await lane.run(run);
   } catch (cause) {
     error = signal.aborted ? "Interrupted" : cause instanceof CheckFailed ? cause.message : said(cause);

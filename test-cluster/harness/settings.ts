@@ -10,6 +10,7 @@ const settingsSchema = z.strictObject({
   vm: z.strictObject({
     memoryMib: z.strictObject({ "control-plane": memory, worker: memory, gateway: memory }).describe("By role"),
     diskBytes: z.number().int().min(2 ** 26).describe("Of a node's disk where the cluster file names none"),
+    v8Flags: z.array(z.string().startsWith("--")).describe("Of every Deno on a node"),
   }).optional().describe("For nodes that are VMs"),
   config: z.record(z.string(), z.record(z.string(), z.unknown())).describe(
     "Settings by component, over those of the cluster file",

@@ -64,6 +64,8 @@ export interface Substrate extends Disposable {
   attach(node: string, argv: readonly string[]): Promise<number>;
   /** Reads a file of the node from here; empty when it is absent. */
   readFile(node: string, path: string): Promise<string>;
+  /** Writes a file of the node, readable by its root only; its directory is made. */
+  writeFile(node: string, path: string, data: Uint8Array): Promise<void>;
   /** File of this machine with what the node wrote on its console; undefined when it has none. */
   consoleFile(node: string): string | undefined;
 }

@@ -9,6 +9,8 @@ export interface Seed {
   /** With the length of the network's prefix. */
   readonly address: string;
   readonly token: string;
+  /** As DENO_V8_FLAGS takes them. */
+  readonly v8Flags: string;
 }
 
 /** A file the agent writes before it starts a component; readable by root only. */

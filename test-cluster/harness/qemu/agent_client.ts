@@ -35,6 +35,10 @@ export class AgentClient implements Disposable {
     await (await this.#call("POST", "/start", { spec, files })).body?.cancel();
   }
 
+  async writeFiles(files: readonly AgentFile[]): Promise<void> {
+    await (await this.#call("POST", "/files", files)).body?.cancel();
+  }
+
   async signal(component: string, signal: ComponentSignal): Promise<boolean> {
     return await (await this.#call("POST", "/signal", { component, signal })).json();
   }

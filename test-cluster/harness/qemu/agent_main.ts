@@ -7,6 +7,7 @@ import { timingSafeEqual } from "node:crypto";
 import { ComponentTable } from "../component_table.ts";
 import { runTool } from "../tools.ts";
 import {
+  type AgentFile,
   agentPort,
   type AttachRequest,
   type ExecRequest,
@@ -25,13 +26,12 @@ function isToken(given: string): boolean {
   return a.length === b.length && timingSafeEqual(a, b);
 }
 
-async function start({ spec, files }: StartRequest): Promise<void> {
+async function writeFiles(files: readonly AgentFile[]): Promise<void> {
   for (const { path, base64 } of files) {
     await Deno.mkdir(path.slice(0, path.lastIndexOf("/")), { recursive: true, mode: 0o700 });
     await Deno.writeFile(`${path}.new`, Uint8Array.fromBase64(base64), { mode: 0o600 });
     await Deno.rename(`${path}.new`, path);
   }
-  await table.start(spec);
 }
 
 /** A program on somebody's terminal. */
@@ -93,8 +93,14 @@ async function serve(request: Request): Promise<Response> {
       const { argv, timeoutMs } = await request.json() as ExecRequest;
       return Response.json(await runTool(argv, { timeoutMs }));
     }
-    case "POST /start":
-      await start(await request.json() as StartRequest);
+    case "POST /start": {
+      const { spec, files } = await request.json() as StartRequest;
+      await writeFiles(files);
+      await table.start(spec);
+      return new Response();
+    }
+    case "POST /files":
+      await writeFiles(await request.json() as AgentFile[]);
       return new Response();
     case "POST /signal": {
       const { component, signal } = await request.json() as SignalRequest;

@@ -63,6 +63,7 @@ mount -t ext4 -o noatime /dev/vdd ${nodePaths.state}
 mount -t ext4 -o noatime,commit=1 /dev/vde ${nodePaths.log}
 (umask 077 && tr -d '\000' </dev/vdc >${nodePaths.seed})
 field() { sed -n "s/^ *\"$1\": \"\\(.*\\)\",\\{0,1\\}$/\\1/p" ${nodePaths.seed}; }
+export DENO_V8_FLAGS="$(field v8Flags)"
 hostname "$(field hostname)"
 ip link set lo up
 ip addr add "$(field address)" dev eth0

@@ -70,6 +70,11 @@ export class QemuSubstrate implements Substrate {
     this.#patience = settings.patience;
   }
 
+  /** Code that is compiled on a node is translated once more by the emulator: interpreting it costs half of that. */
+  get #v8Flags(): string {
+    return this.#vms.v8Flags.join(",");
+  }
+
   #dir(node: string): string {
     return `${this.#home.stateDir}/nodes/${node}`;
   }
@@ -103,7 +108,12 @@ export class QemuSubstrate implements Substrate {
     await makeDisk(`${dir}/log.img`, logBytes);
     const bits = this.#cluster.network.cidr.split("/")[1];
     const token = crypto.getRandomValues(new Uint8Array(32)).toHex();
-    await writeSeed(`${dir}/seed.img`, { hostname: node, address: `${spec.address}/${bits}`, token });
+    await writeSeed(`${dir}/seed.img`, {
+      hostname: node,
+      address: `${spec.address}/${bits}`,
+      token,
+      v8Flags: this.#v8Flags,
+    });
     const port = portName(this.#index(node));
     this.#journal.record({ kind: "namespace", name: lanName(this.#home) });
     await tool(["ip", "-n", lanName(this.#home), "tuntap", "add", "dev", port, "mode", "tap"]);
@@ -226,7 +236,13 @@ export class QemuSubstrate implements Substrate {
   }
 
   async start(node: string, spec: StartSpec): Promise<void> {
-    const env = { ...spec.env, PATH: "/usr/sbin:/usr/bin", HOME: "/root", DENO_DIR: `${nodePaths.state}/deno` };
+    const env = {
+      ...spec.env,
+      PATH: "/usr/sbin:/usr/bin",
+      HOME: "/root",
+      DENO_DIR: `${nodePaths.state}/deno`,
+      DENO_V8_FLAGS: this.#v8Flags,
+    };
     const files: AgentFile[] = [];
     const add = async (name: string) => {
       const bytes = await Deno.readFile(`${this.etcDir(node)}/${name}`);
@@ -257,6 +273,10 @@ export class QemuSubstrate implements Substrate {
 
   async readFile(node: string, path: string): Promise<string> {
     return await this.#agent(node).readFile(path);
+  }
+
+  async writeFile(node: string, path: string, data: Uint8Array): Promise<void> {
+    await this.#agent(node).writeFiles([{ path, base64: data.toBase64() }]);
   }
 
   [Symbol.dispose](): void {

@@ -1,0 +1,100 @@
+import { fault } from "@ultracloud/base";
+import { profiles } from "@ultracloud/cli";
+import type { ClusterFile } from "@ultracloud/launch";
+
+export type ProfileName = keyof typeof profiles;
+
+/** What a profile requires on each of its control-plane nodes; anything else it requires runs on one node at least. */
+const everywhere: Readonly<Record<ProfileName, readonly string[]>> = {
+  "single-node-dev": [],
+  "ha-control-plane": ["chainfire", "flaredb", "iam", "nix-agent"],
+  "bare-metal-bootstrap": [],
+};
+
+/** Agents that come with a service wherever it may be: the service does nothing on a host without its agent. */
+const companions: Readonly<Record<string, string>> = {
+  "vm-agent": "plasmavmc",
+  "net-agent": "prismnet",
+  "mtls-agent": "iam",
+};
+
+export interface MatrixGap {
+  readonly component: string;
+  /** Where the profile wants it and the file has it not. */
+  readonly where: string;
+}
+
+export interface MatrixVerdict {
+  /** Required, and absent. */
+  readonly missing: readonly MatrixGap[];
+  /** Optional, and there: component to its nodes. */
+  readonly optional: Readonly<Record<string, readonly string[]>>;
+  /** There, and neither required nor optional: the profile says nothing about it. */
+  readonly foreign: readonly MatrixGap[];
+}
+
+/** Holds what runs where against the profile that the file names. */
+export function judgeComponents(cluster: Pick<ClusterFile, "profile" | "nodes">): MatrixVerdict {
+  const { required, optional } = profiles[cluster.profile] as {
+    required: readonly string[];
+    optional: readonly string[];
+  };
+  const known = (name: string): boolean =>
+    required.includes(name) || optional.includes(name) || (name in companions && known(companions[name]!));
+  const nodes = Object.entries(cluster.nodes);
+  const missing: MatrixGap[] = [];
+  for (const component of required) {
+    const hosts = nodes.filter(([, node]) => node.components.includes(component)).map(([name]) => name);
+    if (hosts.length === 0) missing.push({ component, where: "on no node" });
+    else if (everywhere[cluster.profile].includes(component)) {
+      const lacking = nodes.filter(([name, node]) => node.role === "control-plane" && !hosts.includes(name));
+      missing.push(...lacking.map(([name]) => ({ component, where: `on ${name}` })));
+    }
+  }
+  const beyond: Record<string, string[]> = {};
+  const foreign: MatrixGap[] = [];
+  for (const [node, { components, standby }] of nodes) {
+    for (const component of [...components, ...standby]) {
+      if (!known(component)) foreign.push({ component, where: node });
+      else if (!required.includes(component)) (beyond[component] ??= []).push(node);
+    }
+  }
+  return { missing, optional: beyond, foreign };
+}
+
+/** Refuses a file with a component that its profile does not know. */
+export function assertKnownComponents(cluster: ClusterFile, source: string): void {
+  const [first] = judgeComponents(cluster).foreign;
+  if (first === undefined) return;
+  const { required, optional } = profiles[cluster.profile];
+  throw fault(
+    "invalid_argument",
+    "component_foreign",
+    `Cannot use ${source}: ${first.component} on ${first.where} is no part of ${cluster.profile}: wanted one of ${
+      [...required, ...optional].join(", ")
+    }`,
+  );
+}
+
+/** The matrix as a table for people: a row for each component, a column for each profile. */
+export function matrixTable(): string {
+  const names = Object.keys(profiles) as ProfileName[];
+  const components = [...new Set(names.flatMap((name) => [...profiles[name].required, ...profiles[name].optional]))];
+  const cell = (component: string, name: ProfileName) => {
+    const { required, optional } = profiles[name] as { required: readonly string[]; optional: readonly string[] };
+    if (required.includes(component)) {
+      return everywhere[name].includes(component) ? "required on each control-plane node" : "required";
+    }
+    if (optional.includes(component)) return "optional";
+    const service = companions[component];
+    return service !== undefined && (required.includes(service) || optional.includes(service)) ? `with ${service}` : "";
+  };
+  const rows = [
+    ["component", ...names.map((name) => profiles[name].name)],
+    ...components.sort().map((component) => [`\`${component}\``, ...names.map((name) => cell(component, name))]),
+  ];
+  const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)));
+  const line = (row: readonly string[]) => `| ${row.map((text, i) => text.padEnd(widths[i]!)).join(" | ")} |`;
+  const rule = `| ${widths.map((width) => "-".repeat(width)).join(" | ")} |`;
+  return [line(rows[0]!), rule, ...rows.slice(1).map(line)].join("\n");
+}
