@@ -55,6 +55,10 @@ const nouns: Readonly<Record<string, { readonly brief: string; readonly load: ()
   node: { brief: "Workers", load: async () => (await import("./commands/compute_node.ts")).node },
   operation: { brief: "Long work", load: async () => (await import("./commands/compute_operation.ts")).operation },
   event: { brief: "Changes as they happen", load: async () => (await import("./commands/compute_operation.ts")).event },
+  fleet: {
+    brief: "Services of the hosts and the nodes that run them",
+    load: async () => (await import("./commands/fleet.ts")).fleet,
+  },
   cluster: {
     brief: "The coordination store: members, health, backups",
     load: async () => (await import("./commands/cluster.ts")).cluster,

@@ -30,7 +30,10 @@ const statusColumns = [
 /** One look at every component of the context, side by side. */
 export async function statusOf(session: Session): Promise<ComponentStatus[]> {
   // A context may name more than every cluster has.
-  const names = new Set([...Object.keys(defaultPorts), ...Object.keys(session.context.endpoints)]);
+  const named = Object.keys(session.context.endpoints);
+  // What governs hosts is not in every cluster: only a context that names it is asked about it.
+  const usual = Object.keys(defaultPorts).filter((name) => name !== "deployer" && name !== "fleet-scheduler");
+  const names = new Set([...usual, ...named]);
   return await Promise.all([...names].map((component) => probe(session, component as ComponentName)));
 }
 
@@ -133,8 +136,9 @@ export const doctor = command({
 /** Component that serves a proto package. */
 function componentOf(service: string): ComponentName {
   const part = /^ultracloud\.([a-z0-9]+)\.v\d+\./.exec(service)?.[1];
-  const name = part === "vmagent" ? "vm-agent" : part;
-  if (name !== undefined && name in defaultPorts) return name as ComponentName;
+  // Packages have no hyphens, components have.
+  const name = Object.keys(defaultPorts).find((name) => name.replaceAll("-", "") === part);
+  if (name !== undefined) return name as ComponentName;
   throw fault(
     "invalid_argument",
     "unknown_service",
@@ -149,6 +153,8 @@ const packages: Readonly<Record<ComponentName, () => Promise<Record<string, unkn
   prismnet: () => import("@ultracloud/proto/prismnet/v1"),
   plasmavmc: () => import("@ultracloud/proto/plasmavmc/v1"),
   "vm-agent": () => import("@ultracloud/proto/vmagent/v1"),
+  deployer: () => import("@ultracloud/proto/deployer/v1"),
+  "fleet-scheduler": () => import("@ultracloud/proto/fleetscheduler/v1"),
 };
 
 export const api = buildRouteMap({

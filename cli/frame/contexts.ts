@@ -9,6 +9,8 @@ export const defaultPorts = {
   prismnet: 7130,
   plasmavmc: 7140,
   "vm-agent": 7141,
+  deployer: 7150,
+  "fleet-scheduler": 7160,
 } as const;
 export type ComponentName = keyof typeof defaultPorts;
 

@@ -82,14 +82,22 @@ export class Session {
     component: ComponentName,
     ...urls: readonly [string, ...string[]]
   ): Client<S> {
-    const store = component === "chainfire" || component === "flaredb" || component === "vm-agent";
+    const asOperator = this.#asOperator(component);
     const client = createRpcClient(service, {
       endpoints: urls,
-      authorization: () => store ? operatorAuthorization(this.context, component) : this.bearer(),
+      authorization: () => asOperator ? operatorAuthorization(this.context, component) : this.bearer(),
       tls: this.context.tls,
       timeoutMs: this.options.timeoutMs,
     });
     return this.#watched(service, client, urls[0]);
+  }
+
+  /** Stores know no users. What makes the hosts of a cluster is there before iam: whoever holds the key needs no login. */
+  #asOperator(component: ComponentName): boolean {
+    if (component === "chainfire" || component === "flaredb" || component === "vm-agent") return true;
+    if (component !== "deployer" && component !== "fleet-scheduler") return false;
+    const loggedIn = this.#file.credentials[this.contextName] !== undefined || !!this.io.env("UC_TOKEN")?.trim();
+    return this.context.operatorKeyFile !== undefined && !loggedIn;
   }
 
   /** A client without credentials, for the calls that obtain them. */
