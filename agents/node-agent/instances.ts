@@ -41,6 +41,8 @@ export class Instances {
   #assignment: Assignment;
   /** Nothing is started before the scheduler has given this agent a lease. */
   #leaseMs = -Infinity;
+  /** False: what is assigned may be elsewhere by now, so it is kept and ended but not started. */
+  #current = false;
   #views: readonly View[] = [];
   #wake = () => {};
 
@@ -65,7 +67,13 @@ export class Instances {
   apply(assignment: Assignment): void {
     this.store.saveAssignment(assignment);
     this.#assignment = assignment;
+    this.#current = true;
     this.#wake();
+  }
+
+  /** The node was away, or was never there: the assignment that is known counts no longer. */
+  doubt(): void {
+    this.#current = false;
   }
 
   /** Anything may run until then, by the host's uptime and by this process's clock. */
@@ -158,7 +166,7 @@ export class Instances {
       }
     }
     const nowMs = this.#clock.monotonicMs();
-    if (nowMs >= watched.restartMs && nowMs < this.#leaseMs) {
+    if (this.#current && nowMs >= watched.restartMs && nowMs < this.#leaseMs) {
       this.#launch(id, watched);
       return this.#view(id, service, "starting");
     }

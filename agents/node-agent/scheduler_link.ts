@@ -48,6 +48,8 @@ export class SchedulerLink {
   readonly #deps: LinkDeps;
   #wake = () => {};
   #registered = false;
+  /** Aborted at a registration: what is assigned is asked for anew. */
+  #watch = new AbortController();
 
   constructor(node: NodeDescription, deps: LinkDeps) {
     this.#node = node;
@@ -108,6 +110,10 @@ export class SchedulerLink {
         agentVersion: version,
       },
     }, { signal });
+    // While the node was away its instances may have been given to others.
+    this.#deps.instances.doubt();
+    this.#watch.abort();
+    this.#watch = new AbortController();
     this.#deps.log.info("registered", { node: name, leaseTtlMs: Number(answer.leaseTtlMs) });
     return Number(answer.leaseTtlMs);
   }
@@ -139,18 +145,22 @@ export class SchedulerLink {
     const { nodes, instances, clock, log, rng } = this.#deps;
     let failures = 0;
     while (!signal.aborted) {
+      const watch = this.#watch.signal;
       try {
         for await (
           const { version, instances: assigned } of nodes.watchAssignment({
             node: this.#node.name,
             knownVersion: instances.version,
-          }, { signal, timeoutMs: 0 })
+          }, { signal: AbortSignal.any([signal, watch]), timeoutMs: 0 })
         ) {
+          // Said before the node was there again.
+          if (watch.aborted) break;
           failures = 0;
           instances.apply({ version, instances: assigned.map((one) => this.#toAssigned(one)) });
         }
       } catch (error) {
         if (signal.aborted) return;
+        if (watch.aborted) continue;
         if (++failures === 1) log.debug("the assignment is not to be had", { error });
       }
       await clock.sleep(backoffMs(backoff, Math.min(failures + 1, attemptsCounted), rng), signal).catch(() => {});
