@@ -36,10 +36,10 @@ export async function makeRequest(
 }
 
 /** What a certificate on disk says; undefined when it cannot be read as one. */
-export function readCertificate(pem: string): HeldCertificate | undefined {
+export function readCertificate(pem: string, obtainedMs: number): HeldCertificate | undefined {
   try {
     const { notBefore, notAfter, issuer } = new X509Certificate(pem);
-    return { startMs: notBefore.getTime(), endMs: notAfter.getTime(), issuer };
+    return { obtainedMs, startMs: notBefore.getTime(), endMs: notAfter.getTime(), issuer };
   } catch {
     return undefined;
   }

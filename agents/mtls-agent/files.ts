@@ -7,6 +7,12 @@ export interface TlsSet {
   readonly caPem: string;
 }
 
+/** A set on disk. */
+export interface HeldSet extends TlsSet {
+  /** When its certificate was written. */
+  readonly obtainedMs: number;
+}
+
 /** Where a set is. */
 export interface TlsPlace {
   readonly dir: string;
@@ -21,13 +27,14 @@ const pathsOf = ({ dir, authoritiesFile }: TlsPlace) => ({
 });
 
 /** The set that is in force; undefined when a part is missing or, after a kill in between, key and certificate differ. */
-export async function readSet(place: TlsPlace): Promise<TlsSet | undefined> {
+export async function readSet(place: TlsPlace): Promise<HeldSet | undefined> {
   const paths = pathsOf(place);
   try {
     const [certPem, keyPem, caPem] = await Promise.all(
       [paths.certPem, paths.keyPem, paths.caPem].map((path) => Deno.readTextFile(path)),
     );
-    return fits(certPem!, keyPem!) ? { certPem: certPem!, keyPem: keyPem!, caPem: caPem! } : undefined;
+    const obtainedMs = (await Deno.stat(paths.certPem)).mtime?.getTime() ?? 0;
+    return fits(certPem!, keyPem!) ? { certPem: certPem!, keyPem: keyPem!, caPem: caPem!, obtainedMs } : undefined;
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
@@ -56,6 +63,13 @@ export async function writeSet(place: TlsPlace, set: TlsSet): Promise<void> {
     await Deno.writeTextFile(file, set[part], { mode: part === "keyPem" ? 0o600 : 0o644, createNew: true });
   }
   for (const part of parts) await Deno.rename(`${paths[part]}.new`, paths[part]);
+}
+
+/** Replaces the authorities alone. */
+export async function writeAuthorities(place: TlsPlace, caPem: string): Promise<void> {
+  const { caPem: path } = pathsOf(place);
+  await Deno.writeTextFile(`${path}.new`, caPem);
+  await Deno.rename(`${path}.new`, path);
 }
 
 /** The certificates in a file of authorities; empty while the file is absent. */

@@ -4,7 +4,7 @@ import { CertificateService } from "@ultracloud/proto/iam/v1";
 import type { RpcClient } from "@ultracloud/rpc";
 import { makeRequest, readCertificate, subjectOf } from "./csr.ts";
 import { renewalDue } from "./domain/renewal.ts";
-import { joinAuthorities, readAuthorities, readSet, type TlsPlace, writeSet } from "./files.ts";
+import { joinAuthorities, readAuthorities, readSet, type TlsPlace, writeAuthorities, writeSet } from "./files.ts";
 
 /** One identity and where its certificate goes. */
 export interface Kept extends TlsPlace {
@@ -76,11 +76,11 @@ export class Keeper {
     const { clock, log } = this.#deps;
     const { spiffeId, client, names } = kept;
     const set = await readSet(kept);
-    const held = set && readCertificate(set.certPem);
+    const held = set && readCertificate(set.certPem, set.obtainedMs);
     const why = renewalDue(held, { nowMs: clock.nowMs(), signingSubject });
     if (why === undefined) {
       if (set!.caPem === caPem) return;
-      await writeSet(kept, { ...set!, caPem });
+      await writeAuthorities(kept, caPem);
       log.info("authorities changed", { identity: spiffeId });
       return;
     }

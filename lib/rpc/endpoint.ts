@@ -12,6 +12,7 @@ import type { TlsFiles } from "@ultracloud/config";
 import { gunzip, gzip } from "./body.ts";
 import { defaultLimits } from "./limits.ts";
 import { toConnectError } from "./errors.ts";
+import { readTlsFiles, stampOf } from "./tls_files.ts";
 
 /** Answers may hold pages and snapshots; larger than a request, still bounded. */
 const answerBytesMax = 64 * 1024 * 1024;
@@ -92,17 +93,13 @@ export class Endpoint implements Disposable {
     const now = performance.now();
     if (this.#http !== undefined && now - this.#checkedMs < reloadEveryMs) return this.#http;
     this.#checkedMs = now;
-    const stamp = [tls.certFile, tls.keyFile, tls.caFile].map((path) => Deno.statSync(path).mtime?.getTime()).join();
+    const stamp = stampOf(tls);
     if (this.#http !== undefined && stamp === this.#stamp) return this.#http;
     let fresh: Deno.HttpClient;
     try {
+      const { cert, key, ca } = readTlsFiles(tls);
       // HTTP/2 bodies through fetch stall for 40 ms each, and one day for ever.
-      fresh = Deno.createHttpClient({
-        cert: Deno.readTextFileSync(tls.certFile),
-        key: Deno.readTextFileSync(tls.keyFile),
-        caCerts: [Deno.readTextFileSync(tls.caFile)],
-        http2: false,
-      });
+      fresh = Deno.createHttpClient({ cert, key, caCerts: [ca], http2: false });
     } catch (error) {
       // Files that are being replaced: what was good goes on until the next look.
       if (this.#http !== undefined) return this.#http;

@@ -9,6 +9,7 @@ import type { Logger } from "@ultracloud/observe";
 import { hostPort } from "./address.ts";
 import type { Listener, Serve } from "./listen_plain.ts";
 import { isStreamed } from "./streamed.ts";
+import { readTlsFiles, stampOf } from "./tls_files.ts";
 import type { Peer } from "./types.ts";
 
 /** Certificates are renewed in place; this is how soon a renewal is used. */
@@ -30,14 +31,7 @@ export function spiffeIdOf(subjectAltName: string | undefined): string | undefin
 }
 
 function secureContext(files: TlsFiles) {
-  return {
-    cert: Deno.readTextFileSync(files.certFile),
-    key: Deno.readTextFileSync(files.keyFile),
-    ca: Deno.readTextFileSync(files.caFile),
-    requestCert: true,
-    rejectUnauthorized: true,
-    minVersion: "TLSv1.2" as const,
-  };
+  return { ...readTlsFiles(files), requestCert: true, rejectUnauthorized: true, minVersion: "TLSv1.2" as const };
 }
 
 /** True when one of the authorities signed the certificate itself. */
@@ -80,10 +74,6 @@ class Authorities {
   }
 }
 
-function stamp(files: TlsFiles): string {
-  return [files.certFile, files.keyFile, files.caFile].map((path) => Deno.statSync(path).mtime?.getTime()).join();
-}
-
 /** Serves HTTP/1.1 over mutual TLS: a peer without a certificate of our CA never reaches a handler. */
 export async function listenMtls(
   options: { readonly host: string; readonly port: number; readonly tls: TlsFiles },
@@ -93,7 +83,7 @@ export async function listenMtls(
   let server: Server;
   let authorities: Authorities;
   try {
-    seen = stamp(options.tls);
+    seen = stampOf(options.tls);
     authorities = new Authorities(options.tls.caFile);
     server = createServer(
       { ...secureContext(options.tls), handshakeTimeout: handshakeTimeoutMs, noDelay: true },
@@ -137,7 +127,7 @@ export async function listenMtls(
   });
   const reload = setInterval(() => {
     try {
-      const now = stamp(options.tls);
+      const now = stampOf(options.tls);
       if (now === seen) return;
       server.setSecureContext(secureContext(options.tls));
       seen = now;

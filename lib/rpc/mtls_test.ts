@@ -5,6 +5,7 @@ import { Fault } from "@ultracloud/base";
 import { EventService, OperationService } from "@ultracloud/proto/common/v1";
 import { operationPath, startFixture } from "./_fixture.ts";
 import { createRpcClient, spiffeIdOf } from "./mod.ts";
+import { readTlsFiles, stampOf } from "./tls_files.ts";
 
 const id = "spiffe://test/svc/iam";
 
@@ -165,6 +166,23 @@ Deno.test("clients call, stream and fail typed over mTLS", async () => {
 Deno.test("unreadable TLS files are a sentence", async () => {
   const tls = { certFile: "/nonexistent", keyFile: "/nonexistent", caFile: "/nonexistent" };
   await assert.rejects(startFixture({ listen: "127.0.0.1:0", tls }), /Cannot read the TLS files of the listener/);
+});
+
+Deno.test("readTlsFiles() refuses a key that is not the certificate's, as between two renames of a renewal", async () => {
+  const dir = await Deno.makeTempDir();
+  try {
+    const ca = await createTestCa();
+    const [tls, other] = [await ca.issueFiles(dir, "one"), await ca.issueFiles(dir, "two")];
+    assert.equal(readTlsFiles(tls).ca, ca.caPem);
+    const before = stampOf(tls);
+    await Deno.rename(other.keyFile, tls.keyFile);
+    assert.notEqual(stampOf(tls), before);
+    assert.throws(() => readTlsFiles(tls), /one\.key: it is not the key of .*one\.crt/);
+    await Deno.rename(other.certFile, tls.certFile);
+    assert.equal(readTlsFiles(tls).ca, ca.caPem);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
 });
 
 Deno.test("spiffeIdOf() takes exactly one well-formed SPIFFE URI", () => {

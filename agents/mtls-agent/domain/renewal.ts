@@ -1,5 +1,7 @@
 /** What is known of a certificate on disk. */
 export interface HeldCertificate {
+  /** When it came: authorities date certificates back, for hosts whose clocks are behind. */
+  readonly obtainedMs: number;
   readonly startMs: number;
   readonly endMs: number;
   readonly issuer: string;
@@ -15,6 +17,8 @@ export function renewalDue(
 ): string | undefined {
   if (held === undefined) return "there is none";
   if (o.nowMs < held.startMs) return "it is not valid yet";
-  if (o.nowMs >= held.startMs + (held.endMs - held.startMs) / 2) return "half its life is over";
+  // A file from the future tells nothing.
+  const fromMs = held.obtainedMs <= o.nowMs ? Math.max(held.startMs, held.obtainedMs) : held.startMs;
+  if (o.nowMs >= fromMs + (held.endMs - fromMs) / 2) return "half its life is over";
   return held.issuer === o.signingSubject ? undefined : "another authority signs";
 }
