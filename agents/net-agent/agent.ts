@@ -1,7 +1,10 @@
 import type { Client } from "@connectrpc/connect";
 import type { HostService } from "@ultracloud/proto/prismnet/v1";
 import type { NetAgentConfig } from "./config.ts";
-import { type HostDeps, NetHost, type WantedPort } from "./host.ts";
+import type { BoundService } from "@ultracloud/rpc";
+import { type HostDeps, NetHost, southboundOf, type WantedPort } from "./host.ts";
+import { Insight } from "./insight.ts";
+import { netAgentService } from "./service.ts";
 
 /** How long prismnet may hold a call while nothing changes. */
 const waitMs = 5_000;
@@ -13,15 +16,21 @@ export interface AgentDeps extends HostDeps {
   readonly hosts: Pick<Client<typeof HostService>, "syncHost">;
 }
 
+export interface NetAgent extends AsyncDisposable {
+  /** To be served at once. */
+  readonly service: BoundService;
+}
+
 /**
  * Starts the agent: daemons, switch and taps, kept what prismnet wants. While prismnet does not answer, what was last
  * wanted stays. Disposing of it leaves daemons and taps alone: traffic goes on.
  */
-export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): AsyncDisposable {
+export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): NetAgent {
   const { clock, log, health } = deps;
   const stop = new AbortController();
   const { signal } = stop;
   const host = new NetHost(config, deps);
+  const insight = new Insight(host, [southboundOf(config)], deps.programs);
   let wanted: readonly WantedPort[] | undefined;
   let fingerprint = "";
   let changed = new AbortController();
@@ -78,6 +87,7 @@ export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): AsyncDisp
   })();
 
   return {
+    service: netAgentService(insight),
     async [Symbol.asyncDispose]() {
       stop.abort();
       await Promise.all([asking, applying]);

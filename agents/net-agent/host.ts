@@ -38,6 +38,11 @@ export interface HostDeps {
   readonly health: Health;
 }
 
+/** The southbound database as the tools of OVN write it. */
+export function southboundOf(options: HostOptions): string {
+  return options.southbound ?? `unix:${southboundSocket(options)}`;
+}
+
 /** A port that shall be on this host. */
 export interface WantedPort {
   readonly portId: string;
@@ -91,6 +96,11 @@ export class NetHost implements AsyncDisposable {
     return this.#bridge("int");
   }
 
+  /** Where the bridge's flows are asked for. */
+  get managementSocket(): string {
+    return `${this.#options.runDir}/${this.integration}.mgmt`;
+  }
+
   observed() {
     return observedPorts(this.conf);
   }
@@ -105,10 +115,10 @@ export class NetHost implements AsyncDisposable {
   }
 
   #externalIds(): Record<string, string> {
-    const { nodeName, encapIp, southbound, uplinks } = this.#options;
+    const { nodeName, encapIp, uplinks } = this.#options;
     return {
       "system-id": nodeName,
-      "ovn-remote": southbound ?? `unix:${southboundSocket(this.#options)}`,
+      "ovn-remote": southboundOf(this.#options),
       "ovn-encap-type": "geneve",
       "ovn-encap-ip": encapIp,
       "ovn-bridge": this.integration,

@@ -12,11 +12,11 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const { tls, listen } = config.rpc;
   const prismnet = { endpoints: config.peers.prismnet, authorization: signer.authorization("prismnet"), tls };
   const hosts = stack.use(createRpcClient(HostService, prismnet));
-  stack.use(openNetAgent(config, { ...boot, hosts, programs: hostPrograms() }));
+  const agent = stack.use(openNetAgent(config, { ...boot, hosts, programs: hostPrograms() }));
   stack.use(
     await startRpcServer({ name, version, listen, ...(tls ? { tls } : {}) }, {
       ...boot,
-      services: [],
+      services: [agent.service],
       authenticator,
       authorizer,
     }),

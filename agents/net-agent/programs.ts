@@ -7,6 +7,9 @@ export type Program =
   | "ovs-vswitchd"
   | "ovn-northd"
   | "ovn-controller"
+  | "ovn-trace"
+  | "ovs-ofctl"
+  | "ovsdb-client"
   | "ip"
   | "ethtool";
 

@@ -6,6 +6,7 @@ import {
   type Port,
   PortSchema,
   PortService,
+  PortState,
   Protocol,
   type SecurityGroup,
   type SecurityGroupRule,
@@ -23,7 +24,7 @@ import { type Column, enumName } from "../frame/columns.ts";
 import { command, text } from "../frame/command.ts";
 import { labelFlag, labelsOf, metaColumns, pages } from "./_shared.ts";
 
-const named = (brief: string, placeholder: string) => [{ brief: `${brief}, name or id`, placeholder }] as const;
+export const named = (brief: string, placeholder: string) => [{ brief: `${brief}, name or id`, placeholder }] as const;
 
 const vpcColumns: readonly Column<Vpc>[] = [...metaColumns<Vpc>(), {
   name: "description",
@@ -42,8 +43,10 @@ const portColumns: readonly Column<Port>[] = [
   { name: "mac", get: (p) => p.macAddress },
   { name: "owner", get: (p) => p.owner?.name ?? "" },
   { name: "host", get: (p) => p.host },
+  { name: "state", get: (p) => enumName(PortState, p.state) },
+  { name: "reason", get: (p) => p.stateReason, wide: true },
 ];
-const ruleText = (rule: SecurityGroupRule) => {
+export const ruleText = (rule: SecurityGroupRule) => {
   const ports = rule.portMin === 0 && rule.portMax === 0
     ? ""
     : `:${rule.portMin}${rule.portMax === rule.portMin ? "" : `-${rule.portMax}`}`;

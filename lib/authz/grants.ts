@@ -22,7 +22,12 @@ const byPrincipal: Readonly<Record<string, readonly Grant[]>> = {
   chainfire: [grant("chainfire.peer.*")],
   flaredb: [grant("flaredb.peer.*")],
   iam: [ownDatabase("iam")],
-  prismnet: [ownDatabase("prismnet"), ...coordination("prismnet"), grant("iam.policy.get")],
+  prismnet: [
+    ownDatabase("prismnet"),
+    ...coordination("prismnet"),
+    grant("iam.policy.get"),
+    grant("netagent.network.*"),
+  ],
   plasmavmc: [
     ownDatabase("plasmavmc"),
     ...coordination("plasmavmc"),

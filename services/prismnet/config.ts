@@ -9,6 +9,7 @@ export const configSchema = z.strictObject({
     flaredb: endpoints.describe("Where records live"),
     chainfire: endpoints.describe("Where replicas agree on who reconciles"),
     iam: endpoints.describe("Where policy comes from"),
+    "net-agent": endpoints.optional().describe("Not read: hosts are asked at the address they report"),
   }),
   engine: z.enum(["user", "ovn"]).default("user").describe("What carries tenant traffic"),
   northbound: z.string().default("").describe(

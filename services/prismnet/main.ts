@@ -2,7 +2,8 @@ import { setupAuth } from "@ultracloud/authz";
 import { flaredbBackend, openPlatform, runBackground } from "@ultracloud/platform";
 import { KvService as CoordinationService, LeaseService } from "@ultracloud/proto/chainfire/v1";
 import { DatabaseService, KvService } from "@ultracloud/proto/flaredb/v1";
-import { createRpcClient, runComponent, startRpcServer } from "@ultracloud/rpc";
+import { NetAgentService } from "@ultracloud/proto/netagent/v1";
+import { clientsByUrl, createRpcClient, runComponent, startRpcServer } from "@ultracloud/rpc";
 import { configSchema } from "./config.ts";
 import { createPrismnet, openNorthbound, ovnEngine, userEngine } from "./mod.ts";
 
@@ -30,7 +31,12 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const platform = openPlatform({ service: name }, { ...boot, kv });
   const northbound = config.engine === "ovn" ? stack.use(openNorthbound(config, boot)) : undefined;
   const engine = northbound ? ovnEngine(northbound) : userEngine(config, boot);
-  const { services, reconcile } = createPrismnet({ platform, engine, ...(northbound ? { northbound } : {}) });
+  const agents = stack.use(clientsByUrl(NetAgentService, { authorization: signer.authorization("net-agent"), tls })).of;
+  const { services, reconcile } = createPrismnet({
+    platform,
+    engine,
+    ...(northbound ? { northbound, agents } : {}),
+  });
   stack.use(runBackground({ name, clients: coordination }, { ...boot, kv }, reconcile));
   stack.use(
     await startRpcServer({ name, version, listen, tls }, { ...boot, services, authenticator, authorizer }),

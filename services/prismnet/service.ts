@@ -8,6 +8,7 @@ import { floatingIpService } from "./floating_ips.ts";
 import { gatewayService } from "./gateways.ts";
 import { groupService } from "./groups.ts";
 import { hostService } from "./hosts.ts";
+import { type AgentClients, insightService } from "./insight.ts";
 import { NorthboundReconciler } from "./ovn/reconciler.ts";
 import { peeringService } from "./peerings.ts";
 import { poolService } from "./pools.ts";
@@ -34,8 +35,10 @@ export function createPrismnet(deps: {
   readonly engine: Engine;
   /** Of the engine `ovn`: what carries the records out. */
   readonly northbound?: OvsdbClient;
+  /** Of the engine `ovn`: the agents of hosts by the addresses they report. */
+  readonly agents?: AgentClients;
 }): Prismnet {
-  const { platform, engine, northbound } = deps;
+  const { platform, engine, northbound, agents } = deps;
   const engines = bind(EngineService, {
     getEngine: () => ({ name: engine.name, features: engine.features.map(toFeature) }),
   }, {
@@ -54,6 +57,7 @@ export function createPrismnet(deps: {
       floatingIpService(platform, engine),
       peeringService(platform, engine),
       hostService(platform),
+      insightService({ platform, engine, northbound, agents }),
       engines,
       platform.operationService(),
       platform.eventService(views),

@@ -1,13 +1,23 @@
 import assert from "node:assert/strict";
 import { seededRng, systemClock, systemRng } from "@ultracloud/base";
-import { hostPrograms, NetHost, northboundSocket, southboundSocket } from "@ultracloud/net-agent";
+import {
+  hostPrograms,
+  Insight,
+  netAgentService,
+  NetHost,
+  northboundSocket,
+  southboundOf,
+  southboundSocket,
+} from "@ultracloud/net-agent";
 import { Health, noopLogger } from "@ultracloud/observe";
 import { openOvsdb, type OvsdbClient } from "@ultracloud/ovsdb";
 import { memoryBackend, openPlatform, type Platform } from "@ultracloud/platform";
+import { NetAgentService } from "@ultracloud/proto/netagent/v1";
 import { inProcessClient } from "@ultracloud/testing";
 import {
   AddressPoolService,
   FloatingIpService,
+  InsightService,
   NatGatewayService,
   NetworkAclService,
   PeeringService,
@@ -53,7 +63,7 @@ export class World implements AsyncDisposable {
   readonly tag: string;
   readonly dir: string;
   readonly platform: Platform;
-  readonly services: readonly BoundService[];
+  services!: readonly BoundService[];
   readonly hvs: Netns[] = [];
   readonly hosts: NetHost[] = [];
   /** Agents that are gone and whose daemons others adopted, by hypervisor: they alone can see these end. */
@@ -69,7 +79,6 @@ export class World implements AsyncDisposable {
     this.tag = `uc${Deno.pid}-${dir.slice(-4)}`;
     const kv = memoryBackend({ clock: systemClock });
     this.platform = openPlatform({ service: "prismnet" }, { ...clocks, kv, rng: seededRng(7) });
-    this.services = createPrismnet({ platform: this.platform, engine: ovnEngine() }).services;
   }
 
   static async make(hypervisors = 1): Promise<World> {
@@ -95,6 +104,10 @@ export class World implements AsyncDisposable {
   }
   get ports() {
     return inProcessClient(PortService, this.services);
+  }
+
+  get insights() {
+    return inProcessClient(InsightService, this.services);
   }
 
   get edge() {
@@ -127,6 +140,12 @@ export class World implements AsyncDisposable {
       southbound: `unix:${southboundSocket(central)}`,
       uplinks: [{ name: "outside", device: "out" }],
     };
+  }
+
+  /** What a hypervisor knows of packets, by its name. */
+  insight(name: string): Insight {
+    const i = Number(name.slice(2));
+    return new Insight(this.hosts[i]!, [southboundOf(this.hostOptions(i))], hostPrograms(this.hvs[i]!.name));
   }
 
   async openHost(i: number): Promise<NetHost> {
@@ -234,10 +253,13 @@ export class World implements AsyncDisposable {
     }, clocks));
     await this.nb.ready(AbortSignal.timeout(patienceMs));
     await this.nb.transact([{ op: "insert", table: "NB_Global", row: {} }]).catch(() => {});
-    this.reconciler = new NorthboundReconciler({ platform: this.platform, db: this.nb });
+    const { platform, nb: northbound } = this;
+    const agents = (name: string) => inProcessClient(NetAgentService, [netAgentService(this.insight(name))]);
+    this.services = createPrismnet({ platform, engine: ovnEngine(northbound), northbound, agents }).services;
+    this.reconciler = new NorthboundReconciler({ platform, db: northbound });
     await this.platform.transact(async (tx) => {
       for (let i = 0; i < hypervisors; i++) {
-        const value = { agentUrl: "", uplinks: ["outside"], seenMs: 0 };
+        const value = { agentUrl: `hv${i}`, uplinks: ["outside"], seenMs: 0 };
         await tx.create(hostKind, { project: "", name: `hv${i}`, value });
       }
     });

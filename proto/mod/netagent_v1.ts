@@ -1,0 +1,1 @@
+export * from "../gen/ultracloud/netagent/v1/netagent_pb.ts";
