@@ -6,13 +6,16 @@ import { readClusterFile } from "./harness/cluster.ts";
 import { judgeComponents } from "./harness/component_matrix.ts";
 import { Faults } from "./harness/faults.ts";
 import { type ClusterHome, clusterHome, lockHome } from "./harness/home.ts";
-import { inside, type InsideOrder } from "./harness/inside.ts";
+import { duplexOf, forward } from "./harness/forward.ts";
+import { inside, type InsideOrder, webappSocket } from "./harness/inside.ts";
+import { numberOption } from "./harness/lane.ts";
 import { clusterStands, prepareHost, requireHost, runBesideNodes, runInside } from "./harness/outside.ts";
 import { runSuite, suites } from "./harness/suites.ts";
 import { workRootBudget } from "./harness/work_root_budget.ts";
 import { parseWords, type Words } from "./harness/words.ts";
 import { bold, red, table } from "./harness/terminal.ts";
 import { laneOf, lanes } from "./lanes/mod.ts";
+import { page } from "./lanes/webapp.ts";
 
 const profilesDir = new URL("./profiles", import.meta.url).pathname;
 const logLines = 200;
@@ -50,6 +53,7 @@ function help(): string {
     ["list", "the lanes"],
     ["components [PROFILE]", "what a cluster file has of its profile, and what is missing (ha-control-plane)"],
     ["work-root-budget VERB", "status, enforce, cleanup-advice, or prune-proof-logs N [--apply]"],
+    ["serve-vm-webapp [--port N]", "a tenant's web application on this machine (8080), until Ctrl-C"],
     ["publishable-suite", "the lanes of a release; supported-surface-final-proof adds the quickstart"],
     ["[fresh-]LANE", "run a lane: on a new cluster, or on the one that is up"],
   ];
@@ -103,6 +107,8 @@ async function main(argv: readonly string[]): Promise<number> {
       console.log(`removed ${processes} processes, ${namespaces} namespaces, ${mounts} mounts and all data`);
       return 0;
     }
+    case "serve-vm-webapp":
+      return await serveWebapp(home, words);
     case "kill":
     case "start":
     case "pause":
@@ -180,6 +186,32 @@ async function runLaneCommand(home: ClusterHome, name: string, words: Words, art
     });
   } finally {
     if (!running && keep === undefined) await cleanHome(home);
+  }
+}
+
+/** On the cluster that is up, or on a new one that goes with it. */
+async function serveWebapp(home: ClusterHome, words: Words): Promise<number> {
+  const port = numberOption(words.options, "port", 8080);
+  const guestImage = await buildTinyImage({ cacheDir: `${home.cacheDir}/images`, onProgress: console.log });
+  // Before anything is made: a port that is taken is told at once.
+  const listener = Deno.listen({ hostname: "127.0.0.1", port });
+  const end = new AbortController();
+  const stood = await clusterStands(home);
+  const forwarding = forward(
+    listener,
+    async () => duplexOf(await Deno.connect({ transport: "unix", path: webappSocket(home) })),
+    end.signal,
+  );
+  try {
+    const code = stood ? 0 : await up(home, "ha-control-plane", words);
+    if (code !== 0) return code;
+    console.log(bold(`http://127.0.0.1:${port}${page} as soon as the VM has booted`));
+    const { path, sha256 } = guestImage;
+    return await runOrder(home, { command: "serve", guestImage: { path, sha256 } });
+  } finally {
+    end.abort();
+    await forwarding;
+    if (!stood) await cleanHome(home);
   }
 }
 

@@ -1,15 +1,23 @@
 import assert from "node:assert/strict";
-import { testUnless, workspaceRoot } from "@ultracloud/testing";
+import { missingPrograms, testUnless, workspaceRoot } from "@ultracloud/testing";
+import { findByCommandLine } from "@ultracloud/launch";
 import { clusterHome } from "./home.ts";
 import { reasonAgainstNamespaces } from "./lan.ts";
 import { tool } from "./tools.ts";
 import { waitFor } from "./wait.ts";
 
 const reason = reasonAgainstNamespaces();
+const reasonAgainstVms = reason ??
+  missingPrograms("qemu-system-x86_64", "qemu-img", "mkfs.ext4", "apt-get", "dpkg-deb");
+
+const sharedCache = `${Deno.env.get("ULTRACLOUD_WORK_ROOT") ?? `${workspaceRoot}/work`}/cache`;
 
 /** A work root of its own: its names and directories are nobody else's. */
 async function workRoot() {
   const dir = await Deno.makeTempDir({ prefix: "uc-cluster-" });
+  // Node images are kept between runs; everything else of a run is its own.
+  await Deno.mkdir(sharedCache, { recursive: true });
+  await Deno.symlink(sharedCache, `${dir}/cache`);
   const home = clusterHome((name) => name === "ULTRACLOUD_WORK_ROOT" ? dir : Deno.env.get(name));
   const command = (...args: string[]) =>
     new Deno.Command(Deno.execPath(), {
@@ -98,3 +106,48 @@ testUnless("a failing lane says so with its exit code and its result", reason, a
   assert.equal(result.error, "Interrupted");
   assert.deepEqual(await root.namespaces(), []);
 });
+
+testUnless(
+  "a node as a VM boots, takes commands, keeps its disk over a power cut, and goes whole",
+  reasonAgainstVms,
+  async () => {
+    await using root = await workRoot();
+    const file = {
+      version: 1,
+      clusterId: "test",
+      profile: "ha-control-plane",
+      network: { cidr: "10.77.0.0/24", operatorAddress: "10.77.0.1" },
+      nodes: { node01: { role: "gateway", address: "10.77.0.11", member: 1 } },
+    };
+    await Deno.writeTextFile(`${root.dir}/one.json`, JSON.stringify(file));
+    const ok = async (...args: string[]) => {
+      const { code, text } = await root.run(...args);
+      assert.equal(code, 0, `${args.join(" ")}: ${text}`);
+      return text;
+    };
+    const on = (...argv: string[]) => ok("exec", "node01", "--", ...argv);
+    await ok("up", `${root.dir}/one.json`, "--substrate", "qemu");
+    assert.match(await on("hostname"), /^node01$/m);
+    // A kernel of its own, not this host's.
+    assert.notEqual((await on("cat", "/proc/sys/kernel/random/boot_id")).trim(), await bootId());
+    assert.match(await on("ip", "-o", "-4", "addr", "show", "dev", "eth0"), /10\.77\.0\.11\/24/);
+    await on("sh", "-c", "echo synced >/node/synced && sync && echo lost >/node/lost");
+    await ok("kill", "node01");
+    const off = await root.run("exec", "node01", "--", "hostname");
+    assert.equal(off.code, 1);
+    assert.match(off.text, /Cannot reach node01: it has no power/);
+    await ok("start", "node01");
+    assert.match(await on("cat", "/node/synced"), /^synced$/m);
+    // What its kernel held in memory went with the power.
+    assert.notEqual((await root.run("exec", "node01", "--", "grep", "lost", "/node/lost")).code, 0);
+    assert.match(await ok("logs", "node01", "console"), /ULTRACLOUD_NODE_READY node01[^]*ULTRACLOUD_NODE_READY node01/);
+    await ok("clean");
+    assert.deepEqual(await root.namespaces(), []);
+    assert.deepEqual(findByCommandLine(`${root.dir}/`, "qemu"), []);
+    assert.ok(absent(root.home.stateDir) && absent(root.home.runDir) && absent(root.home.journalFile));
+  },
+);
+
+async function bootId(): Promise<string> {
+  return (await Deno.readTextFile("/proc/sys/kernel/random/boot_id")).trim();
+}

@@ -2,16 +2,24 @@
  * What runs inside the cluster's network: the part of a command that speaks to components.
  */
 import { laneOf } from "../lanes/mod.ts";
+import { startWebapp } from "../lanes/webapp.ts";
 import { bringUp, openCluster, type SubstrateName } from "./bring_up.ts";
 import { readClusterFile } from "./cluster.ts";
 import type { ClusterHome } from "./home.ts";
+import { forward, openWay } from "./forward.ts";
 import type { LaneArgs } from "./lane.ts";
 import { runLane } from "./run_lane.ts";
+import { Tenant } from "./tenant.ts";
 import { green, red, table, terminalProgress, yellow } from "./terminal.ts";
+
+/** Where the outer process finds the application of `serve-vm-webapp`. */
+export function webappSocket(home: ClusterHome): string {
+  return `${home.runDir}/webapp.sock`;
+}
 
 /** What the outer process hands over. */
 export interface InsideOrder {
-  readonly command: "lane" | "up" | "status" | "stop" | "start-all";
+  readonly command: "lane" | "up" | "status" | "stop" | "start-all" | "serve";
   readonly substrate: SubstrateName;
   /** As asked for; for `lane`. */
   readonly name: string;
@@ -46,6 +54,8 @@ export async function inside(home: ClusterHome, order: InsideOrder): Promise<num
       console.log(green("up"));
       return 0;
     }
+    case "serve":
+      return await serveWebapp(home, order, stop.signal);
     case "status":
       return await status(home);
     case "stop": {
@@ -80,6 +90,23 @@ async function runOrder(home: ClusterHome, order: InsideOrder, signal: AbortSign
       ),
   );
   return result.success ? 0 : signal.aborted ? 130 : 1;
+}
+
+/** A tenant's application behind a socket that the outer process reads from, until that ends. */
+async function serveWebapp(home: ClusterHome, order: InsideOrder, signal: AbortSignal): Promise<number> {
+  const progress = terminalProgress();
+  using cluster = await openCluster(home);
+  progress.step("a tenant, its network and its VM");
+  const { tenant, vm } = await startWebapp({ cluster, guestImage: order.guestImage!, signal });
+  const socket = webappSocket(home);
+  await Deno.remove(socket).catch(() => {});
+  const listener = Deno.listen({ transport: "unix", path: socket });
+  progress.step(`the application runs on ${vm.node}; Ctrl-C removes it`);
+  await forward(listener, () => openWay(cluster.substrate, vm.node, tenant.endpointOf(vm)), signal);
+  await Deno.remove(socket).catch(() => {});
+  // The signal has come: what follows is only to leave nothing behind.
+  await new Tenant(cluster, tenant.project.split("/")[1]!, new AbortController().signal).delete(vm.meta!.name);
+  return 0;
 }
 
 async function status(home: ClusterHome): Promise<number> {

@@ -13,7 +13,7 @@ import { ComponentTable } from "./component_table.ts";
 import type { ClusterHome } from "./home.ts";
 import type { Journal } from "./journal.ts";
 import { enterNamespace, lanName, plug, portName } from "./lan.ts";
-import type { ComponentSignal, NodeDirs, NodeProcess, StartSpec, Substrate } from "./substrate.ts";
+import type { ComponentSignal, NodeDirs, NodeProcess, Pipe, StartSpec, Substrate } from "./substrate.ts";
 import { runTool, tool, type ToolOptions, type ToolResult } from "./tools.ts";
 
 /** The node's interface, inside its namespace. */
@@ -153,6 +153,13 @@ export class NetnsSubstrate implements Substrate {
 
   async exec(node: string, argv: readonly string[], options: ToolOptions = {}): Promise<ToolResult> {
     return await runTool([...this.#enter(node), ...argv], options);
+  }
+
+  pipe(node: string, argv: readonly string[]): Promise<Pipe> {
+    const [program, ...args] = [...this.#enter(node), ...argv] as [string, ...string[]];
+    const options = { args, stdin: "piped", stdout: "piped", stderr: "null" } as const;
+    const child = new Deno.Command(program, options).spawn();
+    return Promise.resolve({ readable: child.stdout, writable: child.stdin });
   }
 
   async attach(node: string, argv: readonly string[]): Promise<number> {

@@ -25,6 +25,14 @@ const bucket = "lane";
 const probeTimeoutMs = 1_000;
 const probeOptions = (node?: string) => ({ timeoutMs: probeTimeoutMs, ...(node === undefined ? {} : { node }) });
 
+/** Writes until it is acknowledged: a busy cluster may let a call pass its deadline. */
+export async function putSurely(probe: StoreProbe, key: string, value: string, signal: AbortSignal): Promise<void> {
+  await waitFor({ timeoutMs: 60_000, what: `a write of ${probe.name}`, signal }, async () => {
+    await probe.put(key, value);
+    return true;
+  });
+}
+
 export function chainfireProbe(cluster: Cluster): StoreProbe {
   const kv = (node?: string) => cluster.clients.of(CoordinationService, "chainfire", probeOptions(node));
   const read = async (key: string, consistency: Consistency, node?: string) => {

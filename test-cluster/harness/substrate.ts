@@ -21,6 +21,12 @@ export interface StartSpec {
   readonly logFile: string;
 }
 
+/** Standard input and output of a program on a node; it ends when its input does. */
+export interface Pipe {
+  readonly readable: ReadableStream<Uint8Array>;
+  readonly writable: WritableStream<Uint8Array>;
+}
+
 export interface NodeProcess {
   readonly component: string;
   readonly pid: number;
@@ -60,6 +66,8 @@ export interface Substrate extends Disposable {
   resume(node: string): Promise<void>;
   /** Runs a program on the node. */
   exec(node: string, argv: readonly string[], options?: ToolOptions): Promise<ToolResult>;
+  /** Starts a program on the node: what is written becomes its input, its output is what is read. */
+  pipe(node: string, argv: readonly string[]): Promise<Pipe>;
   /** Runs a program on the node, on this terminal; answers its exit code. */
   attach(node: string, argv: readonly string[]): Promise<number>;
   /** Reads a file of the node from here; empty when it is absent. */

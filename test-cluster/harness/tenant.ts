@@ -122,16 +122,16 @@ export class Tenant {
     });
   }
 
+  /** Where the guest's web server is reached, as its worker sees it: `127.0.0.1:20001`. */
+  endpointOf(vm: Vm): string {
+    const address = vm.nics.flatMap((nic) => nic.endpoints).find((e) => e.guestPort === httpPort)?.address;
+    if (address !== undefined) return address;
+    throw fault("internal", "no_endpoint", `Cannot reach VM ${vm.meta?.name}: it has no endpoint for port ${httpPort}`);
+  }
+
   /** Gets a page of the guest from its worker, where its forwards listen. */
   async fetchPage(vm: Vm, path: string, options: { readonly body?: string } = {}): Promise<string> {
-    const address = vm.nics.flatMap((nic) => nic.endpoints).find((e) => e.guestPort === httpPort)?.address;
-    if (address === undefined) {
-      throw fault(
-        "internal",
-        "no_endpoint",
-        `Cannot reach VM ${vm.meta?.name}: it has no endpoint for port ${httpPort}`,
-      );
-    }
+    const address = this.endpointOf(vm);
     const what = `an HTTP answer of VM ${vm.meta?.name}`;
     const code = `const r = await fetch(Deno.args[0], { signal: AbortSignal.timeout(${
       patient(5_000)

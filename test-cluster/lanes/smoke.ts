@@ -3,7 +3,14 @@ import { fault } from "@ultracloud/base";
 import { ClusterService } from "@ultracloud/proto/chainfire/v1";
 import { HypervisorType, NodeService, NodeState, VmState } from "@ultracloud/proto/plasmavmc/v1";
 import type { Lane, LaneRun } from "../harness/lane.ts";
-import { chainfireProbe, createLaneDatabase, executeSql, flaredbProbe, querySql } from "../harness/stores.ts";
+import {
+  chainfireProbe,
+  createLaneDatabase,
+  executeSql,
+  flaredbProbe,
+  putSurely,
+  querySql,
+} from "../harness/stores.ts";
 import { Tenant } from "../harness/tenant.ts";
 import { waitFor } from "../harness/wait.ts";
 
@@ -63,7 +70,7 @@ async function stores(run: LaneRun): Promise<void> {
   for (const probe of [chainfireProbe(cluster), flaredbProbe(cluster)]) {
     await run.check(`${probe.name}: what one node acknowledged, every node reads`, async () => {
       const value = crypto.randomUUID();
-      await probe.put("/lane/smoke", value);
+      await putSurely(probe, "/lane/smoke", value, run.signal);
       for (const node of nodes) {
         const what = `${value} on ${node}`;
         await waitFor(
@@ -71,7 +78,11 @@ async function stores(run: LaneRun): Promise<void> {
           async () => (await probe.getLocal("/lane/smoke", node)) === value || undefined,
         );
       }
-      assert.equal(await probe.get("/lane/smoke"), value);
+      const read = await waitFor(
+        { timeoutMs: 60_000, what: `a read of ${probe.name}`, signal: run.signal },
+        async () => ({ value: await probe.get("/lane/smoke") }),
+      );
+      assert.equal(read.value, value);
       return `${nodes.length} replicas`;
     });
   }
@@ -167,21 +178,21 @@ async function controlPlaneLoss(run: LaneRun, tenant: Tenant | undefined): Promi
   await run.check("the loss of a control-plane node costs no acknowledged write", async () => {
     for (const probe of probes) {
       values.set(probe.name, crypto.randomUUID());
-      await probe.put("/lane/before-loss", restOf(probe.name));
+      await putSurely(probe, "/lane/before-loss", restOf(probe.name), run.signal);
     }
     await cluster.substrate.powerOff(lostNode);
     const outages: string[] = [];
     for (const probe of probes) {
       const begin = performance.now();
-      const what = `${probe.name} to take writes again`;
-      await waitFor({ timeoutMs: 60_000, what, everyMs: 20, signal: run.signal }, async () => {
-        await probe.put("/lane/after-loss", restOf(probe.name));
-        return true;
-      });
+      await putSurely(probe, "/lane/after-loss", restOf(probe.name), run.signal);
       const ms = Math.round(performance.now() - begin);
       run.facts[`${probe.name}FailoverMs`] = ms;
       outages.push(`${probe.name} took writes again after ${ms} ms`);
-      assert.equal(await probe.get("/lane/before-loss"), restOf(probe.name));
+      const read = await waitFor(
+        { timeoutMs: 60_000, what: `a read of ${probe.name}`, signal: run.signal },
+        async () => ({ value: await probe.get("/lane/before-loss") }),
+      );
+      assert.equal(read.value, restOf(probe.name));
       assert.notEqual(await probe.leader(rest), lostNode);
     }
     return outages.join(", ");

@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
-import { NodeService, NodeState, VmState } from "@ultracloud/proto/plasmavmc/v1";
+import { NodeService, NodeState, type Vm, VmState } from "@ultracloud/proto/plasmavmc/v1";
+import type { Cluster } from "../harness/cluster.ts";
+import { forward, openWay } from "../harness/forward.ts";
 import type { Lane } from "../harness/lane.ts";
 import { Tenant } from "../harness/tenant.ts";
 import { waitFor } from "../harness/wait.ts";
 
 const name = "webapp";
-const page = "/cgi-bin/notes";
+export const page = "/cgi-bin/notes";
 const userDataDone = /ULTRACLOUD_USER_DATA_DONE code=0/;
 
 /** A page that keeps notes on the VM's own disk; one is kept once the answer is given. */
@@ -25,6 +27,20 @@ PAGE
 chmod 755 /www/cgi-bin/notes
 `;
 
+/** A new tenant with the application on a worker; resolves when it serves. */
+export async function startWebapp(run: {
+  readonly cluster: Cluster;
+  readonly guestImage: { readonly path: string; readonly sha256: string };
+  readonly signal: AbortSignal;
+}): Promise<{ readonly tenant: Tenant; readonly vm: Vm }> {
+  const [worker] = run.cluster.nodesWith("vm-agent") as [string];
+  const tenant = new Tenant(run.cluster, `webapp-${crypto.randomUUID().slice(0, 8)}`, run.signal);
+  await tenant.setUp(run.guestImage);
+  await tenant.createVm(name, { node: worker, flavor: "small", userData });
+  await tenant.waitConsole(name, userDataDone);
+  return { tenant, vm: await tenant.vm(name) };
+}
+
 /** Hosting a tenant's web application. */
 export const webapp: Lane = {
   name: "demo-vm-webapp",
@@ -33,8 +49,8 @@ export const webapp: Lane = {
   guestImage: true,
   async run(run) {
     const { cluster } = run;
-    const tenant = new Tenant(cluster, `webapp-${crypto.randomUUID().slice(0, 8)}`, run.signal);
     const [worker] = cluster.nodesWith("vm-agent") as [string];
+    let tenant!: Tenant;
     const notes: string[] = [];
     const read = async () =>
       (await tenant.fetchPage(await tenant.vm(name), page)).trim().split("\n").filter((line) => line !== "");
@@ -47,14 +63,27 @@ export const webapp: Lane = {
       return `${notes.length} notes`;
     };
 
-    run.step("make organisation, project, network and image");
-    await tenant.setUp(run.guestImage);
     await run.check("a VM with user data serves the application", async () => {
-      await tenant.createVm(name, { node: worker, flavor: "small", userData });
-      await tenant.waitConsole(name, userDataDone);
+      ({ tenant } = await startWebapp(run));
       assert.deepEqual(await read(), []);
       for (const note of ["first", "second", "third"]) await write(note);
       return await kept();
+    });
+    await run.check("it is reached from outside of the cluster's network", async () => {
+      const vm = await tenant.vm(name);
+      const end = new AbortController();
+      const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+      const open = () => openWay(cluster.substrate, vm.node, tenant.endpointOf(vm));
+      const forwarding = forward(listener, open, end.signal);
+      try {
+        const url = `http://127.0.0.1:${listener.addr.port}${page}`;
+        const response = await fetch(url, { headers: { connection: "close" }, signal: run.signal });
+        assert.deepEqual((await response.text()).trim().split("\n"), notes);
+      } finally {
+        end.abort();
+        await forwarding;
+      }
+      return `${page} over a forwarded port`;
     });
     await run.check("its state survives a restart of the VM", async () => {
       assert.equal((await tenant.stop(name)).state, VmState.STOPPED);

@@ -1,5 +1,5 @@
 import { fault } from "@ultracloud/base";
-import { type ComponentSignal, type NodeProcess, type StartSpec } from "../substrate.ts";
+import { type ComponentSignal, type NodeProcess, type Pipe, type StartSpec } from "../substrate.ts";
 import type { ToolOptions, ToolResult } from "../tools.ts";
 import { type AgentFile, agentPort, type AttachRequest, type ExecRequest } from "./agent_api.ts";
 
@@ -84,28 +84,59 @@ export class AgentClient implements Disposable {
     throw fault("internal", said?.code ?? "agent_refused", said?.message ?? `The agent refused ${path}: ${text}`);
   }
 
-  /** A program on this terminal; answers its exit code. */
-  async attach(argv: readonly string[]): Promise<number> {
-    const terminal = Deno.stdin.isTerminal();
+  /** A program with its input and output; `code` settles with how it ended. */
+  async #run(argv: readonly string[], terminal: boolean): Promise<Pipe & { readonly code: Promise<number> }> {
     const socket = new WebSocket(`ws://${this.#host}/attach`);
     socket.binaryType = "arraybuffer";
+    const opened = Promise.withResolvers<void>();
     const ended = Promise.withResolvers<number>();
+    // Whoever only reads and writes does not look at it.
+    ended.promise.catch(() => {});
+    const output = new TransformStream<Uint8Array, Uint8Array>();
+    const writer = output.writable.getWriter();
     let code: number | undefined;
     socket.onopen = () => {
       socket.send(JSON.stringify({ token: this.#token, argv, terminal } satisfies AttachRequest));
-      forward(socket);
+      opened.resolve();
     };
     socket.onmessage = ({ data }) => {
       if (typeof data === "string") code = Number(data);
-      else Deno.stdout.writeSync(new Uint8Array(data));
+      else writer.write(new Uint8Array(data)).catch(() => socket.close());
     };
     socket.onclose = ({ reason }) => {
-      if (code !== undefined) ended.resolve(code);
-      else ended.reject(fault("unavailable", "node_silent", `The node ended the terminal: ${reason || "no answer"}`));
+      const silent = fault("unavailable", "node_silent", `The node ended the program: ${reason || "no answer"}`);
+      if (code === undefined) ended.reject(silent);
+      else ended.resolve(code);
+      opened.reject(silent);
+      writer.close().catch(() => {});
     };
+    await opened.promise;
+    const writable = new WritableStream<Uint8Array>({
+      write(chunk) {
+        if (socket.readyState !== WebSocket.OPEN) throw new Error("The program has ended");
+        socket.send(chunk.slice());
+      },
+      close() {
+        if (socket.readyState === WebSocket.OPEN) socket.send("end");
+      },
+      abort: () => socket.close(),
+    });
+    return { readable: output.readable, writable, code: ended.promise };
+  }
+
+  async pipe(argv: readonly string[]): Promise<Pipe> {
+    return await this.#run(argv, false);
+  }
+
+  /** A program on this terminal; answers its exit code. */
+  async attach(argv: readonly string[]): Promise<number> {
+    const terminal = Deno.stdin.isTerminal();
+    const { readable, writable, code } = await this.#run(argv, terminal);
     if (terminal) Deno.stdin.setRaw(true);
     try {
-      return await ended.promise;
+      Deno.stdin.readable.pipeTo(writable).catch(() => {});
+      for await (const chunk of readable) Deno.stdout.writeSync(chunk);
+      return await code;
     } finally {
       if (terminal) Deno.stdin.setRaw(false);
     }
@@ -114,12 +145,4 @@ export class AgentClient implements Disposable {
   [Symbol.dispose](): void {
     this.#http.close();
   }
-}
-
-async function forward(socket: WebSocket): Promise<void> {
-  for await (const chunk of Deno.stdin.readable) {
-    if (socket.readyState !== WebSocket.OPEN) return;
-    socket.send(chunk.slice());
-  }
-  if (socket.readyState === WebSocket.OPEN) socket.send("end");
 }

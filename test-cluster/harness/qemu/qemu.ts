@@ -11,7 +11,7 @@ import {
 import type { ClusterHome } from "../home.ts";
 import type { Journal } from "../journal.ts";
 import { enterNamespace, lanName, plug, portName } from "../lan.ts";
-import type { ComponentSignal, NodeDirs, NodeProcess, StartSpec, Substrate } from "../substrate.ts";
+import type { ComponentSignal, NodeDirs, NodeProcess, Pipe, StartSpec, Substrate } from "../substrate.ts";
 import type { SubstrateSettings } from "../settings.ts";
 import { tool, type ToolOptions, type ToolResult } from "../tools.ts";
 import { waitFor } from "../wait.ts";
@@ -265,6 +265,10 @@ export class QemuSubstrate implements Substrate {
 
   async exec(node: string, argv: readonly string[], options: ToolOptions = {}): Promise<ToolResult> {
     return await this.#agent(node).exec(argv, options);
+  }
+
+  async pipe(node: string, argv: readonly string[]): Promise<Pipe> {
+    return await this.#agent(node).pipe(argv);
   }
 
   async attach(node: string, argv: readonly string[]): Promise<number> {
