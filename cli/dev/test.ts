@@ -5,6 +5,7 @@ import { listSources, loadWorkspace, readTextIfPresent, workRoot } from "./_work
 
 const tool = ["run", "-q", "--frozen", "-A", "cli/dev/main.ts"];
 const quickstartEntry = "cli/main.ts";
+const secretScan = "test-cluster/process/secret_scan_main.ts";
 
 /** Tests that start processes measure time on a machine they must not share with other tests. */
 const startsProcesses = /\b(startComponent|prepareStack|spawnComponent|Deno\.Command)\b/;
@@ -67,6 +68,8 @@ export async function stagesOf(root: string): Promise<Stage[]> {
       timeoutMs: 4 * minute,
       verify: () => verifyQuickstart(root),
     },
+    // Of what the stages before have written; the logs of components are looked at by each test that starts them.
+    { name: "secrets", args: ["run", "-q", "--frozen", "-A", secretScan, `${workRoot(root)}/test`], timeoutMs: minute },
   ];
 }
 
@@ -85,7 +88,8 @@ export function selectStages(stages: readonly Stage[], only: readonly string[], 
 
 const help = `deno task test [--only <stage,...>] [--skip <stage,...>]
 
-Runs what CI runs: fmt, lint, types, gen, rooms, permissions, tests, process tests, simulation, build and quickstart.
+Runs what CI runs: fmt, lint, types, gen, rooms, permissions, tests, process tests, simulation, build, quickstart and
+secrets (no log of the run holds one).
 Every stage runs whatever fails before it; each counts as one test beside the tests it contains. Output of a stage
 goes to work/test/<stage>.log. The last line is the count; the exit code is 1 when anything failed.
 

@@ -1,4 +1,7 @@
 import { freePort, loadFleet, prepareStack, type Stack } from "@ultracloud/launch";
+import { secretsInLogs } from "./secrets.ts";
+
+export * from "./secrets.ts";
 
 /** Root of the workspace, from this file's place in it. */
 export const workspaceRoot = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
@@ -12,7 +15,10 @@ export interface TestStackOptions {
   readonly start?: boolean;
 }
 
-/** A stack in its own temporary directory on free ports; disposing it ends every process and removes the directory. */
+/**
+ * A stack in its own temporary directory on free ports; disposing it ends every process and removes the directory. It
+ * fails when a log of a component holds a secret.
+ */
 export interface TestStack extends AsyncDisposable {
   readonly stack: Stack;
 }
@@ -37,7 +43,9 @@ export async function startTestStack(options: TestStackOptions): Promise<TestSta
   });
   const end = async () => {
     await stack.stopAll();
+    const { found } = await secretsInLogs(`${dataDir}/log`, [`${dataDir}/etc`, `${dataDir}/state`]);
     await Deno.remove(dataDir, { recursive: true });
+    if (found.length > 0) throw new Error(`No log may hold a secret: ${found.join(", ")}`);
   };
   if (options.start !== false) {
     try {
