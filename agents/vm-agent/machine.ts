@@ -311,9 +311,7 @@ export class Machine {
       qemu = await adoptEngine(files.qmpSocket, files.pidFile, this.#deps);
       const { status } = await qemu.monitor.execute<{ status: string }>("query-status");
       const plugged = await readPlugged(qemu.monitor);
-      for (const device of Object.keys(plugged.ports)) this.#deps.volumes.adopted(this.spec.vmId, device);
-      const root = run.plugged.rootVolume;
-      if (root) this.#deps.volumes.adopted(this.spec.vmId, root.volumeId);
+      for (const { volumeId } of localVolumes(run.plugged)) this.#deps.volumes.adopted(this.spec.vmId, volumeId);
       // An agent that died between starting QEMU and the guest's first instruction. One that moves is left to its migration.
       const moving = this.#record.migration !== undefined && !isOver(this.#record.migration.phase);
       const held = (status === "prelaunch" || status === "paused") && desired === "running" && !moving;
