@@ -22,6 +22,20 @@ const complaints = `(() => {
   if (document.title === "") found.push("no title");
   if (document.scripts.length > 0) found.push("a script");
   for (const button of document.querySelectorAll("button")) if (button.offsetHeight < 44) found.push("a small button");
+  const light = (colour) => {
+    const [r, g, b] = colour.match(/[\\d.]+/g).map(Number).map((n) => n / 255)
+      .map((n) => n <= 0.04045 ? n / 12.92 : ((n + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    const colour = getComputedStyle(element).backgroundColor;
+    return /, 0\\)$/.test(colour) && element.parentElement ? behind(element.parentElement) : colour;
+  };
+  for (const element of document.querySelectorAll("h1, p, label, input:not([type=hidden]), button")) {
+    const [a, b] = [light(getComputedStyle(element).color), light(behind(element))];
+    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (contrast < 4.5) found.push(element.tagName + " has a contrast of " + contrast.toFixed(2));
+  }
   return found;
 })()`;
 
@@ -47,6 +61,8 @@ testUnless(
       code_challenge: await oidc.calculatePKCECodeChallenge(verifier),
       code_challenge_method: "S256",
     });
+    const scheme = (value: "light" | "dark") =>
+      browser.send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value }] });
     const fill = async (word: string) => {
       const order: string[] = [];
       for (const text of ["acme", "alice", word]) {
@@ -59,13 +75,19 @@ testUnless(
       await browser.press("Enter");
     };
     await browser.goto(url.href);
-    assert.deepEqual(await browser.evaluate(complaints), []);
+    for (const value of ["dark", "light"] as const) {
+      await scheme(value);
+      assert.deepEqual(await browser.evaluate(complaints), [], value);
+    }
     await fill("wrong");
     await until(
       "the page tells what was wrong",
       async () => await browser.evaluate("document.querySelector('[role=alert]') !== null").catch(() => false) === true,
     );
-    assert.deepEqual(await browser.evaluate(complaints), []);
+    for (const value of ["dark", "light"] as const) {
+      await scheme(value);
+      assert.deepEqual(await browser.evaluate(complaints), [], value);
+    }
     assert.equal(
       await browser.evaluate("document.querySelector('#password').getAttribute('aria-describedby')"),
       "error",

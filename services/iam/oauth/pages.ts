@@ -1,16 +1,21 @@
 import { createHash } from "node:crypto";
 
 const style = `*{box-sizing:border-box}
-body{font:16px/1.5 system-ui,sans-serif;margin:0;padding:1rem;background:#fff;color:#1a1a1a}
-main{max-width:26rem;margin:0 auto}
-h1{font-size:1.4rem;overflow-wrap:anywhere}
-label{display:block;margin-top:1rem;font-weight:600}
-input{width:100%;font:inherit;padding:.6rem;border:1px solid #595959;border-radius:.25rem;background:#fff;color:#1a1a1a}
-button{width:100%;min-height:2.75rem;font:inherit;margin-top:1rem;padding:.6rem;border:2px solid #0b4f9c;border-radius:.25rem;background:#0b4f9c;color:#fff}
-button.second{background:#fff;color:#0b4f9c}
-input:focus-visible,button:focus-visible{outline:3px solid #b35900;outline-offset:2px}
-.error{border-left:4px solid #b00020;padding:.5rem .75rem;margin:1rem 0;color:#8a0019}
-.note{color:#4a4a4a}`;
+:root{color-scheme:light dark;--page:#f1f3f6;--card:#fff;--text:#1a1f26;--soft:#4b5563;--edge:#d5dae1;--field:#66707d;--accent:#0b4f9c;--on:#fff;--bad:#8a0019;--badpage:#fdf0f1;--ring:#b35900}
+@media (prefers-color-scheme:dark){:root{--page:#0f1318;--card:#191f27;--text:#eef1f5;--soft:#b4bdc9;--edge:#303a47;--field:#8794a5;--accent:#8ab8f5;--on:#0b1a2b;--bad:#ffb3bc;--badpage:#33181c;--ring:#ffb454}}
+body{font:16px/1.5 system-ui,sans-serif;margin:0;min-height:100vh;padding:1.5rem 1rem;background:var(--page);color:var(--text)}
+main{max-width:26rem;margin:0 auto;padding:1.5rem;background:var(--card);border:1px solid var(--edge);border-top:4px solid var(--accent);border-radius:.5rem}
+@media (min-width:40rem){body{padding-top:12vh}main{padding:2rem 2.25rem 2.25rem}}
+h1{font-size:1.5rem;line-height:1.25;margin:0 0 .5rem;overflow-wrap:anywhere}
+p{margin:.5rem 0}
+label{display:block;margin:1rem 0 .25rem;font-weight:600}
+input{width:100%;font:inherit;padding:.6rem .75rem;border:1px solid var(--field);border-radius:.375rem;background:var(--card);color:var(--text)}
+button{width:100%;min-height:2.875rem;font:inherit;font-weight:600;margin-top:.75rem;padding:.6rem;border:2px solid var(--accent);border-radius:.375rem;background:var(--accent);color:var(--on);cursor:pointer}
+button.first{margin-top:1.5rem}
+button.second{background:var(--card);color:var(--accent)}
+input:focus-visible,button:focus-visible{outline:3px solid var(--ring);outline-offset:2px}
+.error{border-left:4px solid var(--bad);border-radius:.25rem;padding:.6rem .75rem;margin:1rem 0;background:var(--badpage);color:var(--bad)}
+.note{color:var(--soft)}`;
 const styleHash = createHash("sha256").update(style).digest("base64");
 
 /** Text as HTML shows it; also safe in a quoted attribute. */
@@ -92,7 +97,7 @@ ${failure(o.error)}
 <form method="post" action="${escapeHtml(o.action)}">
 ${hidden(o.fields)}
 ${credentials(o)}
-<button type="submit" name="decision" value="allow">Log in</button>
+<button type="submit" name="decision" value="allow" class="first">Log in</button>
 <button type="submit" name="decision" value="deny" class="second" formnovalidate>Cancel</button>
 </form>`,
   );
@@ -119,7 +124,7 @@ ${hidden(o.fields)}
       escapeHtml(o.code)
     }" autocomplete="off" autocapitalize="characters" spellcheck="false" maxlength="16" required>
 ${credentials(o)}
-<button type="submit" name="decision" value="allow">Log in this device</button>
+<button type="submit" name="decision" value="allow" class="first">Log in this device</button>
 <button type="submit" name="decision" value="deny" class="second">Refuse it</button>
 </form>`,
   );
