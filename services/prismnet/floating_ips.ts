@@ -1,11 +1,9 @@
 import { checkName, Fault, fault, invalidField } from "@ultracloud/base";
 import {
   allocate,
-  claim,
   idempotencyOf,
   type Platform,
   projectScope,
-  release,
   resourceScope,
   type StoredRecord,
   type Tx,
@@ -24,6 +22,7 @@ import type { AddressPool } from "./domain/types.ts";
 import { type Engine, requireFeature } from "./engine.ts";
 import { floatingIpKind, gatewayKind, poolKind, portKind } from "./kinds.ts";
 import { outsidePool } from "./pools.ts";
+import { claimAwake, rest, restingText } from "./resting.ts";
 import { type FloatingIpInit, toFloatingIp, views } from "./wire.ts";
 
 /** An address of the pool for `holder`: the one wanted, or the next free one. */
@@ -45,7 +44,7 @@ export async function takeOutside(
         "invalid_ip",
       );
     }
-    if (await claim(tx, numbers, address, holder)) return formatIp(address);
+    if (await claimAwake(tx, numbers, address, holder)) return formatIp(address);
     throw fault("already_exists", "ip_taken", `Cannot use ${wanted} as it is taken in pool ${pool.name}`, {
       field: "ipAddress",
     });
@@ -57,13 +56,13 @@ export async function takeOutside(
     throw fault(
       "resource_exhausted",
       "address_pool_exhausted",
-      `Cannot take an address as all of address pool ${pool.name} are taken`,
+      `Cannot take an address as all of address pool ${pool.name} are taken` + await restingText(tx, numbers),
       { cause },
     );
   }
 }
 
-export function floatingIpService(platform: Platform, engine: Engine): BoundService {
+export function floatingIpService(platform: Platform, engine: Engine, graceMs: number): BoundService {
   const scope = (project: string, ip: string) => resourceScope("prismnet", "floating_ip", project, ip, "floatingIp");
 
   /** Id of the port, which must be reachable through a gateway into the pool and have no other floating IP. */
@@ -135,7 +134,7 @@ export function floatingIpService(platform: Platform, engine: Engine): BoundServ
           );
         }
         const pool = await tx.getById(poolKind, ip.value.poolId);
-        await release(tx, outsidePool(pool), parseIp(ip.value.ipAddress)!, ip.id);
+        await rest(tx, outsidePool(pool), parseIp(ip.value.ipAddress)!, ip.id, graceMs);
         tx.remove(floatingIpKind, ip, { etag: request.etag });
         return {};
       }, {

@@ -1,5 +1,5 @@
 import { checkName, fault } from "@ultracloud/base";
-import { idempotencyOf, type Platform, projectScope, release, resourceScope } from "@ultracloud/platform";
+import { idempotencyOf, type Platform, projectScope, resourceScope } from "@ultracloud/platform";
 import {
   CreateNatGatewayRequestSchema,
   DeleteNatGatewayRequestSchema,
@@ -13,9 +13,10 @@ import { type Engine, requireFeature } from "./engine.ts";
 import { takeOutside } from "./floating_ips.ts";
 import { floatingIpKind, gatewayKind, poolKind, portKind, vpcKind } from "./kinds.ts";
 import { outsidePool } from "./pools.ts";
+import { rest } from "./resting.ts";
 import { type GatewayInit, toGateway, views } from "./wire.ts";
 
-export function gatewayService(platform: Platform, engine: Engine): BoundService {
+export function gatewayService(platform: Platform, engine: Engine, graceMs: number): BoundService {
   const scope = (project: string, gateway: string) =>
     resourceScope("prismnet", "nat_gateway", project, gateway, "natGateway");
   return bind(NatGatewayService, {
@@ -65,7 +66,7 @@ export function gatewayService(platform: Platform, engine: Engine): BoundService
           );
         }
         const pool = await tx.getById(poolKind, gateway.value.poolId);
-        await release(tx, outsidePool(pool), parseIp(gateway.value.ipAddress)!, gateway.id);
+        await rest(tx, outsidePool(pool), parseIp(gateway.value.ipAddress)!, gateway.id, graceMs);
         tx.remove(gatewayKind, gateway, { etag: request.etag });
         return {};
       }, {

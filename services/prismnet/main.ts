@@ -35,6 +35,7 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const { services, reconcile } = createPrismnet({
     platform,
     engine,
+    addressGraceMs: config.addressGraceMs,
     ...(northbound ? { northbound, agents } : {}),
   });
   stack.use(runBackground({ name, clients: coordination }, { ...boot, kv }, reconcile));

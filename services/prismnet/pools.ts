@@ -18,6 +18,7 @@ import { bind, type BoundService } from "@ultracloud/rpc";
 import { checkHostIp, formatIp, parseIp, parseNetwork } from "./domain/ipv4.ts";
 import type { AddressPool } from "./domain/types.ts";
 import { poolKind } from "./kinds.ts";
+import { addressesMax, nobody, wakeAll } from "./resting.ts";
 import { type PoolInit, toPool, views } from "./wire.ts";
 
 /** Addresses outside that gateways and floating IPs hold. */
@@ -78,7 +79,9 @@ export function poolService(platform: Platform): BoundService {
       return platform.transact(async (tx) => {
         const pool = await tx.get(poolKind, "", request.addressPool);
         await tx.guard(pool.id);
-        const [holder] = await poolHolders(platform.kv, outsidePool(pool), 1);
+        const holder = (await poolHolders(platform.kv, outsidePool(pool), addressesMax)).find((held) =>
+          held !== nobody
+        );
         if (holder !== undefined) {
           throw fault(
             "failed_precondition",
@@ -86,6 +89,7 @@ export function poolService(platform: Platform): BoundService {
             `Cannot delete address pool ${pool.name} as ${holder} has an address of it: wanted none`,
           );
         }
+        await wakeAll(tx, outsidePool(pool));
         forget(tx, outsidePool(pool));
         tx.remove(poolKind, pool, { etag: request.etag });
         return {};

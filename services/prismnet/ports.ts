@@ -1,11 +1,9 @@
 import { checkName, Fault, fault, invalidField } from "@ultracloud/base";
 import {
   allocate,
-  claim,
   idempotencyOf,
   type Platform,
   projectScope,
-  release,
   resourceScope,
   type StoredRecord,
   type Tx,
@@ -30,6 +28,7 @@ import type { Owner, Port, Subnet } from "./domain/types.ts";
 import { type Engine, requireFeature } from "./engine.ts";
 import { addressPool, floatingIpKind, macKey, portKind, subnetKind } from "./kinds.ts";
 import { bindPort, groupsOf, noteGroupUse, resolveGroups } from "./ports_core.ts";
+import { claimAwake, rest, restingText } from "./resting.ts";
 import { type PortInit, toPort, views } from "./wire.ts";
 
 /** Random addresses tried before giving up; the VPC would have to hold millions of ports. */
@@ -75,7 +74,7 @@ async function takeAddress(
   const pool = addressPool(subnet.id, subnet.value.cidr);
   if (wanted !== "") {
     const address = checkHostIp(parseNetwork(subnet.value.cidr)!, wanted, "ipAddress");
-    if (await claim(tx, pool, address, portId)) return formatIp(address);
+    if (await claimAwake(tx, pool, address, portId)) return formatIp(address);
     throw fault("already_exists", "ip_taken", `Cannot use ${wanted} as it is taken in subnet ${subnet.name}`, {
       field: "ipAddress",
     });
@@ -87,7 +86,8 @@ async function takeAddress(
     throw fault(
       "resource_exhausted",
       "subnet_exhausted",
-      `Cannot take an address as all of subnet ${subnet.name} (${subnet.value.cidr}) are taken`,
+      `Cannot take an address as all of subnet ${subnet.name} (${subnet.value.cidr}) are taken` +
+        await restingText(tx, pool),
       { cause },
     );
   }
@@ -131,7 +131,7 @@ function allowedOf(wanted: readonly string[]): string[] {
   });
 }
 
-export function portService(platform: Platform, engine: Engine): BoundService {
+export function portService(platform: Platform, engine: Engine, graceMs: number): BoundService {
   const scope = (project: string, port: string) => resourceScope("prismnet", "port", project, port);
   /** The port with what the data plane says of it. */
   const seen = (record: StoredRecord<Port>): PortInit => {
@@ -255,7 +255,7 @@ export function portService(platform: Platform, engine: Engine): BoundService {
             `Cannot delete port ${record.name} as floating IP ${ip.name} is attached: wanted it detached first`,
           );
         }
-        await release(tx, addressPool(subnet.id, subnet.value.cidr), parseIp(port.ipAddress)!, record.id);
+        await rest(tx, addressPool(subnet.id, subnet.value.cidr), parseIp(port.ipAddress)!, record.id, graceMs);
         tx.deleteRow(macKey(port.vpcId, port.macAddress));
         noteGroupUse(tx, record.id, port.securityGroupIds, []);
         tx.remove(portKind, record, { etag: request.etag });

@@ -14,6 +14,7 @@ import { peeringService } from "./peerings.ts";
 import { poolService } from "./pools.ts";
 import { reconcilePorts } from "./ports_core.ts";
 import { portService } from "./ports.ts";
+import { addressGraceMsDefault, wakeRested } from "./resting.ts";
 import { routerService } from "./routers.ts";
 import { subnetService } from "./subnets.ts";
 import { vpcService } from "./vpcs.ts";
@@ -37,8 +38,10 @@ export function createPrismnet(deps: {
   readonly northbound?: OvsdbClient;
   /** Of the engine `ovn`: the agents of hosts by the addresses they report. */
   readonly agents?: AgentClients;
+  /** How long an address that was given back is not handed out again. */
+  readonly addressGraceMs?: number;
 }): Prismnet {
-  const { platform, engine, northbound, agents } = deps;
+  const { platform, engine, northbound, agents, addressGraceMs = addressGraceMsDefault } = deps;
   const engines = bind(EngineService, {
     getEngine: () => ({ name: engine.name, features: engine.features.map(toFeature) }),
   }, {
@@ -49,12 +52,12 @@ export function createPrismnet(deps: {
       vpcService(platform),
       subnetService(platform, engine),
       groupService(platform, engine),
-      portService(platform, engine),
+      portService(platform, engine, addressGraceMs),
       aclService(platform),
       routerService(platform, engine),
       poolService(platform),
-      gatewayService(platform, engine),
-      floatingIpService(platform, engine),
+      gatewayService(platform, engine, addressGraceMs),
+      floatingIpService(platform, engine, addressGraceMs),
       peeringService(platform, engine),
       hostService(platform),
       insightService({ platform, engine, northbound, agents }),
@@ -68,6 +71,7 @@ export function createPrismnet(deps: {
       while (!signal.aborted) {
         try {
           const changed = await reconcilePorts(platform, engine, signal);
+          await wakeRested(platform, addressGraceMs, signal);
           if (changed > 0) platform.log.info("bindings brought up to their rules", { ports: changed });
         } catch (error) {
           if (!signal.aborted) platform.log.warn("cannot compare bindings with rules", { error: String(error) });

@@ -22,6 +22,7 @@ import { checkHostIp, checkNoOverlap, checkSubnetCidr, formatIp, parseIp } from 
 import { checkSubnetCidr6, gatewayOf } from "./domain/ipv6.ts";
 import { type Engine, requireFeature } from "./engine.ts";
 import { aclKind, addressPool, gatewayHolder, peeringKind, subnetKind, vpcKind } from "./kinds.ts";
+import { addressesMax, nobody, wakeAll } from "./resting.ts";
 import { type SubnetInit, toSubnet, views } from "./wire.ts";
 
 const dnsServersMax = 4;
@@ -108,7 +109,8 @@ export function subnetService(platform: Platform, engine: Engine): BoundService 
         const subnet = await tx.get(subnetKind, request.project, request.subnet);
         await tx.guard(subnet.id);
         const pool = addressPool(subnet.id, subnet.value.cidr);
-        const user = (await poolHolders(platform.kv, pool, 2)).find((holder) => holder !== gatewayHolder);
+        const user = (await poolHolders(platform.kv, pool, addressesMax))
+          .find((holder) => holder !== gatewayHolder && holder !== nobody);
         if (user !== undefined) {
           throw fault(
             "failed_precondition",
@@ -116,6 +118,7 @@ export function subnetService(platform: Platform, engine: Engine): BoundService 
             `Cannot delete subnet ${subnet.name} as ${user} has an address in it: wanted no ports`,
           );
         }
+        await wakeAll(tx, pool);
         await release(tx, pool, parseIp(subnet.value.gatewayIp)!, gatewayHolder);
         forget(tx, pool);
         tx.remove(subnetKind, subnet, { etag: request.etag });
