@@ -7,7 +7,9 @@ import {
   loadFleet,
   nodesWith,
   parseClusterFile,
+  placeHelpers,
   probeReady,
+  sourceDeno,
 } from "@ultracloud/launch";
 import { workspaceRoot } from "@ultracloud/testing";
 import { stringify } from "smol-toml";
@@ -115,9 +117,10 @@ export class Cluster implements Disposable {
   async configure(node: string, component: string, changes: Readonly<Record<string, unknown>> = {}): Promise<void> {
     const dirs = this.substrate.dirs(node);
     const config = { ...configOf(this.file, this.#manifests, node, component, dirs), ...changes };
-    await Deno.writeTextFile(`${this.substrate.etcDir(node)}/${component}/config.toml`, stringify(config), {
-      mode: 0o600,
-    });
+    const configDir = `${this.substrate.etcDir(node)}/${component}`;
+    await Deno.writeTextFile(`${configDir}/config.toml`, stringify(config), { mode: 0o600 });
+    const { manifest, dir } = this.#fleet.get(component)!;
+    await placeHelpers(manifest, { configDir, sourceDir: dir, deno: sourceDeno(workspaceRoot) });
   }
 
   #startSpec(node: string, component: string): StartSpec {

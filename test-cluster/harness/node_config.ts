@@ -130,6 +130,16 @@ function own(
         agentUrl: `https://${placement.listen.rpc}`,
         labels: { node, ...cluster.nodes[node]!.labels },
       };
+    case "node-agent": {
+      const { class: ofClass, pool, labels } = cluster.nodes[node]!;
+      return {
+        nodeName: node,
+        agentUrl: `https://${placement.listen.rpc}`,
+        labels: { node, ...labels },
+        ...(ofClass === undefined ? {} : { class: ofClass }),
+        ...(pool === undefined ? {} : { pool }),
+      };
+    }
     default:
       return {};
   }

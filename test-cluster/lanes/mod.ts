@@ -1,15 +1,29 @@
 import { fault } from "@ultracloud/base";
 import type { Lane } from "../harness/lane.ts";
 import { benchStorage } from "./bench_storage.ts";
+import { controlPlaneOps } from "./control_plane_ops.ts";
 import { durability } from "./durability.ts";
+import { fleetSchedulerE2e } from "./fleet_scheduler_e2e.ts";
 import { harnessCheck } from "./harness_check.ts";
 import { membership } from "./membership.ts";
+import { rolloutSoak } from "./rollout_soak.ts";
 import { smoke } from "./smoke.ts";
 import { soak } from "./soak.ts";
 import { webapp } from "./webapp.ts";
 
 /** Every lane, in the order people think of them. */
-export const lanes: readonly Lane[] = [smoke, webapp, membership, durability, soak, benchStorage, harnessCheck];
+export const lanes: readonly Lane[] = [
+  smoke,
+  webapp,
+  membership,
+  durability,
+  controlPlaneOps,
+  fleetSchedulerE2e,
+  rolloutSoak,
+  soak,
+  benchStorage,
+  harnessCheck,
+];
 
 /** The lane of a command: `fresh-smoke` starts clean, `smoke` uses the cluster that is up. */
 export function laneOf(name: string): { readonly lane: Lane; readonly fresh: boolean } {
