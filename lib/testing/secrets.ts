@@ -26,8 +26,8 @@ export function secretOf(path: string, text: string): Secret | undefined {
   const name = path.slice(path.lastIndexOf("/") + 1);
   const what = `the secret of ${path}`;
   let secret: string | undefined;
-  if (/^(identity|signing)\.key$/.test(name)) secret = dOf(text);
-  else if (/^(admin\.token|master(\.next)?\.key)$/.test(name)) secret = text.trim();
+  if (/^(.+-)?(identity|signing)\.key$/.test(name)) secret = dOf(text);
+  else if (/^(.+-)?(admin\.token|master(\.next)?\.key)$/.test(name)) secret = text.trim();
   // The middle of a key in PEM: its first line is the same for all of a kind.
   else if (/\.key$/.test(name)) secret = text.split("\n")[2]?.trim();
   return secret !== undefined && secret.length >= secretCharsMin ? { what, text: secret } : undefined;
