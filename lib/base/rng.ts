@@ -1,3 +1,5 @@
+import { assert } from "./assert.ts";
+
 /** Randomness as a dependency. */
 export interface Rng {
   /** Uniform in [0, 2^32). */
@@ -41,8 +43,10 @@ export function seededRng(seed: number): Rng {
   };
 }
 
-/** Uniform integer in [0, n); n at most 2^32. */
+/** Uniform integer in [0, n); n from 1 to 2^32, as there is none to take from nothing. */
 export function uniform(rng: Rng, n: number): number {
+  // The message is made only when it is needed: simulations come here millions of times.
+  if (!(Number.isInteger(n) && n >= 1 && n <= 2 ** 32)) assert(false, `Cannot choose one of ${n}: wanted 1 to 2^32`);
   const limit = 2 ** 32 - (2 ** 32 % n);
   for (;;) {
     const value = rng.uint32();

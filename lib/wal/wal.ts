@@ -27,6 +27,14 @@ export interface WalDeps {
   readonly disk: Disk;
   /** A write or sync failed: what is on disk is unknown, the process must end. */
   readonly onFatal: (error: Error) => void;
+  /** Told after each write how long it and its sync took, on `nowMs`; both or none. */
+  readonly onSync?: (took: SyncTimes) => void;
+  readonly nowMs?: () => number;
+}
+
+export interface SyncTimes {
+  readonly writeMs: number;
+  readonly syncMs: number;
 }
 
 export interface WalEntry {
@@ -77,9 +85,13 @@ export class Wal implements AsyncDisposable {
   readonly #commitWaitMs: number;
   readonly #disk: Disk;
   readonly #onFatal: (error: Error) => void;
+  readonly #onSync: ((took: SyncTimes) => void) | undefined;
+  readonly #nowMs: () => number;
   readonly #groups = new Map<number, GroupIndex>();
   #segments: Segment[] = [];
   #queue: Pending[] = [];
+  /** Being written and synced. */
+  #inFlight: Pending[] = [];
   #flushing = false;
   #failed: Error | undefined;
   #closed = false;
@@ -95,6 +107,8 @@ export class Wal implements AsyncDisposable {
     this.#commitWaitMs = (options.commitWaitUsMax ?? 0) / 1_000;
     this.#disk = deps.disk;
     this.#onFatal = deps.onFatal;
+    this.#onSync = deps.onSync;
+    this.#nowMs = deps.nowMs ?? (() => 0);
     this.#disk.mkdir(this.#dir);
     this.#replay();
     this.#ready = this.#syncFound();
@@ -228,11 +242,15 @@ export class Wal implements AsyncDisposable {
       await this.#ready;
       while (this.#queue.length > 0) {
         if (this.#commitWaitMs > 0) await new Promise((resolve) => setTimeout(resolve, this.#commitWaitMs));
-        const batch = this.#queue;
+        const batch = this.#inFlight = this.#queue;
         this.#queue = [];
+        const startMs = this.#nowMs();
         this.#write(batch);
+        const writtenMs = this.#nowMs();
         await this.#segments.at(-1)!.file.sync();
         this.#syncs++;
+        this.#inFlight = [];
+        this.#onSync?.({ writeMs: writtenMs - startMs, syncMs: this.#nowMs() - writtenMs });
         for (const { done } of batch) done();
       }
     } catch (error) {
@@ -247,7 +265,8 @@ export class Wal implements AsyncDisposable {
     this.#failed = fault("data_loss", "wal_write_failed", "Cannot go on after a write or sync of the log failed", {
       cause,
     });
-    for (const { done } of this.#queue.splice(0)) done(this.#failed);
+    // Those of the write that failed come first: nobody knows whether it is on disk.
+    for (const { done } of [...this.#inFlight.splice(0), ...this.#queue.splice(0)]) done(this.#failed);
     this.#onFatal(this.#failed);
   }
 

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { seededRng, uniform, utf8 } from "@ultracloud/base";
+import { SimDisk } from "@ultracloud/testing";
 import { crc32c, openWal, systemDisk, type Wal, type WalWrite } from "./mod.ts";
 
 async function temporary<T>(work: (dir: string) => Promise<T>): Promise<T> {
@@ -175,4 +176,34 @@ Deno.test("wal equals a plain map of entries under random writes, cuts and reope
       await wal.close();
     });
   }
+});
+
+Deno.test("append() tells everybody when a write fails, those of that very write first, and takes no more", async () => {
+  const disk = new SimDisk({ rng: seededRng(1) });
+  const told: string[] = [];
+  const wal = openWal({ dir: "wal" }, { disk, onFatal: () => told.push("fatal") });
+  await new Promise<void>((resolve, reject) =>
+    wal.append({ group: 1, entries: [entry(1, 1)] }, (error) => error ? reject(error) : resolve())
+  );
+  disk.failSyncs(1);
+  const ended = (name: string) =>
+    new Promise<void>((resolve) =>
+      wal.append({ group: 1, entries: [entry(name === "c" ? 4 : name === "b" ? 3 : 2, 1)] }, (error) => {
+        told.push(`${name} ${(error as { code?: string } | undefined)?.code}`);
+        resolve();
+      })
+    );
+  // The first two share a write; the third comes while that is under way.
+  const both = [ended("a"), ended("b")];
+  await Promise.resolve();
+  await Promise.all([...both, ended("c")]);
+  await ended("d");
+  assert.deepEqual(told, [
+    "a wal_write_failed",
+    "b wal_write_failed",
+    "c wal_write_failed",
+    "fatal",
+    "d wal_write_failed",
+  ]);
+  await wal.close();
 });
