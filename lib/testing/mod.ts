@@ -4,6 +4,7 @@ export { createTestCa, type TestCa, type TestLeaf, type TestLeafOptions } from "
 export { type LocalServer, serveLocally } from "./serve_locally.ts";
 export * from "./history.ts";
 export * from "./seeds.ts";
+export * from "./nix_box.ts";
 export { SimClock } from "./sim_clock.ts";
 export { SimDisk, type SimDiskFile, type SimDiskOptions } from "./sim_disk.ts";
 export * from "./stack.ts";
