@@ -109,32 +109,36 @@ export class Control {
     return await Promise.all(vm.value.volumes.map((a) => this.platform.getById(volumeKind, a.volumeId)));
   }
 
-  /** Admits the VM as the writer of its volumes on a worker; answers how each is reached. */
-  async openVolumes(
-    vm: StoredRecord<Vm>,
-    o: {
-      readonly node: string;
-      /** Instead of those the attachments have. */
-      readonly writerEpoch?: number;
-      readonly keepOlder: boolean;
-    },
-    signal: AbortSignal,
-  ): Promise<Map<string, VolumeSource>> {
-    const sources = new Map<string, VolumeSource>();
+  /** Opens what the VM's guest has not yet opened, under each attachment's epoch, and keeps how it is reached. */
+  async openVolumes(vmId: string, signal: AbortSignal): Promise<void> {
+    const vm = await this.platform.getById(vmKind, vmId);
+    const opened = new Map<string, VolumeSource>();
     for (const [i, volume] of (await this.volumesOf(vm)).entries()) {
-      const writerEpoch = o.writerEpoch ?? vm.value.volumes[i]!.epoch;
-      sources.set(volume.id, await this.volumes.open(volume, { ...o, writerEpoch }, signal));
+      const { source, epoch } = vm.value.volumes[i]!;
+      if (source) continue;
+      const o = { node: vm.value.node, writerEpoch: epoch, keepOlder: false };
+      opened.set(volume.id, await this.volumes.open(volume, o, signal));
     }
-    return sources;
+    if (opened.size === 0) return;
+    await this.platform.transact(async (tx) => {
+      const current = await tx.getById(vmKind, vmId);
+      const volumes = current.value.volumes.map((a) => {
+        const source = opened.get(a.volumeId);
+        return source ? { ...a, source } : a;
+      });
+      tx.update(vmKind, current, { value: { ...current.value, volumes } });
+    });
   }
 
-  /** Everything the VM's worker needs; volumes are opened for the VM's own worker unless the change names sources. */
-  async specOf(vm: StoredRecord<Vm>, change: SpecChange, signal: AbortSignal) {
+  /** Everything a worker needs; volumes must be open, or the change names how they are reached. */
+  async specOf(vm: StoredRecord<Vm>, change: SpecChange = {}) {
     const guest = await this.platform.transact((tx) => tx.row<GuestData>(guestKey(vm.id)));
-    const { node, migration, nics, writerEpoch } = vm.value;
-    const sources = change.sources ??
-      await this.openVolumes(vm, { node, keepOlder: migration?.active === true }, signal);
-    const volumes = (await this.volumesOf(vm)).map((record) => ({ record, source: sources.get(record.id)! }));
+    const { nics, writerEpoch } = vm.value;
+    const volumes = (await this.volumesOf(vm)).map((record, i) => {
+      const source = change.sources?.get(record.id) ?? vm.value.volumes[i]!.source;
+      if (!source) throw fault("internal", "volume_closed", `Cannot use volume ${record.name} as it is not open`);
+      return { record, source };
+    });
     return toSpec(vm, guest ?? { userData: "", sshAuthorizedKeys: [] }, {
       volumes,
       writerEpoch: change.writerEpoch ?? writerEpoch,
@@ -144,8 +148,9 @@ export class Control {
 
   /** Starts the VM on its worker as its record says; answers what the worker sees. */
   async ensureOnNode(vmId: string, signal: AbortSignal, o: { readonly applyOnly?: boolean } = {}) {
+    await this.openVolumes(vmId, signal);
     const vm = await this.platform.getById(vmKind, vmId);
-    const spec = await this.specOf(vm, {}, signal);
+    const spec = await this.specOf(vm);
     const agent = await this.workers.agentOf(vm.value.node);
     const request = { spec, applyOnly: o.applyOnly ?? false };
     return await typed(agent.ensureVm(request, { signal, timeoutMs: ensureTimeoutMs }));

@@ -4,7 +4,7 @@ import { type Migration as Seen, MigrationPhase, MigrationStorage as WireStorage
 import { toFault } from "@ultracloud/rpc";
 import { orAbsent, typed } from "./calls.ts";
 import type { Control } from "./control.ts";
-import type { Attachment, MigrationStorage, Nic, Vm } from "./domain/types.ts";
+import type { Attachment, MigrationStorage, Nic, Vm, VolumeSource } from "./domain/types.ts";
 import { vmKind, volumeKind } from "./kinds.ts";
 import { give, type Outcome, settle, startTimeoutMs, triesUnbounded, vmSteps } from "./saga_support.ts";
 import { placementTurn, shareOf, volumeShare } from "./workers.ts";
@@ -20,6 +20,8 @@ export interface MigrateData extends Outcome {
   readonly epoch: number;
   readonly before: Vm["state"];
   readonly targetNics: readonly Nic[];
+  /** How the target reaches each volume, by id. */
+  readonly targetSources: Readonly<Record<string, VolumeSource>>;
   readonly endpoints?: {
     readonly stateUri: string;
     readonly mirrors: readonly { readonly device: string; readonly nbdUri: string }[];
@@ -134,7 +136,8 @@ export function migrateSaga(control: Control): Saga<MigrateData> {
         tx.update(volumeKind, volume, {
           value: { ...volume.value, writerEpoch: data.epoch, ...(moves ? { node: data.target } : {}) },
         });
-        volumes.push({ ...attachment, epoch: data.epoch });
+        const source = data.targetSources[volume.id];
+        volumes.push({ ...attachment, epoch: data.epoch, ...(source ? { source } : {}) });
       }
       tx.update(vmKind, vm, {
         value: {
@@ -238,7 +241,7 @@ export function migrateSaga(control: Control): Saga<MigrateData> {
         async do({ data, operation, signal }) {
           const vm = await steps.vmOf(operation);
           const open = { node: data.target, writerEpoch: data.epoch, keepOlder: true };
-          const sources = new Map();
+          const sources = new Map<string, VolumeSource>();
           for (const volume of await control.volumesOf(vm)) {
             // One that is a file of the source is mirrored into one of the target's.
             const local = !volume.value.shared && !control.volumes.everywhere;
@@ -252,7 +255,7 @@ export function migrateSaga(control: Control): Saga<MigrateData> {
           const change = { nics: data.targetNics, writerEpoch: data.epoch, sources };
           const target = await workers.agentOf(data.target);
           const answer = await typed(target.prepareIncoming({
-            spec: await control.specOf(vm, change, signal),
+            spec: await control.specOf(vm, change),
             migrationId: operation.id,
             storage: wireStorages[data.storage],
             layout,
@@ -260,6 +263,7 @@ export function migrateSaga(control: Control): Saga<MigrateData> {
           }, { signal, timeoutMs: startTimeoutMs }));
           const { stateUri, mirrors } = answer.endpoints!;
           return {
+            targetSources: Object.fromEntries(sources),
             endpoints: { stateUri, mirrors: mirrors.map(({ device, nbdUri }) => ({ device, nbdUri })) },
           };
         },

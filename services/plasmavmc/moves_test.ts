@@ -86,7 +86,11 @@ Deno.test("a VM migrates with a shared and a local volume, and leaves nothing on
 Deno.test("a cancelled migration leaves the guest running where it was", async () => {
   const { world, process, stack, done } = await ready();
   await using _ = stack;
-  await done(process.vms.createVm(vmRequest));
+  const { volumes } = process;
+  for (const name of ["one", "two"]) {
+    await done(volumes.createVolume({ project, name, sizeBytes: mib, shared: true, node: "node01" }));
+  }
+  await done(process.vms.createVm({ ...vmRequest, volumes: [{ volume: "one" }] }));
   const source = home(world);
   world.agent(source).hook = (call, signal) =>
     call !== "getMigration"
@@ -101,9 +105,13 @@ Deno.test("a cancelled migration leaves the guest running where it was", async (
   const vm = await process.vms.getVm({ project, vm: "web" });
   assert.deepEqual([vm.node, vm.state], [source, VmState.RUNNING]);
   assert.equal([...world.network.ports.values()][0]!.host, source);
+  // The disk has seen the target's epoch: what the guest has open stays open all the same.
+  await done(process.vms.attachVolume({ project, vm: "web", volume: "two" }));
   await done(process.vms.migrateVm({ project, vm: "web" }));
   assert.notEqual(home(world), source);
-  await gone(world, process);
+  await done(process.vms.deleteVm({ project, vm: "web" }));
+  for (const name of ["one", "two"]) await done(volumes.deleteVolume({ project, volume: name }));
+  assert.deepEqual(await world.leftovers(process.platform), nothing);
 });
 
 Deno.test("a migration whose target dies ends with the guest where it was", async () => {

@@ -60,7 +60,7 @@ export async function freshEpoch(tx: Tx, vm: Vm, raise = 0): Promise<Partial<Vm>
   return {
     writerEpoch: epoch,
     epochMax: epoch,
-    volumes: vm.volumes.map((attachment) => ({ ...attachment, epoch })),
+    volumes: vm.volumes.map(({ source: _, ...attachment }) => ({ ...attachment, epoch })),
   };
 }
 
@@ -148,6 +148,7 @@ export async function beginMigrate(
       epoch: epochMax,
       before: vm.value.state,
       targetNics: [],
+      targetSources: {},
     },
     requestId,
     change: { state: "migrating", reason: "" },

@@ -1,8 +1,7 @@
 import type { StoredRecord } from "@ultracloud/platform";
-import type { Image, Volume } from "./domain/types.ts";
+import type { Image, Volume, VolumeSource } from "./domain/types.ts";
 
-/** How a worker reaches a volume. */
-export type VolumeSource = { readonly kind: "local" } | { readonly kind: "nbd"; readonly uri: string };
+export type { VolumeSource };
 
 export interface OpenVolume {
   /** The worker that will have it. */

@@ -280,11 +280,9 @@ export class ComputeCloud implements AsyncDisposable {
     return () => gate.mend();
   }
 
-  client<S extends DescService>(service: S) {
-    const at = {
-      endpoints: [this.stack.endpoint("plasmavmc")],
-      authorization: this.#signer.authorization("plasmavmc"),
-    };
+  /** A client of a component as the operator, who may do everything there. */
+  client<S extends DescService>(service: S, component = "plasmavmc") {
+    const at = { endpoints: [this.stack.endpoint(component)], authorization: this.#signer.authorization(component) };
     return this.#cleanup.use(createRpcClient(service, { ...at, retries: 0 }));
   }
 

@@ -31,7 +31,9 @@ export async function migration(proof: Proof): Promise<void> {
       }): the counter went on from ${count} ` +
         `to ${counted}; ${after.migration!.downtimeMs} ms down, ${after.migration!.totalMs} ms in all`,
     );
-    await until("one QEMU is left", 30_000, () => qemus().reduce((a, b) => a + b) === 1);
+    const rest = await cloud.vmIdsOn(before.node);
+    proof.check(rest.length === 0, `${before.node} has nothing of it any more (${rest.length})`);
+    await until(`one QEMU is left of ${qemus().join(" and ")}`, 30_000, () => qemus().reduce((a, b) => a + b) === 1);
   }
 
   await move(MigrationStorage.SHARED);

@@ -92,7 +92,12 @@ export interface Attachment {
   readonly readOnly: boolean;
   /** The epoch it was opened with for the guest that runs. */
   readonly epoch: number;
+  /** How the guest reaches it; absent: not yet opened for it. Opening again could cut the guest off. */
+  readonly source?: VolumeSource;
 }
+
+/** How a worker reaches a volume. */
+export type VolumeSource = { readonly kind: "local" } | { readonly kind: "nbd"; readonly uri: string };
 
 export interface RestartState {
   readonly policy: RestartPolicy;
