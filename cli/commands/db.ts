@@ -12,6 +12,7 @@ import {
 import { type Column, humanBytes } from "../frame/columns.ts";
 import { command, text } from "../frame/command.ts";
 import { readBackupFiles, writeBackupFile } from "./db_backup_files.ts";
+import { readDumpFile, writeDumpFile } from "./db_dump_file.ts";
 import { readMigrations } from "./db_migrations.ts";
 
 const databaseColumns: readonly Column<Database>[] = [
@@ -19,6 +20,7 @@ const databaseColumns: readonly Column<Database>[] = [
   { name: "size", get: (d) => humanBytes(d.bytes) },
   { name: "applied", get: (d) => String(d.appliedIndex) },
   { name: "replicas", get: (d) => d.replicas.join(",") + (d.placed ? "" : " (moving)") },
+  { name: "learners", get: (d) => d.learners.join(","), wide: true },
   { name: "capture", get: (d) => d.settings?.capture ? "on" : "off", wide: true },
   { name: "archive", get: (d) => d.settings?.archive ? "on" : "off", wide: true },
 ];
@@ -37,6 +39,8 @@ function membersOf(list: string): bigint[] {
   );
 }
 
+const maybeMembers = (list: string | undefined) => list === undefined ? [] : membersOf(list);
+
 function onOff(value: string, name: string): boolean {
   if (value === "on" || value === "off") return value === "on";
   throw fault("invalid_argument", "bad_setting", `Cannot set ${name} to ${JSON.stringify(value)}: wanted on or off`);
@@ -52,12 +56,15 @@ export const db = buildRouteMap({
         await list(DatabaseSchema, databases, databaseColumns);
       },
     }),
-    create: command<{ replicas?: string }, [string]>({
+    create: command<{ replicas?: string; learners?: string }, [string]>({
       brief: "Create a database",
       args: [databaseArg],
-      flags: { replicas: optionalText("Members that hold it, like 1,2,3") },
-      async run({ session, one }, { replicas }, name) {
-        const request = { name, replicas: replicas === undefined ? [] : membersOf(replicas) };
+      flags: {
+        replicas: optionalText("Members that hold it, like 1,2,3"),
+        learners: optionalText("Members that hold a copy for reading beside them, like 4,5"),
+      },
+      async run({ session, one }, { replicas, learners }, name) {
+        const request = { name, replicas: maybeMembers(replicas), learners: maybeMembers(learners) };
         const made = await session.client(DatabaseService, "flaredb").createDatabase(request);
         await one(DatabaseSchema, made, databaseColumns);
       },
@@ -88,12 +95,14 @@ export const db = buildRouteMap({
         await one(DatabaseSchema, await client.updateDatabase({ name, settings: wanted }), databaseColumns);
       },
     }),
-    place: command<Record<never, never>, [string, string]>({
+    place: command<{ learners?: string }, [string, string]>({
       brief: "Move a database to members; it stays in use meanwhile",
       args: [databaseArg, { brief: "Members, like 1,2,3", placeholder: "members" }],
-      async run({ session, one }, _flags, name, members) {
+      flags: { learners: optionalText("Members that hold a copy for reading beside them, like 4,5") },
+      async run({ session, one }, { learners }, name, members) {
         const client = session.client(DatabaseService, "flaredb");
-        await one(DatabaseSchema, await client.placeDatabase({ name, replicas: membersOf(members) }), databaseColumns);
+        const request = { name, replicas: membersOf(members), learners: maybeMembers(learners) };
+        await one(DatabaseSchema, await client.placeDatabase(request), databaseColumns);
       },
     }),
     check: command<Record<never, never>, [string]>({
@@ -159,6 +168,26 @@ export const db = buildRouteMap({
         }, files));
         for (const { table, rows } of answer.tables) io.out(`${table}  ${rows} rows\n`);
         io.err(`${verify ? "Checked" : `Restored ${database}`} up to index ${answer.index}: ${answer.keys} keys\n`);
+      },
+    }),
+    dump: command<Record<never, never>, [string, string]>({
+      brief: "Write tables and keys to a text of SQL statements while the database goes on",
+      details:
+        "The text can be read, changed and loaded elsewhere. Stored answers, recent changes and the archive stay " +
+        "behind; a row of more than 750 000 characters is for `uc db backup`.",
+      args: [databaseArg, { brief: "File to write", placeholder: "file" }],
+      async run({ session, io }, _flags, database, file) {
+        const { summary } = await writeDumpFile(file, session.client(BackupService, "flaredb").dump({ database }));
+        io.err(`Wrote ${file}: ${summary}\n`);
+      },
+    }),
+    load: command<Record<never, never>, [string, string]>({
+      brief: "Fill a new database from a dump, whole or not at all",
+      args: [{ brief: "New database", placeholder: "database" }, { brief: "File of a dump", placeholder: "file" }],
+      async run({ session, io }, _flags, database, file) {
+        const answer = await session.client(BackupService, "flaredb").load(readDumpFile(database, file));
+        for (const { table, rows } of answer.tables) io.out(`${table}  ${rows} rows\n`);
+        io.err(`Loaded ${database}: ${answer.keys} keys\n`);
       },
     }),
     migrate: command<{ allowDestructive: boolean }, [string, string]>({

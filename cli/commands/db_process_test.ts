@@ -65,6 +65,19 @@ Deno.test("uc db and uc sql: statements, transactions, migrations, backup and th
       JSON.parse((await ok(["sql", name, "SELECT name FROM item ORDER BY id", "-o", "json"])).out)
         .map((row: { name: string }) => row.name);
     assert.deepEqual([await names("t_then"), await names("t_now")], [["quill", "ink"], ["quill", "ink", "late"]]);
+    await ok(["sql", "t_shop", "CREATE TRIGGER shout AFTER INSERT ON item BEGIN SELECT 'a;'; END"]);
+    await ok(["sql", "t_shop", "INSERT INTO item(name) VALUES('two;\n-- flaredb end\nlines'), ('it''s')"]);
+    const dump = `${home}/shop.sql`;
+    assert.match((await ok(["db", "dump", "t_shop", dump])).err, /: \d+ statements, 0 keys\n$/);
+    assert.match((await ok(["db", "load", "t_copy", dump])).out, /item\s+5 rows/);
+    assert.deepEqual(await names("t_copy"), await names("t_shop"));
+    assert.match((await ok(["db", "migrate", "t_copy", folder])).err, /at version 1/);
+    const text = await Deno.readTextFile(dump);
+    await Deno.writeTextFile(dump, text.slice(0, text.lastIndexOf("-- flaredb end")));
+    const cut = await uc(["db", "load", "t_cut", dump]);
+    assert.match(cut.err, /^error\[dump_damaged\]/);
+    assert.doesNotMatch((await ok(["db", "list"])).out, /t_cut/);
+
     const bytes = await Deno.readFile(full);
     bytes[bytes.length >> 1]! ^= 1;
     await Deno.writeFile(full, bytes);

@@ -6,8 +6,10 @@ import { type AuthzTable, bind, type BoundService } from "@ultracloud/rpc";
 import { databaseScope } from "./database_service.ts";
 import { fullBackup, incrementalBackup } from "./backup.ts";
 import { type Databases, unkeyed } from "./databases.ts";
+import { dumpDatabase } from "./dump.ts";
 import { entryKinds } from "./domain/log_entry.ts";
 import { checkIndex } from "./domain/names.ts";
+import { loadInto } from "./load.ts";
 import { restoreInto } from "./restore.ts";
 import { receiveBackups } from "./restore_files.ts";
 
@@ -61,12 +63,20 @@ export function backupService({ databases, clock, log, stateDir }: BackupDeps): 
         await using received = await receiveBackups({ dir, id: ++copies }, requests);
         return await restoreInto(received, { databases, clock, log }, context);
       },
+      async *dump({ database }, context) {
+        const opened = await databases.find(database);
+        await opened.group.readBarrier();
+        yield* dumpDatabase({ database, path: `${dir}/${++copies}.db` }, opened.machine, context.signal);
+      },
+      load: (requests, context) => loadInto(requests, { databases, clock, log }, context),
     },
     {
       backup: { resource: "backup", action: "create", scope },
       listBackups: { resource: "backup", action: "list", scope },
       // The target is not known before the first message has come.
       restore: { resource: "backup", action: "restore", scope: () => "" },
+      dump: { resource: "backup", action: "create", scope },
+      load: { resource: "backup", action: "restore", scope: () => "" },
     } satisfies AuthzTable<typeof BackupService>,
   );
 }

@@ -12,7 +12,7 @@ import { bind, type BoundService } from "@ultracloud/rpc";
 import { checkDatabase, databaseNotFound } from "./domain/names.ts";
 import { entryKinds } from "./domain/log_entry.ts";
 import type { Databases } from "./databases.ts";
-import type { CatalogRow } from "./state/catalog_machine.ts";
+import { type CatalogRow, holds } from "./state/catalog_machine.ts";
 
 /** Scope of a database: its name, so that a grant names exactly the database it is for. */
 export function databaseScope(name: string, field = "database"): string {
@@ -22,6 +22,8 @@ export function databaseScope(name: string, field = "database"): string {
 const replicasDefault = 3;
 /** More voters make every write slower and nothing safer. */
 const replicasMax = 7;
+/** Each is one more copy that the leader feeds. */
+const learnersMax = 7;
 
 /** Creates, lists and deletes databases, and says how their groups are. */
 export function databaseService(
@@ -35,6 +37,7 @@ export function databaseService(
       name: row.name,
       createTime: timestampFromMs(row.createMs),
       replicas: row.replicas.map(BigInt),
+      learners: row.learners.map(BigInt),
       placed: row.placed,
       appliedIndex: BigInt(machine?.appliedIndex() ?? 0),
       bytes: BigInt(machine?.bytes() ?? 0),
@@ -59,6 +62,20 @@ export function databaseService(
       }]: wanted 1 to ${replicasMax} different ones of ${options.members}`,
     );
   };
+  /** Members that hold a copy for reading, none of which votes too. */
+  const checkLearners = (learners: readonly bigint[], replicas: readonly bigint[]): bigint[] => {
+    const ids = new Set(learners.map(Number));
+    const apart = replicas.every((id) => !ids.has(Number(id)));
+    if (ids.size === learners.length && ids.size <= learnersMax && apart && [...ids].every((id) => known.has(id))) {
+      return [...learners];
+    }
+    throw invalidField(
+      "learners",
+      `Cannot place learners on [${learners.slice(0, 10)}] beside replicas on [${
+        replicas.slice(0, 10)
+      }]: wanted at most ${learnersMax} others of ${options.members}`,
+    );
+  };
   /** Up to three members, another first one for each name. */
   const chosenMembers = (name: string): bigint[] => {
     const { members } = options;
@@ -75,14 +92,16 @@ export function databaseService(
         await databases.system.readBarrier();
         const present = databases.catalog.find(request.name);
         if (present !== undefined) {
-          if (present.replicas.includes(options.nodeId)) await databases.findAny(request.name);
+          if (holds(present, options.nodeId)) await databases.findAny(request.name);
           return toMessage(present);
         }
       }
       // The same wherever it is asked, so that a repeated request is the same request.
       const replicas = request.replicas.length > 0 ? checkMembers(request.replicas) : chosenMembers(request.name);
+      const learners = checkLearners(request.learners, replicas);
       const { entry, schema } = { entry: entryKinds.createDatabase, schema: CreateDatabaseRequestSchema };
-      const created = await databases.changeCatalog(entry, schema, { ...request, replicas }, context) as Database;
+      const wanted = { ...request, replicas, learners };
+      const created = await databases.changeCatalog(entry, schema, wanted, context) as Database;
       await databases.waitForLeader(request.name, context.signal);
       const row = databases.catalog.find(request.name);
       return row === undefined ? created : toMessage(row);
@@ -110,7 +129,7 @@ export function databaseService(
       return toMessage(opened.row);
     },
     async placeDatabase(request, context) {
-      checkMembers(request.replicas);
+      checkLearners(request.learners, checkMembers(request.replicas));
       const { placeDatabase: kind } = entryKinds;
       await databases.changeCatalog(kind, PlaceDatabaseRequestSchema, request, context);
       return toMessage(databases.catalog.find(request.name)!);

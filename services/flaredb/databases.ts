@@ -8,7 +8,7 @@ import { CheckReplicasResponseSchema, LoggedPlacedSchema } from "@ultracloud/pro
 import { createHash } from "node:crypto";
 import { type DedupeKey, encodeEntry, type EntryKind, entryKinds, noSeed } from "./domain/log_entry.ts";
 import { checkDatabase, databaseNotFound } from "./domain/names.ts";
-import { CatalogMachine, type CatalogRow, systemGroup } from "./state/catalog_machine.ts";
+import { CatalogMachine, type CatalogRow, holds, systemGroup } from "./state/catalog_machine.ts";
 import { type ContentDigest, DatabaseMachine } from "./state/database_machine.ts";
 import { stepPlacement, surplusLeader } from "./placement.ts";
 import { removeFiles } from "./state/store.ts";
@@ -137,7 +137,7 @@ export class Databases implements AsyncDisposable {
     if (opened !== undefined) return opened;
     const row = this.#catalog.find(name);
     if (row === undefined) throw databaseNotFound(name);
-    if (!row.replicas.includes(this.#options.memberId)) {
+    if (!holds(row, this.#options.memberId)) {
       const url = row.replicas.map((id) => this.#options.clientUrls[id]).find((known) => known !== undefined);
       throw fault("unavailable", "database_elsewhere", `Cannot use database ${name} here: ${row.replicas} hold it`, {
         retryAfterMs: 50,
@@ -254,7 +254,7 @@ export class Databases implements AsyncDisposable {
       this.#removed.add(row.group);
     }
     for (const row of this.#catalog.list()) {
-      const mine = row.replicas.includes(this.#options.memberId);
+      const mine = holds(row, this.#options.memberId);
       const opened = this.#open.get(row.name);
       if (opened?.row.group === row.group) {
         if (mine || !row.placed) continue;
@@ -268,7 +268,7 @@ export class Databases implements AsyncDisposable {
         continue;
       }
       // One that was placed anew is there already, elsewhere: what is new here learns from that.
-      const join = row.moved && !exists(this.#path(row));
+      const join = row.moved || !row.replicas.includes(this.#options.memberId);
       const machine = new DatabaseMachine({ path: this.#path(row) });
       const group = await node.openGroup({ group: row.group, voters: row.replicas, join }, machine);
       this.#open.set(row.name, { row, group, machine });
@@ -290,7 +290,11 @@ export class Databases implements AsyncDisposable {
   /** Says through the catalog that a group has the members that were asked for. */
   async placed(row: CatalogRow): Promise<void> {
     const { placed: kind } = entryKinds;
-    const request = create(LoggedPlacedSchema, { group: BigInt(row.group), replicas: row.replicas.map(BigInt) });
+    const request = create(LoggedPlacedSchema, {
+      group: BigInt(row.group),
+      replicas: row.replicas.map(BigInt),
+      learners: row.learners.map(BigInt),
+    });
     const nobody = { principal: { kind: "workload", id: "flaredb" }, idempotencyKey: undefined } as const;
     await this.#propose(this.#system, kind, LoggedPlacedSchema, request, nobody);
   }
@@ -319,7 +323,7 @@ export class Databases implements AsyncDisposable {
       for (const { row, group } of this.#open.values()) {
         const now = this.#catalog.find(row.name);
         if (now === undefined || now.group !== row.group || now.placed) continue;
-        await stepPlacement(group, now.replicas, memberId).then((done) => done ? this.placed(now) : undefined)
+        await stepPlacement(group, now, memberId).then((done) => done ? this.placed(now) : undefined)
           .catch((error) => log.debug("cannot move a replica yet", { database: row.name, error }));
       }
       const surplus = surplusLeader(this.opened(), memberId);

@@ -4,37 +4,43 @@ import type { OpenDatabase } from "./databases.ts";
 /** Entries that a newcomer may lag behind and still be given its vote. */
 const lagMax = 1_000;
 
+/** Who is to hold a database: members that vote, and members that only learn. */
+export interface Wanted {
+  readonly replicas: readonly number[];
+  readonly learners: readonly number[];
+}
+
 /**
- * One step of a group towards having exactly `wanted` as its voters, if this replica leads it; true when it is there.
+ * One step of a group towards having exactly the wanted members, if this replica leads it; true when it is there.
  * Newcomers learn first and vote once they have caught up; only then do others go, so that the number of copies never
  * falls below what it was. Every step may be repeated, and the next leader goes on where this one stopped.
  */
-export async function stepPlacement(group: Group, wanted: readonly number[], memberId: number): Promise<boolean> {
+export async function stepPlacement(group: Group, wanted: Wanted, memberId: number): Promise<boolean> {
   const { role, configuration, progress, lastIndex } = group.status();
   if (role !== "leader" || configuration.votersOutgoing.length > 0) return false;
   const voters = new Set(configuration.voters);
   const learners = new Set(configuration.learners);
-  const missing = wanted.filter((id) => !voters.has(id));
-  const newcomer = missing.find((id) => !learners.has(id));
-  if (newcomer !== undefined) {
-    await group.changeConfiguration({ steps: [{ type: "add_learner", id: newcomer }] });
+  const change = async (type: "add_learner" | "add_voter" | "remove", id: number) => {
+    await group.changeConfiguration({ steps: [{ type, id }] });
     return false;
-  }
+  };
+  const missing = wanted.replicas.filter((id) => !voters.has(id));
+  const newcomer = [...missing, ...wanted.learners].find((id) => !learners.has(id) && !voters.has(id));
+  if (newcomer !== undefined) return await change("add_learner", newcomer);
   const ready = missing.find((id) => (progress?.get(id)?.match ?? 0) + lagMax >= lastIndex);
-  if (ready !== undefined) {
-    await group.changeConfiguration({ steps: [{ type: "add_voter", id: ready }] });
-    return false;
-  }
+  if (ready !== undefined) return await change("add_voter", ready);
   if (missing.length > 0) return false;
-  if (!wanted.includes(memberId)) {
-    const heir = wanted.find((id) => progress?.get(id)?.recentlyActive) ?? wanted[0]!;
+  if (!wanted.replicas.includes(memberId)) {
+    const heir = wanted.replicas.find((id) => progress?.get(id)?.recentlyActive) ?? wanted.replicas[0]!;
     group.transferLeader(heir);
     return false;
   }
-  const surplus = [...voters, ...learners].find((id) => !wanted.includes(id));
-  if (surplus === undefined) return true;
-  await group.changeConfiguration({ steps: [{ type: "remove", id: surplus }] });
-  return false;
+  // A voter that is to learn from now on.
+  const demoted = wanted.learners.find((id) => voters.has(id));
+  if (demoted !== undefined) return await change("add_learner", demoted);
+  const stays = new Set([...wanted.replicas, ...wanted.learners]);
+  const surplus = [...voters, ...learners].find((id) => !stays.has(id));
+  return surplus === undefined ? true : await change("remove", surplus);
 }
 
 /** A group this replica should hand over, and to whom: when it leads more than its share of those it holds. */

@@ -26,25 +26,33 @@ export interface RestoreDeps {
 
 /**
  * Fills a new database, piece by piece through its own log, so that every replica gets it. Before that everything is
- * checked that can be. What fails half way leaves nothing: the database is deleted again.
+ * checked that can be.
  */
 export async function restoreInto(
   received: ReceivedBackups,
   deps: RestoreDeps,
   context: CallContext,
 ): Promise<MessageInitShape<typeof RestoreResponseSchema>> {
-  const { databases, log } = deps;
   const { target } = received;
   const reached = checkContent(received);
   if (target.verifyOnly) return reached;
+  return await makeWhole(target.database, deps, context, (opened) => fill(received, deps, opened, context));
+}
+
+/** Makes a database and fills it; what fails half way leaves nothing: the database is deleted again. */
+export async function makeWhole<T>(
+  name: string,
+  { databases, log }: RestoreDeps,
+  context: CallContext,
+  fillIt: (opened: OpenDatabase) => Promise<T>,
+): Promise<T> {
   const proposer = unkeyed(context);
   const { createDatabase, deleteDatabase } = entryKinds;
-  const name = target.database;
   const wanted = create(CreateDatabaseRequestSchema, { name });
   await databases.changeCatalog(createDatabase, CreateDatabaseRequestSchema, wanted, proposer);
   try {
     await databases.waitForLeader(name, context.signal);
-    return await fill(received, deps, await databases.findAny(name), context);
+    return await fillIt(await databases.findAny(name));
   } catch (error) {
     log.warn("cannot restore", { database: name, error });
     const gone = create(DeleteDatabaseRequestSchema, { name });

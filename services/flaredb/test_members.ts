@@ -5,11 +5,14 @@ import { BackupService, DatabaseService, KvService, SqlService } from "@ultraclo
 import { createRpcClient } from "@ultracloud/rpc";
 import { workspaceRoot } from "@ultracloud/testing";
 import { stringify } from "smol-toml";
+import { Relays } from "./test_relays.ts";
 
 /** Several real flaredb processes under their real permissions; disposing ends them and removes their data. */
 export interface Members extends AsyncDisposable {
   readonly urls: readonly string[];
   readonly dir: string;
+  /** What members reach each other through. */
+  readonly relays: Relays;
   process(id: number): ComponentProcess;
   /** Starts a member that does not run and waits until it is ready. */
   start(id: number): Promise<void>;
@@ -45,12 +48,15 @@ export async function startMembers(
     clusterId: "test",
   });
   const { manifest, dir: source } = base.member("flaredb");
-  const members = ids.map((id) => ({
-    id,
-    name: `node${id}`,
-    peerUrl: `http://${peers[id - 1]}`,
-    clientUrl: `http://${rpcs[id - 1]}`,
-  }));
+  const relays = new Relays();
+  const edges = ids.map((from) => ids.map((to) => from === to ? peers[to - 1]! : relays.add(from, to, peers[to - 1]!)));
+  const membersOf = (from: number) =>
+    ids.map((id) => ({
+      id,
+      name: `node${id}`,
+      peerUrl: `http://${edges[from - 1]![id - 1]}`,
+      clientUrl: `http://${rpcs[id - 1]}`,
+    }));
   const shared = base.placement("flaredb");
   const stateDir = (id: number) => options.stateDirs?.[id] ?? `${dir}/state${id}`;
   const processes = new Map<number, ComponentProcess>();
@@ -69,7 +75,7 @@ export async function startMembers(
         identityKeyFile: `${configDir}/identity.key`,
         trustFile: shared.trustFile,
         memberId: id,
-        members,
+        members: membersOf(id),
         peer: { listen: peers[id - 1] },
       }),
     );
@@ -84,7 +90,7 @@ export async function startMembers(
           stateDir: stateDir(id),
           runDir: `${dir}/run${id}`,
           listen: { rpc: rpcs[id - 1]!, peer: peers[id - 1]! },
-          callees: { "flaredb.peer": peers },
+          callees: { "flaredb.peer": edges[id - 1]! },
         },
         program: { kind: "source", root: workspaceRoot, entry: `${source}/${manifest.entry}` },
         logFile: `${dir}/node${id}.log`,
@@ -98,6 +104,7 @@ export async function startMembers(
   };
   const end = async () => {
     await Promise.all([...processes.values()].map((process) => process.kill()));
+    await relays[Symbol.asyncDispose]();
     await base[Symbol.asyncDispose]();
     await Deno.remove(dir, { recursive: true });
   };
@@ -110,10 +117,11 @@ export async function startMembers(
   const signer = await createWorkloadSigner({ clusterId: "test", name: "operator", keyFile: base.operatorKeyFile }, {
     clock: systemClock,
   });
-  const urls = members.map((member) => member.clientUrl);
+  const urls = rpcs.map((rpc) => `http://${rpc}`);
   return {
     urls,
     dir,
+    relays,
     process: (id) => processes.get(id)!,
     start,
     stateDir,

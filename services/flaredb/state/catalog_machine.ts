@@ -29,6 +29,8 @@ export interface CatalogRow {
   readonly createMs: number;
   /** Members that hold it or are to hold it. */
   readonly replicas: readonly number[];
+  /** Members that hold a copy for reading, or are to: they learn and never vote. */
+  readonly learners: readonly number[];
   /** Its group has exactly these members. */
   readonly placed: boolean;
   /** It was placed anew since it was made: replicas that are new here join, they found nothing. */
@@ -40,11 +42,12 @@ interface StoredRow {
   readonly group: number;
   readonly createMs: number;
   readonly replicas: string | null;
+  readonly learners: string | null;
   readonly placed: number | null;
   readonly moved: number | null;
 }
 
-const selectRows = `SELECT name, d.grp AS "group", create_ms AS createMs, replicas, placed, moved
+const selectRows = `SELECT name, d.grp AS "group", create_ms AS createMs, replicas, learners, placed, moved
   FROM databases d LEFT JOIN placement p ON p.grp = d.grp`;
 
 /** Which databases there are: the replicated state of the system group. */
@@ -79,9 +82,14 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
       CREATE TABLE IF NOT EXISTS databases(name TEXT PRIMARY KEY, grp INTEGER NOT NULL UNIQUE, create_ms INTEGER NOT NULL)
         WITHOUT ROWID;
       CREATE TABLE IF NOT EXISTS placement(
-        grp INTEGER PRIMARY KEY, replicas TEXT NOT NULL, placed INTEGER NOT NULL, moved INTEGER NOT NULL);
+        grp INTEGER PRIMARY KEY, replicas TEXT NOT NULL, placed INTEGER NOT NULL, moved INTEGER NOT NULL,
+        learners TEXT NOT NULL DEFAULT '[]');
       CREATE TABLE IF NOT EXISTS deleted(grp INTEGER PRIMARY KEY, name TEXT NOT NULL);
     `);
+    // Made before there were lasting learners.
+    if (db.get("SELECT 1 AS one FROM pragma_table_info('placement') WHERE name='learners'") === undefined) {
+      db.exec("ALTER TABLE placement ADD COLUMN learners TEXT NOT NULL DEFAULT '[]'");
+    }
     this.#meta = new Meta(db);
     this.#dedupe = new DedupeTable(db);
     this.#dedupe.load();
@@ -100,9 +108,10 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
   }
 
   /** One made before placements were stored is everywhere. */
-  #row({ name, group, createMs, replicas, placed, moved }: StoredRow): CatalogRow {
+  #row({ name, group, createMs, replicas, learners, placed, moved }: StoredRow): CatalogRow {
     const held = replicas === null ? this.#members : JSON.parse(replicas) as number[];
-    return { name, group, createMs, replicas: held, placed: placed !== 0, moved: moved === 1 };
+    const learning = learners === null ? [] : JSON.parse(learners) as number[];
+    return { name, group, createMs, replicas: held, learners: learning, placed: placed !== 0, moved: moved === 1 };
   }
 
   /** Databases that were deleted: what is left of them may be removed. */
@@ -162,24 +171,32 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
   }
 
   #place(payload: Uint8Array): DatabaseMessage | Fault {
-    const { name, replicas } = fromBinary(PlaceDatabaseRequestSchema, payload);
+    const { name, replicas, learners } = fromBinary(PlaceDatabaseRequestSchema, payload);
     const present = this.find(name);
     if (present === undefined) return fault("not_found", "database_not_found", `Cannot find database ${name}`);
-    const wanted = JSON.stringify(replicas.map(Number));
-    this.#db.run("INSERT OR REPLACE INTO placement VALUES(?,?,0,1)", present.group, wanted);
+    this.#db.run(
+      "INSERT OR REPLACE INTO placement VALUES(?,?,0,1,?)",
+      present.group,
+      listOf(replicas),
+      listOf(learners),
+    );
     return toDatabase(this.find(name)!);
   }
 
   /** Counts only for what is still asked for. */
   #placed(payload: Uint8Array): undefined {
-    const { group, replicas } = fromBinary(LoggedPlacedSchema, payload);
-    const reached = JSON.stringify(replicas.map(Number));
-    this.#db.run("UPDATE placement SET placed=1 WHERE grp=? AND replicas=?", Number(group), reached);
+    const { group, replicas, learners } = fromBinary(LoggedPlacedSchema, payload);
+    this.#db.run(
+      "UPDATE placement SET placed=1 WHERE grp=? AND replicas=? AND learners=?",
+      Number(group),
+      listOf(replicas),
+      listOf(learners),
+    );
     return undefined;
   }
 
   #create(payload: Uint8Array): DatabaseMessage | Fault {
-    const { name, ifNotExists, replicas } = fromBinary(CreateDatabaseRequestSchema, payload);
+    const { name, ifNotExists, replicas, learners } = fromBinary(CreateDatabaseRequestSchema, payload);
     const present = this.find(name);
     if (present !== undefined) {
       if (ifNotExists) return toDatabase(present);
@@ -193,7 +210,15 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
     this.#meta.set("last_group", group);
     this.#db.run("INSERT INTO databases VALUES(?,?,?)", name, group, this.#timeMs);
     if (replicas.length > 0) {
-      this.#db.run("INSERT INTO placement VALUES(?,?,1,0)", group, JSON.stringify(replicas.map(Number)));
+      // Learners are not founders: the leader adds them.
+      const placed = learners.length === 0 ? 1 : 0;
+      this.#db.run(
+        "INSERT INTO placement VALUES(?,?,?,0,?)",
+        group,
+        listOf(replicas),
+        placed,
+        listOf(learners),
+      );
     }
     return toDatabase(this.find(name)!);
   }
@@ -249,6 +274,16 @@ function toDatabase(row: CatalogRow): DatabaseMessage {
     name: row.name,
     createTime: timestampFromMs(row.createMs),
     replicas: row.replicas.map(BigInt),
+    learners: row.learners.map(BigInt),
     placed: row.placed,
   });
+}
+
+/** True for members that hold the database, or are to. */
+export function holds({ replicas, learners }: CatalogRow, member: number): boolean {
+  return replicas.includes(member) || learners.includes(member);
+}
+
+function listOf(members: readonly bigint[]): string {
+  return JSON.stringify(members.map(Number));
 }

@@ -317,6 +317,13 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
       }
       case "rows":
         return importer.rows(part.value) ?? {};
+      case "statements":
+        return importer.schema(part.value, index) ?? {};
+      case "keys":
+        part.value.keys.forEach(({ bucket, key, value, expireMs }, seq) => {
+          this.#parts.kv.put(bucket, key, value, expireMs === 0n ? null : Number(expireMs), index, seq);
+        });
+        return {};
       case "entry": {
         const entry = decodeEntry(part.value.data);
         this.#timeMs = Math.max(this.#timeMs, entry.timeMs);
@@ -348,5 +355,6 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
 
 function bringsRows(entry: Entry): boolean {
   if (entry.kind !== entryKinds.import) return false;
-  return fromBinary(LoggedImportSchema, entry.payload).part.case === "rows";
+  const { part } = fromBinary(LoggedImportSchema, entry.payload);
+  return part.case === "rows" || part.case === "statements";
 }

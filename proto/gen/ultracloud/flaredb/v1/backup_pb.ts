@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ultracloud/flaredb/v1/backup.proto.
  */
 export const file_ultracloud_flaredb_v1_backup: GenFile = /*@__PURE__*/
-  fileDesc("CiJ1bHRyYWNsb3VkL2ZsYXJlZGIvdjEvYmFja3VwLnByb3RvEhV1bHRyYWNsb3VkLmZsYXJlZGIudjEikwEKCkJhY2t1cFBhcnQSNQoGaGVhZGVyGAEgASgLMiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhY2t1cEhlYWRlckgAEg8KBWNodW5rGAIgASgMSAASNQoGZm9vdGVyGAMgASgLMiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhY2t1cEZvb3RlckgAQgYKBHBhcnQirwEKDEJhY2t1cEhlYWRlchIOCgZmb3JtYXQYASABKAUSLwoEa2luZBgCIAEoDjIhLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5CYWNrdXBLaW5kEhAKCGRhdGFiYXNlGAMgASgJEhMKC2FmdGVyX2luZGV4GAQgASgEEg0KBWluZGV4GAUgASgEEigKBHRpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIi0KDEJhY2t1cEZvb3RlchINCgVieXRlcxgBIAEoAxIOCgZzaGEyNTYYAiABKAwiNgoNQmFja3VwUmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRITCgthZnRlcl9pbmRleBgCIAEoBCKXAQoMQmFja3VwUmVjb3JkEi8KBGtpbmQYASABKA4yIS51bHRyYWNsb3VkLmZsYXJlZGIudjEuQmFja3VwS2luZBINCgVpbmRleBgCIAEoBBINCgVieXRlcxgDIAEoAxIOCgZzaGEyNTYYBCABKAwSKAoEdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiJgoSTGlzdEJhY2t1cHNSZXF1ZXN0EhAKCGRhdGFiYXNlGAEgASgJIksKE0xpc3RCYWNrdXBzUmVzcG9uc2USNAoHYmFja3VwcxgBIAMoCzIjLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5CYWNrdXBSZWNvcmQihQEKDlJlc3RvcmVSZXF1ZXN0EjYKBnRhcmdldBgBIAEoCzIkLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5SZXN0b3JlVGFyZ2V0SAASMwoGYmFja3VwGAIgASgLMiEudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhY2t1cFBhcnRIAEIGCgRwYXJ0InUKDVJlc3RvcmVUYXJnZXQSEAoIZGF0YWJhc2UYASABKAkSEAoIdG9faW5kZXgYAiABKAQSKwoHdG9fdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoLdmVyaWZ5X29ubHkYBCABKAgiiwEKD1Jlc3RvcmVSZXNwb25zZRINCgVpbmRleBgBIAEoBBIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCgZ0YWJsZXMYAyADKAsyIS51bHRyYWNsb3VkLmZsYXJlZGIudjEuVGFibGVDb3VudBIMCgRrZXlzGAQgASgDIikKClRhYmxlQ291bnQSDQoFdGFibGUYASABKAkSDAoEcm93cxgCIAEoAyLsAQoMTG9nZ2VkSW1wb3J0EjUKBnNjaGVtYRgBIAEoCzIjLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5JbXBvcnRTY2hlbWFIABIxCgRyb3dzGAIgASgLMiEudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkltcG9ydFJvd3NIABIzCgVlbnRyeRgDIAEoCzIiLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5JbXBvcnRFbnRyeUgAEjUKBmZpbmlzaBgEIAEoCzIjLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5JbXBvcnRGaW5pc2hIAEIGCgRwYXJ0IjMKDEltcG9ydFNjaGVtYRISCgpzdGF0ZW1lbnRzGAEgAygJEg8KB3RpbWVfbXMYAiABKAMiVgoKSW1wb3J0Um93cxINCgV0YWJsZRgBIAEoCRIPCgdjb2x1bW5zGAIgAygJEigKBHJvd3MYAyADKAsyGi51bHRyYWNsb3VkLmZsYXJlZGIudjEuUm93IioKC0ltcG9ydEVudHJ5Eg0KBWluZGV4GAEgASgEEgwKBGRhdGEYAiABKAwiLgoMSW1wb3J0RmluaXNoEg0KBWluZGV4GAEgASgEEg8KB3RpbWVfbXMYAiABKAMiWQoQTG9nZ2VkTWlncmF0aW9ucxIPCgdjdXJyZW50GAEgASgDEjQKCm1pZ3JhdGlvbnMYAiADKAsyIC51bHRyYWNsb3VkLmZsYXJlZGIudjEuTWlncmF0aW9uKlwKCkJhY2t1cEtpbmQSGwoXQkFDS1VQX0tJTkRfVU5TUEVDSUZJRUQQABIUChBCQUNLVVBfS0lORF9GVUxMEAESGwoXQkFDS1VQX0tJTkRfSU5DUkVNRU5UQUwQAjKrAgoNQmFja3VwU2VydmljZRJTCgZCYWNrdXASJC51bHRyYWNsb3VkLmZsYXJlZGIudjEuQmFja3VwUmVxdWVzdBohLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5CYWNrdXBQYXJ0MAESaQoLTGlzdEJhY2t1cHMSKS51bHRyYWNsb3VkLmZsYXJlZGIudjEuTGlzdEJhY2t1cHNSZXF1ZXN0GioudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkxpc3RCYWNrdXBzUmVzcG9uc2UiA5ACARJaCgdSZXN0b3JlEiUudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlc3RvcmVSZXF1ZXN0GiYudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlJlc3RvcmVSZXNwb25zZSgBYgZwcm90bzM", [file_google_protobuf_timestamp, file_ultracloud_flaredb_v1_flaredb]);
+  fileDesc("CiJ1bHRyYWNsb3VkL2ZsYXJlZGIvdjEvYmFja3VwLnByb3RvEhV1bHRyYWNsb3VkLmZsYXJlZGIudjEikwEKCkJhY2t1cFBhcnQSNQoGaGVhZGVyGAEgASgLMiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhY2t1cEhlYWRlckgAEg8KBWNodW5rGAIgASgMSAASNQoGZm9vdGVyGAMgASgLMiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhY2t1cEZvb3RlckgAQgYKBHBhcnQirwEKDEJhY2t1cEhlYWRlchIOCgZmb3JtYXQYASABKAUSLwoEa2luZBgCIAEoDjIhLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5CYWNrdXBLaW5kEhAKCGRhdGFiYXNlGAMgASgJEhMKC2FmdGVyX2luZGV4GAQgASgEEg0KBWluZGV4GAUgASgEEigKBHRpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIi0KDEJhY2t1cEZvb3RlchINCgVieXRlcxgBIAEoAxIOCgZzaGEyNTYYAiABKAwiNgoNQmFja3VwUmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCRITCgthZnRlcl9pbmRleBgCIAEoBCKXAQoMQmFja3VwUmVjb3JkEi8KBGtpbmQYASABKA4yIS51bHRyYWNsb3VkLmZsYXJlZGIudjEuQmFja3VwS2luZBINCgVpbmRleBgCIAEoBBINCgVieXRlcxgDIAEoAxIOCgZzaGEyNTYYBCABKAwSKAoEdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiJgoSTGlzdEJhY2t1cHNSZXF1ZXN0EhAKCGRhdGFiYXNlGAEgASgJIksKE0xpc3RCYWNrdXBzUmVzcG9uc2USNAoHYmFja3VwcxgBIAMoCzIjLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5CYWNrdXBSZWNvcmQihQEKDlJlc3RvcmVSZXF1ZXN0EjYKBnRhcmdldBgBIAEoCzIkLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5SZXN0b3JlVGFyZ2V0SAASMwoGYmFja3VwGAIgASgLMiEudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhY2t1cFBhcnRIAEIGCgRwYXJ0InUKDVJlc3RvcmVUYXJnZXQSEAoIZGF0YWJhc2UYASABKAkSEAoIdG9faW5kZXgYAiABKAQSKwoHdG9fdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoLdmVyaWZ5X29ubHkYBCABKAgiiwEKD1Jlc3RvcmVSZXNwb25zZRINCgVpbmRleBgBIAEoBBIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCgZ0YWJsZXMYAyADKAsyIS51bHRyYWNsb3VkLmZsYXJlZGIudjEuVGFibGVDb3VudBIMCgRrZXlzGAQgASgDIikKClRhYmxlQ291bnQSDQoFdGFibGUYASABKAkSDAoEcm93cxgCIAEoAyIfCgtEdW1wUmVxdWVzdBIQCghkYXRhYmFzZRgBIAEoCSL1AQoIRHVtcFBhcnQSMwoGaGVhZGVyGAEgASgLMiEudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkR1bXBIZWFkZXJIABITCglzdGF0ZW1lbnQYAiABKAlIABIvCgNrZXkYAyABKAsyIC51bHRyYWNsb3VkLmZsYXJlZGIudjEuSW1wb3J0S2V5SAASMQoEcm93cxgEIAEoCzIhLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5JbXBvcnRSb3dzSAASMwoGZm9vdGVyGAUgASgLMiEudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkR1bXBGb290ZXJIAEIGCgRwYXJ0ImcKCkR1bXBIZWFkZXISDgoGZm9ybWF0GAEgASgFEhAKCGRhdGFiYXNlGAIgASgJEg0KBWluZGV4GAMgASgEEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIi4KCkR1bXBGb290ZXISEgoKc3RhdGVtZW50cxgBIAEoAxIMCgRrZXlzGAIgASgDInsKC0xvYWRSZXF1ZXN0EjMKBnRhcmdldBgBIAEoCzIhLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Mb2FkVGFyZ2V0SAASLwoEZHVtcBgCIAEoCzIfLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EdW1wUGFydEgAQgYKBHBhcnQiHgoKTG9hZFRhcmdldBIQCghkYXRhYmFzZRgBIAEoCSJPCgxMb2FkUmVzcG9uc2USMQoGdGFibGVzGAEgAygLMiEudWx0cmFjbG91ZC5mbGFyZWRiLnYxLlRhYmxlQ291bnQSDAoEa2V5cxgCIAEoAyJKCglJbXBvcnRLZXkSDgoGYnVja2V0GAEgASgJEgsKA2tleRgCIAEoCRINCgV2YWx1ZRgDIAEoDBIRCglleHBpcmVfbXMYBCABKAMiPAoKSW1wb3J0S2V5cxIuCgRrZXlzGAEgAygLMiAudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkltcG9ydEtleSLaAgoMTG9nZ2VkSW1wb3J0EjUKBnNjaGVtYRgBIAEoCzIjLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5JbXBvcnRTY2hlbWFIABIxCgRyb3dzGAIgASgLMiEudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkltcG9ydFJvd3NIABIzCgVlbnRyeRgDIAEoCzIiLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5JbXBvcnRFbnRyeUgAEjUKBmZpbmlzaBgEIAEoCzIjLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5JbXBvcnRGaW5pc2hIABI5CgpzdGF0ZW1lbnRzGAUgASgLMiMudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkltcG9ydFNjaGVtYUgAEjEKBGtleXMYBiABKAsyIS51bHRyYWNsb3VkLmZsYXJlZGIudjEuSW1wb3J0S2V5c0gAQgYKBHBhcnQiMwoMSW1wb3J0U2NoZW1hEhIKCnN0YXRlbWVudHMYASADKAkSDwoHdGltZV9tcxgCIAEoAyJWCgpJbXBvcnRSb3dzEg0KBXRhYmxlGAEgASgJEg8KB2NvbHVtbnMYAiADKAkSKAoEcm93cxgDIAMoCzIaLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Sb3ciKgoLSW1wb3J0RW50cnkSDQoFaW5kZXgYASABKAQSDAoEZGF0YRgCIAEoDCIuCgxJbXBvcnRGaW5pc2gSDQoFaW5kZXgYASABKAQSDwoHdGltZV9tcxgCIAEoAyJZChBMb2dnZWRNaWdyYXRpb25zEg8KB2N1cnJlbnQYASABKAMSNAoKbWlncmF0aW9ucxgCIAMoCzIgLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5NaWdyYXRpb24qXAoKQmFja3VwS2luZBIbChdCQUNLVVBfS0lORF9VTlNQRUNJRklFRBAAEhQKEEJBQ0tVUF9LSU5EX0ZVTEwQARIbChdCQUNLVVBfS0lORF9JTkNSRU1FTlRBTBACMtIDCg1CYWNrdXBTZXJ2aWNlElMKBkJhY2t1cBIkLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5CYWNrdXBSZXF1ZXN0GiEudWx0cmFjbG91ZC5mbGFyZWRiLnYxLkJhY2t1cFBhcnQwARJpCgtMaXN0QmFja3VwcxIpLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5MaXN0QmFja3Vwc1JlcXVlc3QaKi51bHRyYWNsb3VkLmZsYXJlZGIudjEuTGlzdEJhY2t1cHNSZXNwb25zZSIDkAIBEloKB1Jlc3RvcmUSJS51bHRyYWNsb3VkLmZsYXJlZGIudjEuUmVzdG9yZVJlcXVlc3QaJi51bHRyYWNsb3VkLmZsYXJlZGIudjEuUmVzdG9yZVJlc3BvbnNlKAESUgoERHVtcBIiLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EdW1wUmVxdWVzdBofLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5EdW1wUGFydCIDkAIBMAESUQoETG9hZBIiLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Mb2FkUmVxdWVzdBojLnVsdHJhY2xvdWQuZmxhcmVkYi52MS5Mb2FkUmVzcG9uc2UoAWIGcHJvdG8z", [file_google_protobuf_timestamp, file_ultracloud_flaredb_v1_flaredb]);
 
 /**
  * @generated from message ultracloud.flaredb.v1.BackupPart
@@ -349,6 +349,253 @@ export const TableCountSchema: GenMessage<TableCount> = /*@__PURE__*/
   messageDesc(file_ultracloud_flaredb_v1_backup, 10);
 
 /**
+ * @generated from message ultracloud.flaredb.v1.DumpRequest
+ */
+export type DumpRequest = Message<"ultracloud.flaredb.v1.DumpRequest"> & {
+  /**
+   * @generated from field: string database = 1;
+   */
+  database: string;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.DumpRequest.
+ * Use `create(DumpRequestSchema)` to create a new message.
+ */
+export const DumpRequestSchema: GenMessage<DumpRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_backup, 11);
+
+/**
+ * The content of one moment in the order in which it can be loaded.
+ *
+ * @generated from message ultracloud.flaredb.v1.DumpPart
+ */
+export type DumpPart = Message<"ultracloud.flaredb.v1.DumpPart"> & {
+  /**
+   * @generated from oneof ultracloud.flaredb.v1.DumpPart.part
+   */
+  part: {
+    /**
+     * @generated from field: ultracloud.flaredb.v1.DumpHeader header = 1;
+     */
+    value: DumpHeader;
+    case: "header";
+  } | {
+    /**
+     * One SQL statement: CREATE or INSERT.
+     *
+     * @generated from field: string statement = 2;
+     */
+    value: string;
+    case: "statement";
+  } | {
+    /**
+     * @generated from field: ultracloud.flaredb.v1.ImportKey key = 3;
+     */
+    value: ImportKey;
+    case: "key";
+  } | {
+    /**
+     * Rows of a table of the store's own: quotas, migrations, counters.
+     *
+     * @generated from field: ultracloud.flaredb.v1.ImportRows rows = 4;
+     */
+    value: ImportRows;
+    case: "rows";
+  } | {
+    /**
+     * @generated from field: ultracloud.flaredb.v1.DumpFooter footer = 5;
+     */
+    value: DumpFooter;
+    case: "footer";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.DumpPart.
+ * Use `create(DumpPartSchema)` to create a new message.
+ */
+export const DumpPartSchema: GenMessage<DumpPart> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_backup, 12);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.DumpHeader
+ */
+export type DumpHeader = Message<"ultracloud.flaredb.v1.DumpHeader"> & {
+  /**
+   * @generated from field: int32 format = 1;
+   */
+  format: number;
+
+  /**
+   * @generated from field: string database = 2;
+   */
+  database: string;
+
+  /**
+   * @generated from field: uint64 index = 3;
+   */
+  index: bigint;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp time = 4;
+   */
+  time?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.DumpHeader.
+ * Use `create(DumpHeaderSchema)` to create a new message.
+ */
+export const DumpHeaderSchema: GenMessage<DumpHeader> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_backup, 13);
+
+/**
+ * Without it a dump is not whole.
+ *
+ * @generated from message ultracloud.flaredb.v1.DumpFooter
+ */
+export type DumpFooter = Message<"ultracloud.flaredb.v1.DumpFooter"> & {
+  /**
+   * @generated from field: int64 statements = 1;
+   */
+  statements: bigint;
+
+  /**
+   * @generated from field: int64 keys = 2;
+   */
+  keys: bigint;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.DumpFooter.
+ * Use `create(DumpFooterSchema)` to create a new message.
+ */
+export const DumpFooterSchema: GenMessage<DumpFooter> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_backup, 14);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.LoadRequest
+ */
+export type LoadRequest = Message<"ultracloud.flaredb.v1.LoadRequest"> & {
+  /**
+   * @generated from oneof ultracloud.flaredb.v1.LoadRequest.part
+   */
+  part: {
+    /**
+     * First: a database that does not exist.
+     *
+     * @generated from field: ultracloud.flaredb.v1.LoadTarget target = 1;
+     */
+    value: LoadTarget;
+    case: "target";
+  } | {
+    /**
+     * @generated from field: ultracloud.flaredb.v1.DumpPart dump = 2;
+     */
+    value: DumpPart;
+    case: "dump";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.LoadRequest.
+ * Use `create(LoadRequestSchema)` to create a new message.
+ */
+export const LoadRequestSchema: GenMessage<LoadRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_backup, 15);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.LoadTarget
+ */
+export type LoadTarget = Message<"ultracloud.flaredb.v1.LoadTarget"> & {
+  /**
+   * @generated from field: string database = 1;
+   */
+  database: string;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.LoadTarget.
+ * Use `create(LoadTargetSchema)` to create a new message.
+ */
+export const LoadTargetSchema: GenMessage<LoadTarget> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_backup, 16);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.LoadResponse
+ */
+export type LoadResponse = Message<"ultracloud.flaredb.v1.LoadResponse"> & {
+  /**
+   * @generated from field: repeated ultracloud.flaredb.v1.TableCount tables = 1;
+   */
+  tables: TableCount[];
+
+  /**
+   * @generated from field: int64 keys = 2;
+   */
+  keys: bigint;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.LoadResponse.
+ * Use `create(LoadResponseSchema)` to create a new message.
+ */
+export const LoadResponseSchema: GenMessage<LoadResponse> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_backup, 17);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.ImportKey
+ */
+export type ImportKey = Message<"ultracloud.flaredb.v1.ImportKey"> & {
+  /**
+   * @generated from field: string bucket = 1;
+   */
+  bucket: string;
+
+  /**
+   * @generated from field: string key = 2;
+   */
+  key: string;
+
+  /**
+   * @generated from field: bytes value = 3;
+   */
+  value: Uint8Array;
+
+  /**
+   * 0: never expires.
+   *
+   * @generated from field: int64 expire_ms = 4;
+   */
+  expireMs: bigint;
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.ImportKey.
+ * Use `create(ImportKeySchema)` to create a new message.
+ */
+export const ImportKeySchema: GenMessage<ImportKey> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_backup, 18);
+
+/**
+ * @generated from message ultracloud.flaredb.v1.ImportKeys
+ */
+export type ImportKeys = Message<"ultracloud.flaredb.v1.ImportKeys"> & {
+  /**
+   * @generated from field: repeated ultracloud.flaredb.v1.ImportKey keys = 1;
+   */
+  keys: ImportKey[];
+};
+
+/**
+ * Describes the message ultracloud.flaredb.v1.ImportKeys.
+ * Use `create(ImportKeysSchema)` to create a new message.
+ */
+export const ImportKeysSchema: GenMessage<ImportKeys> = /*@__PURE__*/
+  messageDesc(file_ultracloud_flaredb_v1_backup, 19);
+
+/**
  * In the log only: a piece of what a new database is filled with.
  *
  * @generated from message ultracloud.flaredb.v1.LoggedImport
@@ -381,6 +628,20 @@ export type LoggedImport = Message<"ultracloud.flaredb.v1.LoggedImport"> & {
      */
     value: ImportFinish;
     case: "finish";
+  } | {
+    /**
+     * With foreign keys off, as rows come in any order.
+     *
+     * @generated from field: ultracloud.flaredb.v1.ImportSchema statements = 5;
+     */
+    value: ImportSchema;
+    case: "statements";
+  } | {
+    /**
+     * @generated from field: ultracloud.flaredb.v1.ImportKeys keys = 6;
+     */
+    value: ImportKeys;
+    case: "keys";
   } | { case: undefined; value?: undefined };
 };
 
@@ -389,7 +650,7 @@ export type LoggedImport = Message<"ultracloud.flaredb.v1.LoggedImport"> & {
  * Use `create(LoggedImportSchema)` to create a new message.
  */
 export const LoggedImportSchema: GenMessage<LoggedImport> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_backup, 11);
+  messageDesc(file_ultracloud_flaredb_v1_backup, 20);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ImportSchema
@@ -413,7 +674,7 @@ export type ImportSchema = Message<"ultracloud.flaredb.v1.ImportSchema"> & {
  * Use `create(ImportSchemaSchema)` to create a new message.
  */
 export const ImportSchemaSchema: GenMessage<ImportSchema> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_backup, 12);
+  messageDesc(file_ultracloud_flaredb_v1_backup, 21);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ImportRows
@@ -440,7 +701,7 @@ export type ImportRows = Message<"ultracloud.flaredb.v1.ImportRows"> & {
  * Use `create(ImportRowsSchema)` to create a new message.
  */
 export const ImportRowsSchema: GenMessage<ImportRows> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_backup, 13);
+  messageDesc(file_ultracloud_flaredb_v1_backup, 22);
 
 /**
  * An entry of the other database's log.
@@ -464,7 +725,7 @@ export type ImportEntry = Message<"ultracloud.flaredb.v1.ImportEntry"> & {
  * Use `create(ImportEntrySchema)` to create a new message.
  */
 export const ImportEntrySchema: GenMessage<ImportEntry> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_backup, 14);
+  messageDesc(file_ultracloud_flaredb_v1_backup, 23);
 
 /**
  * @generated from message ultracloud.flaredb.v1.ImportFinish
@@ -486,7 +747,7 @@ export type ImportFinish = Message<"ultracloud.flaredb.v1.ImportFinish"> & {
  * Use `create(ImportFinishSchema)` to create a new message.
  */
 export const ImportFinishSchema: GenMessage<ImportFinish> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_backup, 15);
+  messageDesc(file_ultracloud_flaredb_v1_backup, 24);
 
 /**
  * In the log only.
@@ -512,7 +773,7 @@ export type LoggedMigrations = Message<"ultracloud.flaredb.v1.LoggedMigrations">
  * Use `create(LoggedMigrationsSchema)` to create a new message.
  */
 export const LoggedMigrationsSchema: GenMessage<LoggedMigrations> = /*@__PURE__*/
-  messageDesc(file_ultracloud_flaredb_v1_backup, 16);
+  messageDesc(file_ultracloud_flaredb_v1_backup, 25);
 
 /**
  * @generated from enum ultracloud.flaredb.v1.BackupKind
@@ -575,6 +836,26 @@ export const BackupService: GenService<{
     methodKind: "client_streaming";
     input: typeof RestoreRequestSchema;
     output: typeof RestoreResponseSchema;
+  },
+  /**
+   * Streams the content as SQL statements and keys, as of one moment, while the database goes on.
+   *
+   * @generated from rpc ultracloud.flaredb.v1.BackupService.Dump
+   */
+  dump: {
+    methodKind: "server_streaming";
+    input: typeof DumpRequestSchema;
+    output: typeof DumpPartSchema;
+  },
+  /**
+   * Fills a new database from a dump; what fails half way leaves nothing.
+   *
+   * @generated from rpc ultracloud.flaredb.v1.BackupService.Load
+   */
+  load: {
+    methodKind: "client_streaming";
+    input: typeof LoadRequestSchema;
+    output: typeof LoadResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_ultracloud_flaredb_v1_backup, 0);
