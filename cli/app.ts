@@ -56,7 +56,18 @@ const nouns: Readonly<Record<string, { readonly brief: string; readonly load: ()
   volume: { brief: "Volumes", load: async () => (await import("./commands/compute_volume.ts")).volume },
   sshkey: { brief: "SSH keys", load: async () => (await import("./commands/compute_catalog.ts")).sshkey },
   group: { brief: "Placement groups", load: async () => (await import("./commands/compute_catalog.ts")).group },
-  node: { brief: "Workers", load: async () => (await import("./commands/compute_node.ts")).node },
+  deployer: {
+    brief: "Enrolment of machines, and what each node should become",
+    load: async () => (await import("./commands/deployer.ts")).deployer,
+  },
+  rollout: {
+    brief: "Changes of systems as they go over nodes",
+    load: async () => (await import("./commands/rollout.ts")).rollout,
+  },
+  node: {
+    brief: "Workers and the machines of nodes",
+    load: async () => (await import("./commands/compute_node.ts")).node,
+  },
   operation: { brief: "Long work", load: async () => (await import("./commands/compute_operation.ts")).operation },
   event: { brief: "Changes as they happen", load: async () => (await import("./commands/compute_operation.ts")).event },
   fleet: {

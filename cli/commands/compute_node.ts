@@ -13,6 +13,7 @@ import { type Column, enumName, humanBytes } from "../frame/columns.ts";
 import { command, parseInteger } from "../frame/command.ts";
 import { follow } from "../frame/operations.ts";
 import { seconds } from "./_compute_shared.ts";
+import { machineRoutes } from "./deployer_nodes.ts";
 
 const nodeColumns: readonly Column<Node>[] = [
   { name: "name", get: (n) => n.name },
@@ -113,6 +114,7 @@ export const node = buildRouteMap({
         await list(MoveSchema, plan.moves, moveColumns);
       },
     }),
+    ...machineRoutes,
     cordon: cordon("Place no new VMs on a worker", true),
     uncordon: cordon("Place VMs on a worker again", false),
   },
