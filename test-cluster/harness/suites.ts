@@ -38,13 +38,14 @@ export const suites: readonly Suite[] = [
   },
   {
     name: "supported-surface-final-proof",
-    summary: "rooms, permissions and quickstart of this checkout, then the lanes of publishable-suite",
+    summary:
+      "rooms, permissions and quickstart of this checkout, then the lanes of publishable-suite and the runbooks of the control plane",
     commands: {
       rooms: [Deno.execPath(), "task", "rooms"],
       permissions: [Deno.execPath(), "task", "permissions"],
       quickstart: [Deno.execPath(), "task", "quickstart"],
     },
-    lanes: publishable,
+    lanes: [...publishable, "fresh-core-control-plane-ops-proof"],
     notRun: [...notBuilt, "single-node-trial-vm: the VM appliance is not built yet"],
   },
 ];

@@ -10,11 +10,9 @@ import type { Ops } from "./control_plane_ops_place.ts";
 /** What changes members, and nothing else does. */
 const memberCalls = ["MemberAdd", "MemberList", "MemberPromote", "MemberRemove", "MemberReplace", "MemberUpdate"];
 
-/** RPCs that a component serves, as its own page of authorisation rows names them. */
-async function rpcsOf(ops: Ops, component: string): Promise<string[]> {
-  const { cluster } = ops;
-  const url = `${cluster.endpoint(cluster.nodesWith(component)[0]!, component)}/authz`;
-  const response = await fetch(url, { client: cluster.clients.http });
+/** RPCs that are served at an address, as its own page of authorisation rows names them. */
+async function rpcsAt(ops: Ops, url: string): Promise<string[]> {
+  const response = await fetch(`${url}/authz`, { client: ops.cluster.clients.http });
   return Object.keys(await response.json()).sort();
 }
 
@@ -24,7 +22,11 @@ export async function boundaries(ops: Ops): Promise<void> {
   let chainfire: Record<string, unknown> = {};
   let flaredb: Record<string, unknown> = {};
   await run.check("chainfire: members change by ClusterService alone", async () => {
-    const rpcs = await rpcsOf(ops, "chainfire");
+    const node = cluster.nodesWith("chainfire")[0]!;
+    const rpcs = await rpcsAt(ops, cluster.endpoint(node, "chainfire"));
+    const raftTransport = (await rpcsAt(ops, `https://${cluster.peerListener(node, "chainfire").listen}`))
+      .filter((rpc) => rpc.includes("Raft"));
+    assert.ok(raftTransport.length > 0, "the peer listener serves no Raft");
     const management = rpcs.filter((rpc) => rpc.includes(".ClusterService/"));
     const names = management.map((rpc) => rpc.slice(rpc.lastIndexOf("/") + 1));
     for (const call of memberCalls) assert.ok(names.includes(call), `${call} is not served`);
@@ -34,7 +36,7 @@ export async function boundaries(ops: Ops): Promise<void> {
     assert.deepEqual(members.map((m) => m.name).sort(), cluster.nodesWith("chainfire"));
     chainfire = {
       clusterManagement: management,
-      raftTransport: rpcs.filter((rpc) => rpc.includes("Peer")),
+      raftTransport,
       members: members.length,
       provenBy: "chainfire-live-membership-proof",
       outside: ["swaps of several voters at once", "clusters above five members", "automatic membership"],
