@@ -5,6 +5,8 @@ import type { NodeAgentService } from "@ultracloud/proto/nodeagent/v1";
 import { toFault } from "@ultracloud/rpc";
 import { commit } from "./commit.ts";
 import { decide } from "./domain/decide.ts";
+import { closed } from "./domain/placement.ts";
+import type { Phase, Unplaced } from "./domain/types.ts";
 import type { DrainDesk } from "./drain_desk.ts";
 import type { AssignmentFeed } from "./feed.ts";
 import { nodeKind } from "./kinds.ts";
@@ -19,6 +21,50 @@ export interface SchedulerDeps {
   /** Client of the agent at a URL. */
   readonly agents: (url: string) => AgentClient;
 }
+
+/** What the fleet is like, as of the leader's last look. */
+export class FleetMetrics {
+  readonly #instances;
+  readonly #nodes;
+  readonly #unplaced;
+  readonly #looks;
+
+  constructor(registry: Registry) {
+    this.#instances = registry.gauge("fleet_instances", "Instances by what their nodes say", ["phase"]);
+    this.#nodes = registry.gauge("fleet_nodes", "Nodes by whether they take work", ["state"]);
+    this.#unplaced = registry.gauge("fleet_instances_unplaced", "Wanted instances without a place");
+    this.#looks = registry.histogram("fleet_decide_seconds", "Time that one look's decisions took", []);
+  }
+
+  look(snapshot: Snapshot, unplaced: readonly Unplaced[], seconds: number): void {
+    const phases = new Map<string, number>(allPhases.map((phase) => [phase, 0]));
+    for (const { instances } of snapshot.services) {
+      for (const { id } of instances) {
+        const phase = snapshot.observed.get(id)?.phase ?? "pending";
+        phases.set(phase, phases.get(phase)! + 1);
+      }
+    }
+    for (const [phase, count] of phases) this.#instances.set(count, { phase });
+    const open = snapshot.nodes.filter((node) => closed(node) === undefined).length;
+    const lost = snapshot.nodes.filter((node) => node.lostMs !== 0).length;
+    this.#nodes.set(open, { state: "open" });
+    this.#nodes.set(lost, { state: "lost" });
+    this.#nodes.set(snapshot.nodes.length - open - lost, { state: "closed" });
+    this.#unplaced.set(unplaced.reduce((sum, { count }) => sum + count, 0));
+    this.#looks.observe(seconds);
+  }
+}
+
+const allPhases: readonly Phase[] = [
+  "pending",
+  "starting",
+  "running",
+  "healthy",
+  "unhealthy",
+  "backing_off",
+  "failed",
+  "stopped",
+];
 
 /** Writes down which nodes have lost their lease; answers how many have just now. */
 async function markLost(deps: SchedulerDeps): Promise<number> {
@@ -44,11 +90,17 @@ async function markLost(deps: SchedulerDeps): Promise<number> {
 }
 
 /** One look at the fleet: what is found to do is done. Answers how much that was. */
-export async function reconcileOnce(deps: SchedulerDeps, feed: AssignmentFeed): Promise<number> {
+export async function reconcileOnce(
+  deps: SchedulerDeps,
+  feed: AssignmentFeed,
+  metrics: FleetMetrics,
+): Promise<number> {
   const { platform } = deps;
   const lost = await markLost(deps);
   const snapshot = await readSnapshot(platform);
-  const { decisions } = decide(snapshot);
+  const startMs = platform.clock.monotonicMs();
+  const { decisions, unplaced } = decide(snapshot);
+  metrics.look(snapshot, unplaced, (platform.clock.monotonicMs() - startMs) / 1000);
   for (const decision of decisions) {
     if (decision.kind === "change" && decision.to.update.phase !== "none") {
       const { phase, reason } = decision.to.update;
@@ -64,7 +116,7 @@ export async function reconcileOnce(deps: SchedulerDeps, feed: AssignmentFeed): 
 /** Looks again and again until the signal aborts; run it where this replica leads. */
 export async function reconcile(
   deps: SchedulerDeps,
-  parts: { readonly feed: AssignmentFeed; readonly desk: DrainDesk },
+  parts: { readonly feed: AssignmentFeed; readonly desk: DrainDesk; readonly metrics: FleetMetrics },
   o: { readonly tickMs: number },
   signal: AbortSignal,
 ): Promise<void> {
@@ -74,7 +126,7 @@ export async function reconcile(
   while (!signal.aborted) {
     let found = 0;
     try {
-      found = await reconcileOnce(deps, parts.feed);
+      found = await reconcileOnce(deps, parts.feed, parts.metrics);
       await parts.desk.serve(signal);
       told = "";
     } catch (error) {

@@ -6,7 +6,7 @@ import { drainSaga } from "./drain_saga.ts";
 import { AssignmentFeed } from "./feed.ts";
 import { fleetService } from "./fleet_service.ts";
 import { nodeService } from "./node_service.ts";
-import { reconcile, type SchedulerDeps } from "./scheduler.ts";
+import { FleetMetrics, reconcile, type SchedulerDeps } from "./scheduler.ts";
 
 export interface FleetSchedulerOptions {
   /** How often the fleet is looked at. */
@@ -30,8 +30,9 @@ export function createFleetScheduler(o: FleetSchedulerOptions, deps: FleetSchedu
   const feed = new AssignmentFeed(deps.platform);
   const drains = drainSaga(deps.platform);
   const desk = new DrainDesk(deps);
+  const metrics = new FleetMetrics(deps.registry);
   return {
     services: [fleetService(deps, feed), nodeService(deps, feed, drains), deps.platform.operationService()],
-    reconcile: (signal) => reconcile(deps, { feed, desk }, o, signal),
+    reconcile: (signal) => reconcile(deps, { feed, desk, metrics }, o, signal),
   };
 }

@@ -1,7 +1,7 @@
 import { logSegmentBytes, logSegmentsMax, segmentName, segmentOffset } from "../domain/files.ts";
 
 /** An instance's output: bytes counted from the first ever, kept in segments of which the oldest go. */
-export class LogWriter {
+export class LogWriter implements Disposable {
   readonly #dir: string;
   #file: Deno.FsFile | undefined;
   #start = 0;
@@ -43,6 +43,11 @@ export class LogWriter {
     for (const old of segments(this.#dir).slice(0, -(logSegmentsMax - 1))) {
       Deno.removeSync(`${this.#dir}/${segmentName(old)}`);
     }
+  }
+
+  [Symbol.dispose](): void {
+    this.#file?.close();
+    this.#file = undefined;
   }
 
   get lastLine(): string {

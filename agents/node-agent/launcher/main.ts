@@ -44,7 +44,7 @@ async function run(
 ): Promise<LaunchStatus> {
   const { template } = spec;
   const prepared = prepare(spec, at.dir);
-  const log = new LogWriter(`${at.dir}/log`);
+  using log = new LogWriter(`${at.dir}/log`);
   if (wantsEnd(at)) return { phase: "exited", reason: "stopped before it started", pid: 0, clean: true };
   const child = new Deno.Command(prepared.program, {
     args: [...prepared.args],

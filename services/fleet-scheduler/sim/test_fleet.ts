@@ -57,6 +57,8 @@ export interface FleetOptions {
   readonly services: number;
   readonly replicas: number;
   readonly bugs?: Bugs;
+  /** Nodes with little room: not everything has a place. */
+  readonly tight?: boolean;
 }
 
 /** A spec as an operator would write it, with the defaults of the schema. */
@@ -86,6 +88,7 @@ export class Fleet {
     this.#bugs = o.bugs ?? {};
     this.seed = o.seed;
     this.#rng = splitRng(o.seed, 1);
+    const size = o.tight ? 0.2 : 1;
     for (let i = 0; i < o.nodes; i++) {
       const name = `node${String(i).padStart(4, "0")}`;
       this.nodes.set(name, {
@@ -102,8 +105,8 @@ export class Fleet {
           class: i % 4 === 0 ? "big" : "small",
           pool: `p${i % 2}`,
           capacity: {
-            cpuMillis: i % 4 === 0 ? 32_000 : 16_000,
-            memoryBytes: (i % 4 === 0 ? 64 : 32) * 2 ** 30,
+            cpuMillis: size * (i % 4 === 0 ? 32_000 : 16_000),
+            memoryBytes: size * (i % 4 === 0 ? 64 : 32) * 2 ** 30,
           },
           agentVersion: "0.1.0",
           cordoned: false,
