@@ -16,7 +16,7 @@ import type { Vm } from "./domain/types.ts";
 import { imageUseKey, vmKind } from "./kinds.ts";
 import { flavorOf, imageOf } from "./names.ts";
 import type { Sagas } from "./sagas.ts";
-import { begin, beginMigrate, beginStart, checkIdle, checkState, freshEpoch, storageOf, targetOf } from "./vm_begin.ts";
+import { begin, beginMigrate, beginStart, checkIdle, checkState, storageOf, targetOf } from "./vm_begin.ts";
 import { checkFits } from "./vm_request.ts";
 import { packVm } from "./wire.ts";
 import { shareOf } from "./workers.ts";
@@ -140,7 +140,7 @@ export function vmActions(control: Control, sagas: Sagas): Actions {
             hadFlavor: value.flavor,
           },
           requestId: context.requestId,
-          change: restart ? { ...await freshEpoch(tx, value), state: "stopping" } : {},
+          change: restart ? { state: "stopping" } : {},
         }));
       }, { idempotency: idempotencyOf(context, ResizeVmRequestSchema, request, OperationSchema) }),
 
@@ -163,7 +163,7 @@ export function vmActions(control: Control, sagas: Sagas): Actions {
             },
           },
           requestId: context.requestId,
-          change: { ...await freshEpoch(tx, value), state: "stopping", reason: "" },
+          change: { state: "stopping", reason: "" },
         });
         tx.putRow(imageUseKey(image.id, vm.id), vm.id);
         tx.touch(image.id);

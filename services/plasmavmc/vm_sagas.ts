@@ -15,6 +15,7 @@ import {
   type VmSteps,
   vmSteps,
 } from "./saga_support.ts";
+import { freshEpoch } from "./vm_begin.ts";
 import { packVm } from "./wire.ts";
 import { placementTurn, shareOf } from "./workers.ts";
 
@@ -91,6 +92,9 @@ export function vmSagas(control: Control): VmSagas {
     );
     return seen ? outcomeOf(seen) : { state: "stopped" as const };
   }
+
+  /** Once its guest is off the VM may open its disks anew: under an epoch none of them has seen a higher one of. */
+  const renewEpoch = (operation: OperationRow) => steps.change(operation, async (vm, tx) => await freshEpoch(tx, vm));
 
   async function closeVolumes(operation: OperationRow, signal: AbortSignal): Promise<void> {
     const vm = await findVm(operation);
@@ -258,7 +262,9 @@ export function vmSagas(control: Control): VmSagas {
           timeoutMs: 660_000,
           async do({ data, operation, signal }): Promise<Partial<ResizeData>> {
             if (!data.restart) return {};
-            return await stop(await vmOf(operation), { force: false, graceMs: data.graceMs }, signal);
+            const seen = await stop(await vmOf(operation), { force: false, graceMs: data.graceMs }, signal);
+            await renewEpoch(operation);
+            return seen;
           },
         },
         {
@@ -285,7 +291,11 @@ export function vmSagas(control: Control): VmSagas {
         {
           title: "Stopping on the worker",
           timeoutMs: 660_000,
-          do: async ({ operation, signal }) => await stop(await vmOf(operation), { force: true, graceMs: 0 }, signal),
+          async do({ operation, signal }) {
+            const seen = await stop(await vmOf(operation), { force: true, graceMs: 0 }, signal);
+            await renewEpoch(operation);
+            return seen;
+          },
         },
         {
           title: "Taking the image",

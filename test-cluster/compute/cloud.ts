@@ -171,19 +171,11 @@ export class ComputeCloud implements AsyncDisposable {
 
   async #configurePlane(o: ComputeOptions): Promise<void> {
     const file = `${this.dir}/etc/plasmavmc/config.toml`;
-    const own = {
-      nodeLeaseTtlMs: o.leaseTtlMs ?? 10_000,
-      reconcileMs: 1_000,
-      quota: { vms: 1000, vcpus: 1000, memoryBytes: 2 ** 40, diskBytes: 2 ** 44 },
-      ...o.planeConfig,
-    };
+    const plain = { nodeLeaseTtlMs: o.leaseTtlMs ?? 10_000, reconcileMs: 1_000, ...o.planeConfig };
+    const quota = { vms: 1000, vcpus: 1000, memoryBytes: 2 ** 40, diskBytes: 2 ** 44 };
     // Tables come last in the file as it is: plain values go before them.
-    await Deno.writeTextFile(
-      file,
-      `${stringify({ nodeLeaseTtlMs: own.nodeLeaseTtlMs, reconcileMs: own.reconcileMs })}\n${await Deno.readTextFile(
-        file,
-      )}\n${stringify({ quota: own.quota })}`,
-    );
+    const text = await Deno.readTextFile(file);
+    await Deno.writeTextFile(file, `${stringify(plain)}\n${text}\n${stringify({ quota })}`);
   }
 
   startPlane(): ComponentProcess {

@@ -1,6 +1,7 @@
 import { missingPrograms } from "@ultracloud/testing";
 import { serialConsole } from "./console.ts";
 import { fencing } from "./fencing.ts";
+import { images } from "./images.ts";
 import { kills } from "./kills.ts";
 import { lifecycle } from "./lifecycle.ts";
 import { migration } from "./migration.ts";
@@ -11,6 +12,7 @@ import { volume } from "./volume.ts";
 
 /** `deno task compute:prove -- <name>...`: whole clouds of VMs on this machine, under TCG. */
 const proofs: Readonly<Record<string, (proof: Proof) => Promise<void>>> = {
+  images,
   lifecycle,
   volume,
   snapshot,
