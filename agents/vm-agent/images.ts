@@ -81,7 +81,7 @@ export class ImageCache {
   }
 
   async #content(image: ImageRef): Promise<string> {
-    await Deno.mkdir(this.#dir, { recursive: true, mode: 0o700 });
+    await Deno.mkdir(this.#dir, { recursive: true, mode: 0o711 });
     const path = `${this.#dir}/${image.sha256}.img`;
     const size = await sizeOf(path);
     if (size === undefined) await this.#fetch(image, path);
@@ -149,7 +149,7 @@ export class ImageCache {
       const parts = readBundle(await Deno.readFile(path));
       const temporary = `${dir}.tmp`;
       await removeAll(temporary);
-      await Deno.mkdir(temporary, { mode: 0o700 });
+      await Deno.mkdir(temporary, { mode: 0o711 });
       for (const name of bundleParts) await Deno.writeFile(`${temporary}/${name}`, parts[name]);
       await removeAll(dir);
       await Deno.rename(temporary, dir);

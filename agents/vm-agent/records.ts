@@ -67,7 +67,7 @@ export class RecordStore {
 
   /** All records; call once, at start. */
   async load(): Promise<VmRecord[]> {
-    await Deno.mkdir(this.#dir, { recursive: true, mode: 0o700 });
+    await Deno.mkdir(this.#dir, { recursive: true, mode: 0o711 });
     const records: VmRecord[] = [];
     for await (const entry of Deno.readDir(this.#dir)) {
       const path = `${this.#dir}/${entry.name}`;
@@ -95,7 +95,7 @@ export class RecordStore {
   /** Durable on return. */
   async put(record: VmRecord): Promise<void> {
     const dir = this.dirOf(record.spec.vmId);
-    await Deno.mkdir(dir, { recursive: true, mode: 0o700 });
+    await Deno.mkdir(dir, { recursive: true, mode: 0o711 });
     await writeDurable(`${dir}/record.json`, utf8.encode(JSON.stringify(record) + "\n"));
   }
 
