@@ -29,7 +29,7 @@ export interface MigrateData extends Outcome {
 }
 
 const wireStorages: Record<MigrationStorage, WireStorage> = { shared: WireStorage.SHARED, mirror: WireStorage.MIRROR };
-const pollMs = 200;
+const pollMs = 100;
 const callMs = 30_000;
 /** Beyond its own deadline a migration is asked about this long. */
 const graceMs = 60_000;

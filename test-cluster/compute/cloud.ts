@@ -224,7 +224,7 @@ export class ComputeCloud implements AsyncDisposable {
 
   /** QEMU processes of a worker. */
   qemusOf(name: string): number[] {
-    return findByCommandLine(`${this.runDirOf(name)}/`, "qemu-system").map((p) => p.pid);
+    return this.#qemus(name).map((p) => p.pid);
   }
 
   /** QEMU processes of one VM on a worker. */
@@ -232,16 +232,17 @@ export class ComputeCloud implements AsyncDisposable {
     return this.#qemus(name, vmId).map((p) => p.pid);
   }
 
-  #qemus(name: string, vmId: string) {
+  #qemus(name: string, vmId?: string) {
+    // By the pid file: disks of other workers may stand on a command line too.
+    const own = findByCommandLine(`-pidfile ${this.runDirOf(name)}/`, "qemu-system");
+    if (vmId === undefined) return own;
     const ofVm = new Set(findByCommandLine(vmId, "qemu-system").map((p) => p.pid));
-    return findByCommandLine(`${this.runDirOf(name)}/`, "qemu-system").filter((p) => ofVm.has(p.pid));
+    return own.filter((p) => ofVm.has(p.pid));
   }
 
   /** Ends the QEMUs of a worker, all or one VM's, as a crash would. */
   async killQemus(name: string, vmId?: string): Promise<number> {
-    const found = vmId === undefined
-      ? findByCommandLine(`${this.runDirOf(name)}/`, "qemu-system")
-      : this.#qemus(name, vmId);
+    const found = this.#qemus(name, vmId);
     await endProcesses(found, 0);
     return found.length;
   }
