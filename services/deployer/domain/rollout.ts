@@ -102,39 +102,35 @@ function nextBatch(
   members: readonly RolloutMember[],
   readyMin: ReadonlyMap<string, number>,
 ): { offer: string[]; reason: string } {
-  const down = members.filter((member) => member.observed !== undefined && isDown(member)).length;
-  let room = Math.min(spec.batchSize, spec.maxUnavailable - down);
-  if (room <= 0) {
-    return { offer: [], reason: `${down} nodes are unavailable, and at most ${spec.maxUnavailable} may be` };
-  }
+  const down = new Set(members.filter((m) => m.observed !== undefined && isDown(m)).map(({ name }) => name));
+  const full = `${down.size} nodes are unavailable, and at most ${spec.maxUnavailable} may be`;
   const up = new Map<string, number>();
   for (const member of members) {
     if (member.pool === undefined || member.observed === undefined || isDown(member)) continue;
     up.set(member.pool, (up.get(member.pool) ?? 0) + 1);
   }
   const offer: string[] = [];
+  let unavailable = down.size;
   let reason = "";
-  for (const member of waiting) {
-    if (room === 0) break;
+  // What has failed comes first: it may be what the change repairs, and it takes nobody else down.
+  const failedFirst = [...waiting].sort((a, b) => Number(down.has(b.name)) - Number(down.has(a.name)));
+  for (const member of failedFirst) {
+    if (offer.length === spec.batchSize) break;
     if (member.observed === undefined) {
       reason ||= `${member.name} has never reported`;
-      continue;
+    } else if (!member.reachable) {
+      reason ||= `${member.name} is silent${unavailable >= spec.maxUnavailable ? `; ${full}` : ""}`;
+    } else if (down.has(member.name)) {
+      offer.push(member.name);
+    } else if (unavailable >= spec.maxUnavailable) {
+      reason ||= full;
+    } else if (member.pool !== undefined && (up.get(member.pool) ?? 0) <= (readyMin.get(member.pool) ?? 0)) {
+      reason ||= `the pool ${member.pool} would go below ${readyMin.get(member.pool)}`;
+    } else {
+      if (member.pool !== undefined) up.set(member.pool, up.get(member.pool)! - 1);
+      offer.push(member.name);
+      unavailable++;
     }
-    if (!member.reachable) {
-      reason ||= `${member.name} is silent`;
-      continue;
-    }
-    if (member.pool !== undefined) {
-      const left = (up.get(member.pool) ?? 0) - 1;
-      const min = readyMin.get(member.pool) ?? 0;
-      if (left < min) {
-        reason ||= `the pool ${member.pool} would go below ${min}`;
-        continue;
-      }
-      up.set(member.pool, left);
-    }
-    offer.push(member.name);
-    room--;
   }
   return { offer, reason: offer.length > 0 ? "" : reason };
 }
