@@ -69,8 +69,12 @@ export async function openCluster(home: ClusterHome): Promise<Cluster> {
       cause,
     });
   }
-  const { substrate: name, file } = JSON.parse(text) as { substrate: SubstrateName; file: unknown };
+  const { substrate: name, entries, file } = JSON.parse(text) as {
+    readonly substrate: SubstrateName;
+    readonly entries: Readonly<Record<string, string>>;
+    readonly file: unknown;
+  };
   const parsed = parseClusterFile(JSON.stringify(file), path);
   const substrate = substrateOf(name, home, parsed, await readSettings(name));
-  return new Cluster(home, parsed, substrate, await workspaceFleet());
+  return new Cluster(home, parsed, substrate, await workspaceFleet(), entries);
 }

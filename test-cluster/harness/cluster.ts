@@ -41,7 +41,8 @@ export class Cluster implements Disposable {
   readonly clients: Clients;
   readonly #fleet: ReadonlyMap<string, FleetMember>;
   readonly #manifests: Manifests;
-  readonly #entries: Readonly<Record<string, string>>;
+  /** Programs that run instead of a component's own. */
+  readonly entries: Readonly<Record<string, string>>;
 
   constructor(
     home: ClusterHome,
@@ -50,7 +51,7 @@ export class Cluster implements Disposable {
     fleet: ReadonlyMap<string, FleetMember>,
     entries: Readonly<Record<string, string>> = {},
   ) {
-    this.#entries = entries;
+    this.entries = entries;
     this.file = file;
     this.home = home;
     this.substrate = substrate;
@@ -109,7 +110,7 @@ export class Cluster implements Disposable {
     }
     await Deno.writeTextFile(
       `${this.home.stateDir}/${clusterFileName}`,
-      JSON.stringify({ substrate: this.substrate.name, file: this.file }, null, 2) + "\n",
+      JSON.stringify({ substrate: this.substrate.name, entries: this.entries, file: this.file }, null, 2) + "\n",
     );
   }
 
@@ -128,7 +129,7 @@ export class Cluster implements Disposable {
     if (!member) throw fault("not_found", "component_unknown", `Cannot find the component ${component}`);
     const placement = placementOf(this.file, this.#manifests, node, component, this.substrate.dirs(node));
     const { manifest, dir } = member;
-    const program = this.substrate.program(component, this.#entries[component] ?? `${dir}/${manifest.entry}`);
+    const program = this.substrate.program(component, this.entries[component] ?? `${dir}/${manifest.entry}`);
     return {
       component,
       dirs: [placement.stateDir, placement.runDir],

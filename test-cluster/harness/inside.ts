@@ -1,13 +1,14 @@
 /**
  * What runs inside the cluster's network: the part of a command that speaks to components.
  */
+import { fault } from "@ultracloud/base";
 import { laneOf } from "../lanes/mod.ts";
 import { startWebapp } from "../lanes/webapp.ts";
 import { bringUp, openCluster, type SubstrateName } from "./bring_up.ts";
-import { readClusterFile } from "./cluster.ts";
+import { type Cluster, readClusterFile } from "./cluster.ts";
 import type { ClusterHome } from "./home.ts";
 import { forward, openWay } from "./forward.ts";
-import type { LaneArgs } from "./lane.ts";
+import type { Lane, LaneArgs } from "./lane.ts";
 import { runLane } from "./run_lane.ts";
 import { Tenant } from "./tenant.ts";
 import { green, red, table, terminalProgress, yellow } from "./terminal.ts";
@@ -80,7 +81,7 @@ async function runOrder(home: ClusterHome, order: InsideOrder, signal: AbortSign
     order.artifactsRoot,
     order.substrate,
     async (made) =>
-      order.running ? await openCluster(home) : await bringUp(
+      order.running ? await runningCluster(home, lane, args) : await bringUp(
         home,
         await readClusterFile(order.clusterFile),
         order.substrate,
@@ -90,6 +91,21 @@ async function runOrder(home: ClusterHome, order: InsideOrder, signal: AbortSign
       ),
   );
   return result.success ? 0 : signal.aborted ? 130 : 1;
+}
+
+/** The cluster that is up; refused when it runs other programs than the lane is about. */
+async function runningCluster(home: ClusterHome, lane: Lane, args: LaneArgs): Promise<Cluster> {
+  const cluster = await openCluster(home);
+  const wanted = Object.entries(lane.entries?.(args, cluster.substrate.name) ?? {});
+  const same = wanted.length === Object.keys(cluster.entries).length &&
+    wanted.every(([component, entry]) => cluster.entries[component] === entry);
+  if (same) return cluster;
+  cluster[Symbol.dispose]();
+  throw fault(
+    "failed_precondition",
+    "cluster_differs",
+    `Cannot run ${lane.name} on the cluster that is up: its stores are on another disk, wanted fresh-${lane.name} or another --disk`,
+  );
 }
 
 /** A tenant's application behind a socket that the outer process reads from, until that ends. */

@@ -45,9 +45,12 @@ export function chainfireProbe(cluster: Cluster): StoreProbe {
     get: (key, node) => read(key, Consistency.LINEARIZABLE, node),
     getLocal: (key, node) => read(key, Consistency.SERIALIZABLE, node),
     leader: (nodes, timeoutMs) =>
-      agreedLeader(cluster, nodes, timeoutMs, async (node) => {
+      agreedLeader(nodes, timeoutMs, async (node) => {
         const status = cluster.clients.of(ClusterService, "chainfire", { node, retries: 0, timeoutMs: 2_000 });
-        return Number((await status.status({})).leader);
+        const { leader } = await status.status({});
+        if (leader === 0n) return undefined;
+        // A member that came back has another id than the file says.
+        return (await status.memberList({})).members.find(({ id }) => id === leader)?.name;
       }),
   };
 }
@@ -65,10 +68,11 @@ export function flaredbProbe(cluster: Cluster): StoreProbe {
     get: (key, node) => read(key, Level.LINEARIZABLE, node),
     getLocal: (key, node) => read(key, Level.STALE, node),
     leader: (nodes, timeoutMs) =>
-      agreedLeader(cluster, nodes, timeoutMs, async (node) => {
+      agreedLeader(nodes, timeoutMs, async (node) => {
         const status = cluster.clients.of(DatabaseService, "flaredb", { node, retries: 0, timeoutMs: 2_000 });
         const { groups } = await status.status({});
-        return Number((groups.find((group) => group.database === database) ?? groups[0])?.leader ?? 0n);
+        const leader = (groups.find((group) => group.database === database) ?? groups[0])?.leader ?? 0n;
+        return cluster.nodes.find((name) => BigInt(cluster.file.nodes[name]!.member) === leader);
       }),
   };
 }
@@ -97,16 +101,13 @@ export async function querySql(cluster: Cluster, sql: string, node?: string): Pr
 }
 
 async function agreedLeader(
-  cluster: Cluster,
   nodes: readonly string[],
   timeoutMs = 30_000,
-  look: (node: string) => Promise<number>,
+  look: (node: string) => Promise<string | undefined>,
 ): Promise<string> {
   const what = `a leader that ${nodes.join(", ")} agree on`;
   return await waitFor({ timeoutMs, what, everyMs: 50 }, async () => {
-    const seen = await Promise.all(nodes.map((node) => look(node).catch(() => 0)));
-    const [first] = seen;
-    if (first === undefined || first === 0 || seen.some((leader) => leader !== first)) return undefined;
-    return cluster.nodes.find((node) => cluster.file.nodes[node]!.member === first);
+    const seen = await Promise.all(nodes.map((node) => look(node).catch(() => undefined)));
+    return seen.every((leader) => leader === seen[0]) ? seen[0] : undefined;
   });
 }

@@ -45,7 +45,8 @@ export const durability: Lane = {
   async run(run) {
     run.facts.disk = run.args.disk ?? usualDisk(run.cluster.substrate.name);
     await createLaneDatabase(run.cluster);
-    await executeSql(run.cluster, `CREATE TABLE ${table} (id INTEGER PRIMARY KEY, word TEXT NOT NULL)`);
+    await executeSql(run.cluster, `CREATE TABLE IF NOT EXISTS ${table} (id INTEGER PRIMARY KEY, word TEXT NOT NULL)`);
+    await executeSql(run.cluster, `DELETE FROM ${table}`);
     await powerCuts(run, numberOption(run.args, "cuts", 3));
     await backupAndRestore(run);
     run.skip("deployer, coronafs and lightningstor", "not built yet");

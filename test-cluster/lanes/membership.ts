@@ -155,6 +155,12 @@ class Membership {
   async prove(): Promise<void> {
     const canonical = this.#run.cluster.nodesWith("chainfire");
     let removed = "";
+    // On a cluster that is up, members may have come and gone before.
+    await waitFor({ timeoutMs: 60_000, what: "the members", signal: this.#run.signal }, async () => {
+      const { members } = await this.#cluster().memberList({});
+      for (const { name, id } of members) if (this.#ids.has(name)) this.#ids.set(name, id);
+      return true;
+    });
     await this.#step("three canonical members", async () => `${await this.#leader()} leads`);
     await this.#step("a temporary learner joins and replicates", async () => {
       await this.#add(guest, true);
