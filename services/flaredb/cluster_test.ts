@@ -38,6 +38,14 @@ Deno.test("three replicas hold the same databases, and go on when one of them is
         return answer?.items.length === 20;
       });
     }
+    // Whoever is asked to hand the leader over, and wherever it is.
+    for (const { id } of members) {
+      const asked = clients.use(createRpcClient(DatabaseService, at([members[id % 3]!.clientUrl, ...endpoints])));
+      await until(`leader ${id}`, async () => {
+        await asked.transferLeader({ name: database, member: BigInt(id) }).catch(() => {});
+        return await leaderOf(replicas, database) === id;
+      });
+    }
     const leader = await leaderOf(replicas, database);
     await replicas[leader - 1]![Symbol.asyncDispose]();
     await until("a write after the failure", () => put("after"));

@@ -135,8 +135,11 @@ export function databaseService(
       return toMessage(databases.catalog.find(request.name)!);
     },
     async transferLeader({ name, member }) {
-      const { group } = await databases.find(name);
-      group.transferLeader(Number(checkMembers([member])[0]));
+      const to = Number(checkMembers([member])[0]);
+      const opened = await databases.find(name);
+      // A hint at the leader for whoever asked another member.
+      await databases.leaderOnly(opened);
+      if (opened.group.status().leader !== to) opened.group.transferLeader(to);
       return {};
     },
     async checkReplicas({ name }, context) {

@@ -1,6 +1,6 @@
 import { create, type DescMessage, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { EmptySchema } from "@bufbuild/protobuf/wkt";
-import { backoffMs, type Clock, Fault, fault, type Rng } from "@ultracloud/base";
+import { backoffMs, type Clock, Fault, fault, type Rng, uniform } from "@ultracloud/base";
 import type { Health, Logger } from "@ultracloud/observe";
 import type { Group, ReplicaNode } from "@ultracloud/replica";
 import type { CallContext } from "@ultracloud/rpc";
@@ -138,7 +138,9 @@ export class Databases implements AsyncDisposable {
     const row = this.#catalog.find(name);
     if (row === undefined) throw databaseNotFound(name);
     if (!holds(row, this.#options.memberId)) {
-      const url = row.replicas.map((id) => this.#options.clientUrls[id]).find((known) => known !== undefined);
+      const urls = row.replicas.map((id) => this.#options.clientUrls[id]).filter((known) => known !== undefined);
+      // Another one each time: the first may just be cut off.
+      const url = urls.length === 0 ? undefined : urls[uniform(this.#deps.rng, urls.length)];
       throw fault("unavailable", "database_elsewhere", `Cannot use database ${name} here: ${row.replicas} hold it`, {
         retryAfterMs: 50,
         ...(url === undefined ? {} : { leaderHint: url }),

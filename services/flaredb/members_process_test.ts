@@ -11,13 +11,13 @@ Deno.test("kill -9, a stopped process and moves under load lose no answered writ
   const load = new Load(clients, 6);
   await load.more(100);
 
-  const killed = await leaderOf(clients);
+  const killed = await leaderOf(members);
   await members.process(killed).kill();
   await load.more(100);
   await members.start(killed);
 
   // A process that does not run and does not die: to the others, a partition.
-  const stopped = await leaderOf(clients);
+  const stopped = await leaderOf(members);
   const { pid } = members.process(stopped).identity;
   Deno.kill(pid, "SIGSTOP");
   try {
@@ -32,7 +32,7 @@ Deno.test("kill -9, a stopped process and moves under load lose no answered writ
     const { replicas, placed } = await clients.databases.getDatabase({ name: database });
     return placed ? replicas.map(Number).sort() : [];
   };
-  const leader = await leaderOf(clients);
+  const leader = await leaderOf(members);
   const wanted = [1, 2, 3, 4].filter((id) => id !== leader);
   await clients.databases.placeDatabase({ name: database, replicas: wanted.map(BigInt) });
   await load.more(50);

@@ -74,12 +74,16 @@ export class Load {
   }
 }
 
-/** The member that leads the database, as one of them sees it. */
-export async function leaderOf({ databases }: Clients): Promise<number> {
+/** The member that leads the database, by the newest term that any member knows of. */
+export async function leaderOf(members: Members): Promise<number> {
   let leader = 0;
+  using stack = new DisposableStack();
+  const each = members.urls.map((url) => members.clients(stack, [url]).databases);
   await until("a leader", async () => {
-    const { groups } = await databases.status({});
-    leader = Number(groups.find((group) => group.database === database)?.leader ?? 0n);
+    const answers = await Promise.all(each.map((one) => one.status({}, { timeoutMs: 2_000 }).catch(() => undefined)));
+    const views = answers.flatMap((answer) => answer?.groups.find((group) => group.database === database) ?? []);
+    const newest = views.sort((x, y) => Number(y.term - x.term)).find((view) => view.leader !== 0n);
+    leader = Number(newest?.leader ?? 0n);
     return leader !== 0;
   });
   return leader;
