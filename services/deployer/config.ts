@@ -9,7 +9,8 @@ export const configSchema = z.strictObject({
   peers: z.strictObject({
     flaredb: endpoints.describe("Where records live"),
     chainfire: endpoints.describe("Where replicas agree on who writes"),
-    iam: endpoints.describe("Where policy comes from"),
+    // A cluster is bootstrapped before it has an iam: then there is the operator, and there are the agents.
+    iam: z.array(z.url()).default([]).describe("Where policy comes from; empty: no person is let in"),
   }),
   advertiseUrl: z.url().optional().describe(
     "Where callers of a standby are sent when this one writes; by default rpc.listen",

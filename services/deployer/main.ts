@@ -19,7 +19,8 @@ const version = "0.1.0";
 await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const { config, stack, health } = boot;
   const { tls, listen } = config.rpc;
-  const auth = await setupAuth(boot, { name, policy: { endpoints: config.peers.iam } });
+  const { iam } = config.peers;
+  const auth = await setupAuth(boot, { name, ...(iam.length === 0 ? {} : { policy: { endpoints: iam } }) });
   const at = (callee: "flaredb" | "chainfire") => ({
     endpoints: config.peers[callee],
     authorization: auth.signer.authorization(callee),
