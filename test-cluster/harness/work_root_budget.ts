@@ -4,7 +4,7 @@ import { bold, green, red, table } from "./terminal.ts";
 const gib = 2 ** 30;
 
 /** One part of the work root and what it may weigh; data, so that a host may be judged by other figures. */
-interface Budget {
+export interface Budget {
   readonly path: string;
   readonly bytesMax: number;
   /** What to do about it. */
@@ -12,7 +12,7 @@ interface Budget {
 }
 
 /** Small machines keep 30 GiB free for a working tree; proofs of a week and the caches fit in this. */
-const budgets: readonly Budget[] = [
+const usualBudgets: readonly Budget[] = [
   { path: "", bytesMax: 20 * gib, advice: "see the parts below" },
   { path: "test-cluster/state", bytesMax: 6 * gib, advice: "deno task cluster clean" },
   { path: "quickstart", bytesMax: 4 * gib, advice: "deno task uc quickstart down" },
@@ -71,7 +71,7 @@ async function* entries(dir: string): AsyncGenerator<Deno.DirEntry> {
   }
 }
 
-async function weigh(workRoot: string): Promise<Row[]> {
+async function weigh(workRoot: string, budgets: readonly Budget[]): Promise<Row[]> {
   const rows: Row[] = [];
   for (const { path, bytesMax, advice } of budgets) {
     rows.push({ path: path || ".", bytes: await bytesBelow(`${workRoot}/${path}`), bytesMax, advice });
@@ -118,20 +118,21 @@ export async function workRootBudget(
   workRoot: string,
   [verb, count]: readonly string[],
   apply: boolean,
+  budgets = usualBudgets,
 ): Promise<number> {
   switch (verb) {
     case "status":
-      print(await weigh(workRoot));
+      print(await weigh(workRoot, budgets));
       return 0;
     case "enforce": {
-      const rows = await weigh(workRoot);
+      const rows = await weigh(workRoot, budgets);
       print(rows);
       const over = rows.filter((row) => row.bytes > row.bytesMax);
       console.log(over.length === 0 ? green("within budget") : red(`${over.length} parts over budget`));
       return over.length === 0 ? 0 : 1;
     }
     case "cleanup-advice": {
-      const rows = (await weigh(workRoot)).filter((row) => row.path !== "." && row.bytes > 0);
+      const rows = (await weigh(workRoot, budgets)).filter((row) => row.path !== "." && row.bytes > 0);
       for (const row of rows.sort((a, b) => b.bytes - a.bytes)) {
         console.log(`${bold(row.path)} ${(row.bytes / gib).toFixed(2)} GiB: ${row.advice}`);
       }
