@@ -28,6 +28,7 @@ export interface GroupOptions {
   readonly voters: readonly number[];
   readonly tickMs: number;
   readonly clientUrl: ClientUrl;
+  readonly admit?: (data: Uint8Array) => Uint8Array;
 }
 
 /** Client address of a replica, for hints at the leader; undefined when not known. */
@@ -44,6 +45,7 @@ export interface GroupDeps {
   readonly rng: Rng;
   readonly log: Logger;
   readonly onFatal: (error: Error) => void;
+  readonly onSnapshot?: ((tookMs: number) => void) | undefined;
 }
 
 /** The log is cut after this many applied entries, or after this long when anything was applied. */
@@ -246,7 +248,10 @@ export class GroupReplica implements Group {
   /** Logs data for a follower; answers where. */
   proposeFor(data: Uint8Array): { readonly index: number; readonly term: number } {
     if (data.length === 0) throw fault("invalid_argument", "proposal_empty", "Cannot log a proposal without data");
-    const logged = this.driver.proposeFor(data);
+    const { admit = (same) => same } = this.#options;
+    const logged = this.driver.status().role === "leader"
+      ? this.driver.proposeFor(admit(data))
+      : { refused: "not_leader" as const, leader: this.driver.status().leader };
     if ("refused" in logged) throw this.#refusal(logged);
     return logged;
   }

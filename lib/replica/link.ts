@@ -34,6 +34,13 @@ const streamMsMax = 120_000;
 const callTimeoutMs = 5_000;
 const backoff = { baseMs: 20, maxMs: 500, tries: Number.MAX_SAFE_INTEGER };
 
+export interface LinkCounts {
+  messages: number;
+  bytes: number;
+  /** Calls that ended without an answer, and messages dropped as too many waited. */
+  failures: number;
+}
+
 interface Queued {
   readonly group: number;
   readonly message: Message;
@@ -47,6 +54,7 @@ export class Link {
   readonly #deps: LinkDeps;
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
+  readonly counts: LinkCounts = { messages: 0, bytes: 0, failures: 0 };
   #queue: Queued[] = [];
   #bytes = 0;
   #wake: (() => void) | undefined;
@@ -72,7 +80,10 @@ export class Link {
     const bytes = messageBytes(message);
     const now = this.#deps.clock.monotonicMs();
     if (now - this.#unheardSinceMs > silenceMsMax) this.#call?.abort();
-    if (this.#queue.length >= queueMessagesMax || this.#bytes + bytes > queueBytesMax) return;
+    if (this.#queue.length >= queueMessagesMax || this.#bytes + bytes > queueBytesMax) {
+      this.counts.failures++;
+      return;
+    }
     this.#queue.push({ group, message, bytes });
     this.#bytes += bytes;
     this.#wake?.();
@@ -97,6 +108,7 @@ export class Link {
         failures = 0;
       } catch (error) {
         if (this.#stop.signal.aborted) return;
+        this.counts.failures++;
         // A call that carried for a while was a good one, whatever ended it.
         failures = clock.monotonicMs() - openedMs > silenceMsMax ? 1 : failures + 1;
         if (failures === 1) log.debug("peer does not answer", { error });
@@ -147,20 +159,36 @@ export class Link {
     }
     this.#queue.splice(0, messages.length);
     this.#bytes -= bytes;
+    this.counts.messages += messages.length;
+    this.counts.bytes += bytes;
     const { clusterId } = this.#options;
     return create(SendRequestSchema, { clusterId, group: BigInt(group), messages: messages.map(toWire) });
   }
 
   async propose(group: number, data: Uint8Array): Promise<{ index: number; term: number }> {
     const { clusterId } = this.#options;
+    this.counts.messages++;
+    this.counts.bytes += data.length;
     const request = { clusterId, group: BigInt(group), data: data as Uint8Array<ArrayBuffer> };
-    const { index, term } = await this.#client.propose(request, { signal: this.#stop.signal });
-    return { index: safe(index), term: safe(term) };
+    try {
+      const { index, term } = await this.#client.propose(request, { signal: this.#stop.signal });
+      return { index: safe(index), term: safe(term) };
+    } catch (error) {
+      this.counts.failures++;
+      throw error;
+    }
   }
 
-  sendSnapshot(group: number, header: SnapshotHeader, data: SnapshotFile, disk: Disk): Promise<boolean> {
+  async sendSnapshot(group: number, header: SnapshotHeader, data: SnapshotFile, disk: Disk): Promise<boolean> {
     const what = { clusterId: this.#options.clusterId, group, header, data };
-    return sendSnapshotFile(what, { ...this.#deps, client: this.#client, disk }, this.#stop.signal);
+    try {
+      const installed = await sendSnapshotFile(what, { ...this.#deps, client: this.#client, disk }, this.#stop.signal);
+      this.counts.bytes += data.bytes;
+      return installed;
+    } catch (error) {
+      this.counts.failures++;
+      throw error;
+    }
   }
 
   async close(): Promise<void> {

@@ -2,7 +2,7 @@
 export { GroupReplica } from "./group.ts";
 export { WalLogStore } from "./log_store.ts";
 export * from "./node.ts";
-export { snapshotChunkBytes, type SnapshotFile } from "./snapshot_file.ts";
+export { breathe, snapshotChunkBytes, type SnapshotFile } from "./snapshot_file.ts";
 export * from "./state_machine.ts";
 export * from "./transport.ts";
 export type * from "./types.ts";

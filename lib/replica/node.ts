@@ -7,15 +7,15 @@ import {
 } from "@ultracloud/proto/raft/v1";
 import { decodeConfiguration, type RaftOptions, type Transport } from "@ultracloud/raft";
 import { bind, type BoundService } from "@ultracloud/rpc";
-import { openWal, type Wal } from "@ultracloud/wal";
+import { openWal, type SyncTimes, type Wal } from "@ultracloud/wal";
 import { type ClientUrl, GroupReplica } from "./group.ts";
 import { WalLogStore } from "./log_store.ts";
 import type { SnapshotFile } from "./snapshot_file.ts";
 import type { IncomingSnapshot } from "./snapshot_inbox.ts";
 import type { GroupStateMachine } from "./state_machine.ts";
 import type { PeerTransport } from "./transport.ts";
-import type { Group, GroupStatus, ReplicaNode } from "./types.ts";
-import { fromWire, safe } from "./wire.ts";
+import type { Group, GroupStatus, GroupToOpen, ReplicaNode } from "./types.ts";
+import { fromWire, messageBytes, safe } from "./wire.ts";
 
 export interface ReplicaNodeOptions {
   readonly clusterId: string;
@@ -51,10 +51,15 @@ export interface ReplicaNodeDeps {
   readonly transport?: PeerTransport | undefined;
   /** Disk or logic is broken: the process must end, at once and without touching anything more. */
   readonly onFatal: (error: Error) => void;
+  /** Told how long each write and sync of the log took, and each snapshot of a group. */
+  readonly onSync?: ((took: SyncTimes) => void) | undefined;
+  readonly onSnapshot?: ((tookMs: number) => void) | undefined;
 }
 
 /** Metrics of groups are renewed at this many ticks. */
 const gaugeTicks = 50;
+/** Replicas whose messages are counted. */
+const countedPeersMax = 64;
 const noTransport: Transport<SnapshotFile> = { send: () => {}, sendSnapshot: (_header, _data, done) => done(false) };
 
 /** Opens the log of this replica; groups are opened one by one. */
@@ -81,7 +86,12 @@ class Node implements ReplicaNode {
     const { walSegmentBytes: segmentBytes } = options;
     this.#wal = openWal(
       { dir: `${options.dir}/wal`, ...(segmentBytes === undefined ? {} : { segmentBytes }) },
-      { disk: deps.disk, onFatal: (error) => this.#fatal(error) },
+      {
+        disk: deps.disk,
+        onFatal: (error) => this.#fatal(error),
+        nowMs: () => deps.clock.monotonicMs(),
+        ...(deps.onSync === undefined ? {} : { onSync: deps.onSync }),
+      },
     );
     this.peerService = this.#bindPeers();
     this.#ticker = setInterval(() => this.#tick(), options.tickMs);
@@ -112,7 +122,7 @@ class Node implements ReplicaNode {
   }
 
   async openGroup(
-    wanted: { readonly group: number; readonly voters: readonly number[]; readonly join?: boolean },
+    wanted: GroupToOpen,
     machine: GroupStateMachine,
   ): Promise<Group> {
     const { group } = wanted;
@@ -131,6 +141,7 @@ class Node implements ReplicaNode {
       group,
       voters: wanted.join ? [] : wanted.voters,
       tickMs: options.tickMs,
+      ...(wanted.admit === undefined ? {} : { admit: wanted.admit }),
       clientUrl: typeof clientUrls === "function" ? clientUrls : (id) => clientUrls[id],
       raft: {
         ...options.raft,
@@ -151,6 +162,7 @@ class Node implements ReplicaNode {
       rng: deps.rng,
       log: deps.log,
       onFatal: (error) => this.#fatal(error),
+      onSnapshot: deps.onSnapshot,
     });
     this.#groups.set(group, replica);
     await replica.start();
@@ -195,7 +207,23 @@ class Node implements ReplicaNode {
     const received = messages.flatMap((m) => fromWire(m) ?? []);
     // One not opened yet, or removed; the others of this call go on.
     this.#groups.get(Number(group))?.driver.receive(received);
-    if (received.length > 0) this.#deps.transport?.heard(received[0]!.from);
+    if (received.length === 0) return;
+    const { from } = received[0]!;
+    this.#deps.transport?.heard(from);
+    this.#count(from, received.length, received.reduce((sum, message) => sum + messageBytes(message), 0));
+  }
+
+  /** What came from each replica; ids are never used again, so only so many are kept. */
+  readonly received = new Map<number, { messages: number; bytes: number }>();
+
+  #count(from: number, messages: number, bytes: number): void {
+    let known = this.received.get(from);
+    if (known === undefined) {
+      if (this.received.size >= countedPeersMax) this.received.delete(this.received.keys().next().value!);
+      this.received.set(from, known = { messages: 0, bytes: 0 });
+    }
+    known.messages += messages;
+    known.bytes += bytes;
   }
 
   #bindPeers(): BoundService {
@@ -207,6 +235,7 @@ class Node implements ReplicaNode {
       installSnapshot: async ({ header, offset, chunk }) => {
         if (!header) throw fault("invalid_argument", "snapshot_malformed", "Cannot take a snapshot without its header");
         const replica = this.#replica(header.clusterId, header.group);
+        this.#count(Number(header.from), 1, chunk.length);
         const answer = await replica.takeSnapshot(toSnapshot(header), safe(offset), chunk);
         return { ...answer, offset: BigInt(answer.offset) };
       },

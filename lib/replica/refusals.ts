@@ -59,16 +59,19 @@ export function refusalFault(group: number, { refused, leader, reason }: Refusal
 /** What a leader answers, or a call that never reached it ends with, when nothing was logged. */
 const nothingLoggedCodes: ReadonlySet<string> = new Set([
   "connect_failed",
-  "forward_too_large",
   "group_unknown",
   "leader_changing",
   "not_leader",
-  "overloaded",
-  "too_many_calls",
-  "too_many_proposals",
-  "wrong_cluster",
 ]);
-const nothingLoggedKinds: ReadonlySet<string> = new Set(["unauthenticated", "permission_denied", "unimplemented"]);
+/** The leader refuses so before it logs, and an answer of two numbers fails in none of these ways. */
+const nothingLoggedKinds: ReadonlySet<string> = new Set([
+  "unauthenticated",
+  "permission_denied",
+  "unimplemented",
+  "invalid_argument",
+  "failed_precondition",
+  "resource_exhausted",
+]);
 
 /** True when a proposal that was forwarded certainly has no effect. */
 export function nothingLogged(error: unknown): boolean {

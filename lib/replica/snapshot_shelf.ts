@@ -1,4 +1,4 @@
-import { type Disk, fault } from "@ultracloud/base";
+import { type Clock, type Disk, fault } from "@ultracloud/base";
 import {
   describeFile,
   memoryBytesMax,
@@ -15,6 +15,14 @@ export interface TakenSnapshot {
   readonly data: SnapshotFile;
 }
 
+export interface SnapshotShelfDeps {
+  readonly disk: Disk;
+  readonly machine: GroupStateMachine;
+  readonly clock: Pick<Clock, "monotonicMs">;
+  /** Told how long it took to write a snapshot and its digest. */
+  readonly onSnapshot?: ((tookMs: number) => void) | undefined;
+}
+
 /** How long one that nobody needs at the moment is kept: a transfer that broke off goes on with the same bytes. */
 const keptTicks = 3_000;
 
@@ -28,13 +36,15 @@ export class SnapshotShelf {
   readonly #machine: GroupStateMachine;
   /** How many transfers read each file. */
   readonly #held = new Map<string, number>();
+  readonly #deps: SnapshotShelfDeps;
   #newest: TakenSnapshot | undefined;
   #taking: Promise<TakenSnapshot> | undefined;
   #count = 0;
   #idleTicks = 0;
   #closed = false;
 
-  constructor(names: SnapshotNames, deps: { readonly disk: Disk; readonly machine: GroupStateMachine }) {
+  constructor(names: SnapshotNames, deps: SnapshotShelfDeps) {
+    this.#deps = deps;
     this.#names = names;
     this.#disk = deps.disk;
     this.#machine = deps.machine;
@@ -56,10 +66,13 @@ export class SnapshotShelf {
 
   async #takeNow(): Promise<TakenSnapshot> {
     const path = this.#names.taken(++this.#count);
+    const { clock, onSnapshot } = this.#deps;
+    const startMs = clock.monotonicMs();
     removeIfThere(this.#disk, path);
     try {
       const index = await this.#write(path);
       const taken = { index, data: await describeFile(this.#disk, path) };
+      onSnapshot?.(clock.monotonicMs() - startMs);
       const before = this.#newest;
       if (this.#closed) throw new Error("Cannot keep a snapshot as the group has stopped");
       this.#newest = taken;

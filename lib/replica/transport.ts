@@ -2,7 +2,7 @@ import { type Disk, fault } from "@ultracloud/base";
 import type { TlsFiles } from "@ultracloud/config";
 import type { Logger } from "@ultracloud/observe";
 import type { Transport } from "@ultracloud/raft";
-import { Link, type LinkDeps, pieceBytesMax } from "./link.ts";
+import { Link, type LinkCounts, type LinkDeps, pieceBytesMax } from "./link.ts";
 import type { SnapshotFile } from "./snapshot_file.ts";
 
 export interface PeerTransportOptions {
@@ -42,6 +42,11 @@ export class PeerTransport implements AsyncDisposable {
     this.#links.delete(id);
     const closing: Promise<void> = known.link.close().finally(() => this.#closing.delete(closing));
     this.#closing.add(closing);
+  }
+
+  /** What went to each replica since its address is known. */
+  sent(): ReadonlyMap<number, Readonly<LinkCounts>> {
+    return new Map([...this.#links].map(([id, { link }]) => [id, link.counts]));
   }
 
   /** Messages came from the replica: the way to it is alive as well. */

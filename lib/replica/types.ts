@@ -49,6 +49,17 @@ export interface Group {
   onConfigurationChange(callback: (configuration: Configuration, index: number) => void): () => void;
 }
 
+export interface GroupToOpen {
+  readonly group: number;
+  readonly voters: readonly number[];
+  readonly join?: boolean;
+  /**
+   * A leader asks it about data that another replica forwards, and logs what it answers: a place for what only a leader
+   * knows. A Fault of a kind that says nothing was done (invalid_argument, resource_exhausted, ...) refuses the data.
+   */
+  readonly admit?: (data: Uint8Array) => Uint8Array;
+}
+
 /** The replicas of several groups in this process, on one log. */
 export interface ReplicaNode extends AsyncDisposable {
   /**
@@ -56,7 +67,7 @@ export interface ReplicaNode extends AsyncDisposable {
    * and learns everything from their leader, once that one has it as a member.
    */
   openGroup(
-    options: { readonly group: number; readonly voters: readonly number[]; readonly join?: boolean },
+    options: GroupToOpen,
     machine: GroupStateMachine,
   ): Promise<Group>;
   /** Stops a group and forgets its log. */
@@ -64,4 +75,6 @@ export interface ReplicaNode extends AsyncDisposable {
   /** What the other replicas call; to be served on the peer listener. */
   readonly peerService: BoundService;
   status(): GroupStatus[];
+  /** Messages and bytes that came from each replica since the start, pieces of snapshots included. */
+  readonly received: ReadonlyMap<number, { readonly messages: number; readonly bytes: number }>;
 }

@@ -102,7 +102,9 @@ class Caller implements Disposable {
     return await this.#tries(method, headers, options.signal, async (endpoint) => {
       const leftMs = Math.floor(endMs - this.#clock.monotonicMs());
       if (leftMs < 1) throw tooLate(method);
-      const answer = await endpoint.unary(method, request, { headers, timeoutMs: leftMs, signal: options.signal });
+      const once = !isRepeatable(method) && !headers.has("idempotency-key");
+      const call = { headers, timeoutMs: leftMs, signal: options.signal, once };
+      const answer = await endpoint.unary(method, request, call);
       if (options.onHeader !== undefined || options.onTrailer !== undefined) {
         const [header, trailer] = answer.headers();
         options.onHeader?.(header);

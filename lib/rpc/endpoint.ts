@@ -119,7 +119,13 @@ export class Endpoint implements Disposable {
   async unary<M extends DescMethodUnary>(
     method: M,
     request: MessageInitShape<M["input"]>,
-    options: { readonly headers: Headers; readonly timeoutMs: number; readonly signal: AbortSignal | undefined },
+    options: {
+      readonly headers: Headers;
+      readonly timeoutMs: number;
+      readonly signal: AbortSignal | undefined;
+      /** Doing it twice would do harm: it leaves once at most. */
+      readonly once: boolean;
+    },
   ): Promise<UnaryAnswer> {
     const body = toBinary(method.input, create(method.input, request)) as Uint8Array<ArrayBuffer>;
     const headers = new Headers(options.headers);
@@ -138,7 +144,9 @@ export class Endpoint implements Disposable {
       const init: RequestInit & { client?: Deno.HttpClient } = {
         method: "POST",
         headers,
-        body,
+        // When a kept connection ends, fetch sends what it can send again on another one, although the callee may have
+        // done it, and tells of that one's failure alone. A stream it cannot.
+        body: options.once ? oneStream(body) : body,
         redirect: "manual",
         signal: over.signal,
       };
@@ -208,6 +216,16 @@ export class Endpoint implements Disposable {
     );
     return new ConnectError(reason.message, Code.Unavailable, undefined, undefined, reason);
   }
+}
+
+function oneStream(bytes: Uint8Array<ArrayBuffer>): ReadableStream<Uint8Array<ArrayBuffer>> {
+  return new ReadableStream({
+    start(controller) {
+      // A stream takes no empty piece.
+      if (bytes.length > 0) controller.enqueue(bytes);
+      controller.close();
+    },
+  });
 }
 
 function decode(method: DescMethodUnary, bytes: Uint8Array): unknown {

@@ -1,4 +1,4 @@
-import type { Clock, Disk, Rng } from "@ultracloud/base";
+import { type Clock, type Disk, fault, type Rng } from "@ultracloud/base";
 import type { Health, Logger, Registry } from "@ultracloud/observe";
 import { openReplicaNode, type PeerTransport } from "@ultracloud/replica";
 import type { Authorizer, BoundService, HttpHandler } from "@ultracloud/rpc";
@@ -21,7 +21,7 @@ import { Membership } from "./membership.ts";
 import { Member } from "./member.ts";
 import { HashWatch } from "./hash_watch.ts";
 import { maintenanceService } from "./maintenance_service.ts";
-import { Metrics } from "./metrics.ts";
+import { diskTimes, Metrics } from "./metrics.ts";
 import { quotaService } from "./quota_service.ts";
 import { restoreIfAsked } from "./restore.ts";
 import { SpaceWatch } from "./space_watch.ts";
@@ -100,12 +100,13 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
   deps.health.set("raft", "starting", "no leader is known");
   await using opened = new AsyncDisposableStack();
   await Deno.mkdir(stateDir, { recursive: true });
-  const db = opened.use(openDatabase(`${stateDir}/state.db`, { incrementalVacuum: true }));
+  const file = `${stateDir}/state.db`;
+  const db = opened.use(openDatabase(file, { incrementalVacuum: true }));
   db.exec(`PRAGMA wal_autocheckpoint=${autoCheckpointPages}`);
   openSchema(db);
   const voters = members.map(({ id }) => id);
   await restoreIfAsked({ stateDir, group, voters, revisionBump: options.restoreRevisionBump }, { ...deps, db });
-  const state = new ChainfireState(db);
+  const state = new ChainfireState(db, file);
   const hub = new WatchHub({ source: state, clock: deps.clock });
   const leaseHub = new LeaseHub({ present: () => state.leases() });
   const waits = new KeyWaits();
@@ -120,9 +121,14 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
       heartbeatTicks,
       raft: { promotionLagMax, mayPromote: (id) => state.promoting.has(id) },
       clientUrls: (id) => (state.members.get(id) ?? members.find((info) => info.id === id))?.clientUrl,
-    }, deps),
+    }, { ...deps, ...diskTimes(deps.registry) }),
   );
-  const raft = await node.openGroup({ group, voters, join: options.join }, state);
+  const admit = (data: Uint8Array) => {
+    if (opening.member) return opening.member.admit(data);
+    throw fault("unavailable", "group_unknown", `Cannot log for others yet: member ${memberId} is starting`);
+  };
+  const opening: { member?: Member } = {};
+  const raft = await node.openGroup({ group, voters, join: options.join, admit }, state);
   const leaseClock = new LeaseClock({ clock: deps.clock, replicatedMs: () => state.clockMs });
   if (raft.status().role === "leader") leaseClock.restart();
   const member = new Member({
@@ -133,10 +139,12 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
     stateBytesMax: options.stateBytesMax,
     electionTimeoutMs: tickMs * electionTicks,
   }, { ...deps, state, group: raft, leaseClock });
+  opening.member = member;
   const membership = new Membership(options.join ? [] : members, { ...deps, transport: deps.transport, member });
   state.listen(membership);
+  const peers = { sent: () => deps.transport?.sent() ?? new Map(), received: () => node.received };
   const contests = new Contests(member, { ...deps, waits });
-  state.listen(new Metrics({ ...deps, member, hub, waits }));
+  state.listen(new Metrics({ ...deps, member, hub, waits, peers }));
   const hashWatch = new HashWatch(options, { ...deps, member });
   state.listen(hashWatch);
   const watches = [hashWatch, new SpaceWatch(options, { ...deps, member })];

@@ -40,7 +40,7 @@ export class HashWatch implements StateListener {
     if (report) {
       this.#toReport = undefined;
       return this.#do(
-        this.#member.proposeAnywhere({ kind: "report_hash", member: options.memberId, ...report }),
+        this.#member.propose({ kind: "report_hash", member: options.memberId, ...report }),
         () => {
           // Another report may be due by now: that one counts.
           this.#toReport ??= report;
@@ -53,7 +53,7 @@ export class HashWatch implements StateListener {
     // Nothing has changed since, or there is nobody to compare with.
     if (state.members.size < 2 || state.stateHash === this.#checkedHash) return;
     this.#checkedHash = state.stateHash;
-    this.#do(this.#member.propose({ kind: "check_hash" }), () => {});
+    this.#do(this.#member.proposeLeading({ kind: "check_hash" }), () => {});
   }
 
   #do(work: Promise<unknown>, failed: () => void): void {

@@ -73,12 +73,12 @@ export function startHousekeeping(
     const deadlineMs = state.nextDeadlineMs();
     const keep = options.historyRevisionsMax;
     if (deadlineMs !== undefined && (deadlineMs <= nowMs || nowMs - state.clockMs >= leaseClockSaveMs)) {
-      proposing = propose(member.propose({ kind: "expire" }));
+      proposing = propose(member.proposeLeading({ kind: "expire" }));
     } else if (keep > 0 && state.revision - Math.max(1, state.compactRevision) >= 2 * keep) {
-      proposing = propose(member.propose({ kind: "compact", revision: state.revision - keep }));
+      proposing = propose(member.proposeLeading({ kind: "compact", revision: state.revision - keep }));
     } else {
       const revision = ages.due(clock.monotonicMs(), state.revision);
-      if (revision > state.compactRevision) proposing = propose(member.propose({ kind: "compact", revision }));
+      if (revision > state.compactRevision) proposing = propose(member.proposeLeading({ kind: "compact", revision }));
     }
   };
   const propose = async (work: Promise<unknown>) => {

@@ -10,9 +10,9 @@ import {
   TxnRequestSchema,
 } from "@ultracloud/proto/chainfire/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
-import { checkOp, isReadOnly } from "./domain/check.ts";
+import { checkOp, grows, isReadOnly } from "./domain/check.ts";
 import { rangeBytesMax } from "./domain/limits.ts";
-import type { DeleteResult, Op, PutResult, TxnResult } from "./domain/types.ts";
+import type { DeleteResult, PutResult, TxnResult } from "./domain/types.ts";
 import { rejections } from "./errors.ts";
 import { alsoDelete, alsoPut, alsoTxn, rangeScope } from "./key_needs.ts";
 import type { LeaseRights } from "./lease_rights.ts";
@@ -74,7 +74,7 @@ export function kvService(
         return fromTxn(state.read(op) as TxnResult, header);
       }
       await leaseRights.checkOp(context.principal, op);
-      if (puts(op)) member.checkSpace();
+      if (grows(op)) member.checkSpace();
       member.checkRate(op);
       const result = await member.proposeFor(context, TxnRequestSchema, request, op);
       return fromTxn(result as TxnResult, header);
@@ -116,10 +116,4 @@ function ageAllowed(request: RangeRequest): number {
 function toBytesMax(asked: bigint): number {
   if (asked < 0n) throw invalidField("bytes_max", `Cannot use ${asked} as bytes_max: wanted 0 or more`);
   return asked === 0n ? rangeBytesMax : Math.min(rangeBytesMax, toNumber(asked));
-}
-
-/** True when the operation may grow the state. */
-function puts(op: Op): boolean {
-  if (op.kind === "txn") return op.success.some(puts) || op.failure.some(puts);
-  return op.kind === "put";
 }

@@ -61,16 +61,17 @@ export function leaseService(
     async leaseTimeToLive(request, { principal }) {
       const id = toLeaseId(request.id, "id");
       if (request.keys) await deps.leaseRights.check(principal, "get", [id]);
-      await group.readBarrier();
-      // Only the leader's clock goes on between log entries.
-      member.checkLeads();
+      // Only the leader's clock goes on between log entries: another member has it written down.
+      const leads = group.status().role === "leader";
+      if (leads) await group.readBarrier();
+      else await member.propose({ kind: "expire" });
       const lease = state.lease(id);
       if (!lease) throw rejections.leaseNotFound(id);
       return {
         header: header(state.revision),
         id,
         grantedTtlMs: BigInt(lease.ttlMs),
-        remainingTtlMs: BigInt(Math.max(0, lease.deadlineMs - member.leaseClock.nowMs())),
+        remainingTtlMs: BigInt(Math.max(0, lease.deadlineMs - (leads ? member.leaseClock.nowMs() : state.clockMs))),
         keys: request.keys ? state.leaseKeys(id) as Uint8Array<ArrayBuffer>[] : [],
       };
     },

@@ -88,7 +88,7 @@ export function maintenanceService(member: Member, deps: { readonly clock: Clock
           return { header: header(state.revision), alarms: state.alarms.filter(named).map(fromAlarm) };
         }
         case AlarmAction.DEACTIVATE: {
-          member.checkLeads();
+          await member.group.readBarrier();
           const gone = state.alarms.filter(named);
           for (const alarm of gone) await member.propose({ kind: "clear_alarm", alarm });
           return { header: header(state.revision), alarms: gone.map(fromAlarm) };

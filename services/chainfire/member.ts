@@ -5,10 +5,12 @@ import { type DescMessage, type MessageShape, toBinary } from "@bufbuild/protobu
 import type { SessionCall as SessionCallMessage } from "@ultracloud/proto/chainfire/v1";
 import { crc32 } from "node:zlib";
 import type { LeaseClock } from "./domain/lease_clock.ts";
+import { grows } from "./domain/check.ts";
 import { WriteRates } from "./domain/write_rates.ts";
-import type { CallKey, Command, CommandResult, MemberInfo, Op, SessionCall } from "./domain/types.ts";
+import type { CallKey, Command, CommandResult, LogEntry, MemberInfo, Op, SessionCall } from "./domain/types.ts";
 import { rejections } from "./errors.ts";
-import { encodeEntry } from "./state/entry_codec.ts";
+import { isAdmin } from "./state/admin_codec.ts";
+import { decodeEntry, encodeEntry, restampEntry } from "./state/entry_codec.ts";
 import type { ChainfireState } from "./state/machine.ts";
 import { type HeaderInit, toNumber } from "./wire.ts";
 
@@ -114,17 +116,25 @@ export class Member {
     return ageMs > 0 && this.#clock.monotonicMs() - this.#freshMs < ageMs;
   }
 
-  /** Resolves once the command is committed and applied here; throws its rejection. */
+  /**
+   * Resolves once the command is committed and applied here; throws its rejection. A member that does not lead has the
+   * leader log it: without that one's answer the outcome is unknown, and the fault says so.
+   */
   async propose(command: Command, call?: CallKey, session?: SessionCall): Promise<CommandResult> {
-    const clockMs = this.leaseClock.nowMs();
-    const data = encodeEntry({ clockMs, call, session, command });
-    if ((this.#volume += data.length) >= volumeBytes) {
-      this.#volume = 0;
-      this.onVolume();
-    }
+    return await this.#propose({ clockMs: this.leaseClock.nowMs(), call, session, command }, true);
+  }
+
+  /** The same for what only a leader does; refused where this member does not lead. */
+  async proposeLeading(command: Command): Promise<CommandResult> {
+    return await this.#propose({ clockMs: this.leaseClock.nowMs(), call: undefined, command }, false);
+  }
+
+  async #propose(entry: LogEntry, forward: boolean): Promise<CommandResult> {
+    const data = encodeEntry(entry);
+    this.#logged(data);
     let result;
     try {
-      result = await this.group.propose(data);
+      result = await this.group.propose(data, { forward });
     } catch (error) {
       this.counts.failed++;
       throw error;
@@ -133,11 +143,28 @@ export class Member {
     return result as CommandResult;
   }
 
-  /** The same from a member that may not lead; the leader logs it. It carries no time: only a leader's clock counts. */
-  async proposeAnywhere(command: Command): Promise<CommandResult> {
-    const result = await this.group.propose(encodeEntry({ clockMs: 0, call: undefined, command }), { forward: true });
-    if (result instanceof Fault) throw result;
-    return result as CommandResult;
+  #logged(data: Uint8Array): void {
+    if ((this.#volume += data.length) < volumeBytes) return;
+    this.#volume = 0;
+    this.onVolume();
+  }
+
+  /**
+   * What this leader logs for a member that forwards: the same at its own reading of the lease clock, as no other counts.
+   * Space and rates are those of the leader too.
+   */
+  admit(data: Uint8Array): Uint8Array {
+    let command: Command;
+    try {
+      ({ command } = decodeEntry(data));
+    } catch (cause) {
+      throw fault("invalid_argument", "entry_malformed", "Cannot log what is no entry of this store", { cause });
+    }
+    if (grows(command)) this.checkSpace();
+    if (this.diskOut && !isAdmin(command)) throw rejections.diskFull(this.diskBytesFree ?? 0);
+    if (command.kind === "put" || command.kind === "delete" || command.kind === "txn") this.checkRate(command);
+    this.#logged(data);
+    return restampEntry(data, this.leaseClock.nowMs());
   }
 
   /** Proposes on behalf of a call, which is not done twice when it carries an idempotency key or belongs to a session. */

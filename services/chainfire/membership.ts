@@ -79,7 +79,7 @@ export class Membership implements StateListener {
   ): Promise<MemberInfo> {
     return await this.#alone(async () => {
       const added = await this.#announce(wanted);
-      if (autoPromote) await this.#member.propose({ kind: "await_promotion", id: added.id });
+      if (autoPromote) await this.#member.proposeLeading({ kind: "await_promotion", id: added.id });
       await this.#change([{ type: learner ? "add_learner" : "add_voter", id: added.id }], added);
       return added;
     });
@@ -114,7 +114,7 @@ export class Membership implements StateListener {
       const given = Object.fromEntries(Object.entries(wanted).filter(([, text]) => text !== ""));
       const next: MemberInfo = { ...known, ...given };
       this.#checkInfo(next, id);
-      await this.#member.propose({ kind: "update_member", member: next });
+      await this.#member.proposeLeading({ kind: "update_member", member: next });
     });
   }
 
@@ -147,9 +147,9 @@ export class Membership implements StateListener {
     // A change of the leader before may be logged and not in force yet: what it added must not be taken out.
     await this.#member.group.readBarrier();
     const { missing, stale, moved } = this.#untidy() ?? { missing: [], stale: [], moved: undefined };
-    for (const member of missing) await this.#member.propose({ kind: "add_member", member });
+    for (const member of missing) await this.#member.proposeLeading({ kind: "add_member", member });
     for (const id of stale) await this.#forget(id);
-    if (moved) await this.#member.propose({ kind: "update_member", member: moved });
+    if (moved) await this.#member.proposeLeading({ kind: "update_member", member: moved });
   }
 
   /** Where the table differs from the configuration; undefined when it does not. */
@@ -204,7 +204,7 @@ export class Membership implements StateListener {
       });
     }
     this.#checkInfo(added, replaced);
-    await this.#member.propose({ kind: "add_member", member: added });
+    await this.#member.proposeLeading({ kind: "add_member", member: added });
     return added;
   }
 
@@ -234,7 +234,7 @@ export class Membership implements StateListener {
   /** Takes a member's address out; a leader that has left it to the next one. */
   async #forget(id: number): Promise<void> {
     try {
-      await this.#member.propose({ kind: "remove_member", id });
+      await this.#member.proposeLeading({ kind: "remove_member", id });
     } catch (error) {
       this.#log.info("a member's address stays until the leader tidies up", { id, error });
     }

@@ -6,6 +6,32 @@ import type { Member } from "./member.ts";
 import type { StateListener } from "./state/machine.ts";
 import type { WatchHub } from "./watch/hub.ts";
 
+/** What members sent each other. */
+export interface PeerTraffic {
+  sent(): ReadonlyMap<number, { readonly messages: number; readonly bytes: number; readonly failures: number }>;
+  received(): ReadonlyMap<number, { readonly messages: number; readonly bytes: number }>;
+}
+
+/** etcd's buckets of disk latency. */
+const diskSeconds = [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192];
+const snapshotSeconds = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+
+/** How long the disk takes: told by the log and by whoever writes snapshots. */
+export function diskTimes(registry: Registry) {
+  const histogram = (name: string, help: string, buckets: readonly number[]) =>
+    registry.histogram(`chainfire_disk_${name}_duration_seconds`, help, [], buckets).with({});
+  const write = histogram("wal_write", "Appending to the log, without the sync", diskSeconds);
+  const sync = histogram("wal_fsync", "Syncing the log", diskSeconds);
+  const snapshot = histogram("snapshot_save", "Writing a snapshot and its digest", snapshotSeconds);
+  return {
+    onSync: ({ writeMs, syncMs }: { readonly writeMs: number; readonly syncMs: number }) => {
+      write.observe(writeMs / 1_000);
+      sync.observe(syncMs / 1_000);
+    },
+    onSnapshot: (tookMs: number) => snapshot.observe(tookMs / 1_000),
+  };
+}
+
 /**
  * What etcd counts, under its names with our prefix, so that dashboards made for it need no more than another prefix.
  * Hot paths add to plain numbers; they become series when somebody reads them.
@@ -16,6 +42,9 @@ export class Metrics implements StateListener {
   readonly #hub: WatchHub;
   readonly #waits: KeyWaits;
   readonly #counters = new Map<string, { readonly counter: Counter; told: number }>();
+  readonly #peers: PeerTraffic;
+  /** Keys that exist, from the first look on. */
+  #keys: number | undefined;
   #puts = 0;
   #deletes = 0;
   #leaderChanges = 0;
@@ -28,8 +57,10 @@ export class Metrics implements StateListener {
       readonly member: Member;
       readonly hub: WatchHub;
       readonly waits: KeyWaits;
+      readonly peers: PeerTraffic;
     },
   ) {
+    this.#peers = deps.peers;
     this.#registry = deps.registry;
     this.#member = deps.member;
     this.#hub = deps.hub;
@@ -46,10 +77,21 @@ export class Metrics implements StateListener {
   }
 
   changed(events: readonly KvEvent[]): void {
-    for (const { type } of events) {
-      if (type === "put") this.#puts++;
-      else this.#deletes++;
+    let born = 0;
+    for (const { type, kv } of events) {
+      if (type === "put") {
+        this.#puts++;
+        if (kv.version === 1) born++;
+      } else {
+        this.#deletes++;
+        born--;
+      }
     }
+    if (this.#keys !== undefined) this.#keys += born;
+  }
+
+  replaced(): void {
+    this.#keys = undefined;
   }
 
   leasesChanged(events: readonly LeaseEvent[]): void {
@@ -61,13 +103,15 @@ export class Metrics implements StateListener {
   }
 
   /** A count that is kept elsewhere. */
-  #total(name: string, help: string, value: number): void {
-    let known = this.#counters.get(name);
+  #total(name: string, help: string, value: number, labels: Readonly<Record<string, string>> = {}): void {
+    const series = name + JSON.stringify(labels);
+    let known = this.#counters.get(series);
     if (!known) {
-      this.#counters.set(name, known = { counter: this.#registry.counter(`chainfire_${name}`, help), told: 0 });
-      known.counter.inc({}, 0);
+      const counter = this.#registry.counter(`chainfire_${name}`, help, Object.keys(labels));
+      this.#counters.set(series, known = { counter, told: 0 });
+      known.counter.inc(labels, 0);
     }
-    known.counter.inc({}, Math.max(0, value - known.told));
+    known.counter.inc(labels, Math.max(0, value - known.told));
     known.told = Math.max(known.told, value);
   }
 
@@ -91,6 +135,7 @@ export class Metrics implements StateListener {
     this.#total("mvcc_delete_total", "Keys deleted", this.#deletes);
     this.#total("mvcc_range_total", "Ranges read", counts.ranges);
     this.#total("mvcc_txn_total", "Transactions", counts.txns);
+    this.#gauge("debugging_mvcc_keys_total", "Keys that exist", this.#keys ??= state.countKeys());
     this.#gauge("debugging_mvcc_current_revision", "Newest revision", state.revision);
     this.#gauge("debugging_mvcc_compact_revision", "Oldest revision that can be read", state.compactRevision);
     this.#total("debugging_mvcc_events_total", "Changes told to watches", this.#hub.told);
@@ -105,6 +150,17 @@ export class Metrics implements StateListener {
       "Members in touch with this leader",
       [...progress?.values() ?? []].filter(({ recentlyActive }) => recentlyActive).length,
     );
+    for (const [id, { messages, bytes, failures }] of this.#peers.sent()) {
+      const to = { To: String(id) };
+      this.#total("network_peer_sent_total", "Messages sent to a member", messages, to);
+      this.#total("network_peer_sent_bytes_total", "Bytes sent to a member", bytes, to);
+      this.#total("network_peer_sent_failures_total", "Calls to a member that failed", failures, to);
+    }
+    for (const [id, { messages, bytes }] of this.#peers.received()) {
+      const from = { From: String(id) };
+      this.#total("network_peer_received_total", "Messages from a member", messages, from);
+      this.#total("network_peer_received_bytes_total", "Bytes from a member", bytes, from);
+    }
     this.#gauge("waiting_calls", "Calls that wait for a lock or an election", this.#waits.count);
     this.#gauge(
       "disk_bytes_free",

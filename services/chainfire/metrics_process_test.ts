@@ -31,6 +31,7 @@ Deno.test("metrics count what was done under etcd's names", async () => {
     mvcc_delete_total: 1,
     mvcc_range_total: 1,
     mvcc_txn_total: 1,
+    debugging_mvcc_keys_total: 1,
     debugging_mvcc_current_revision: 6,
     debugging_lease_granted_total: 1,
     debugging_lease_renewed_total: 1,
@@ -40,6 +41,36 @@ Deno.test("metrics count what was done under etcd's names", async () => {
   };
   assert.deepEqual(Object.fromEntries(Object.keys(wanted).map((name) => [name, value(name)])), wanted);
   assert.ok(value("server_proposals_applied_total")! >= 9);
+  assert.ok(value("disk_wal_fsync_duration_seconds_count")! >= 9 && value("disk_wal_fsync_duration_seconds_sum")! > 0);
+  assert.ok(value("disk_wal_write_duration_seconds_count")! >= 9);
+  assert.equal(value("disk_snapshot_save_duration_seconds_count"), 0);
+  assert.ok(value("mvcc_db_total_size_in_bytes")! > 0);
+  // From the first look on changes are counted.
+  await kv.put({ key: b("n/2") });
+  await kv.put({ key: b("n/1"), value: b("3") });
+  await kv.deleteRange({ key: b("n/1") });
+  const later = await (await fetch(`${url}/metrics`)).text();
+  assert.match(later, /^chainfire_debugging_mvcc_keys_total 1$/m);
+});
+
+Deno.test("metrics tell what members sent each other, and what could not be sent", async () => {
+  await using cluster = await prepareCluster(3, quick);
+  await cluster.startAll();
+  const leader = await cluster.leader();
+  const [near, far] = cluster.running().filter((id) => id !== leader);
+  const value = async (id: number, series: string) => {
+    const { url } = await cluster.address(id);
+    const page = await (await fetch(`${url}/metrics`)).text();
+    return Number(page.split("\n").find((line) => line.startsWith(`chainfire_network_${series} `))?.split(" ").at(-1));
+  };
+  const before = await value(leader, `peer_sent_bytes_total{To="${near}"}`);
+  await cluster.clients(leader).kv.put({ key: b("k"), value: new Uint8Array(100_000) });
+  await cluster.clients(near!).kv.range({ key: b("k") });
+  assert.ok(await value(leader, `peer_sent_bytes_total{To="${near}"}`) >= before + 100_000);
+  assert.ok(await value(near!, `peer_received_bytes_total{From="${leader}"}`) >= 100_000);
+  assert.ok(await value(leader, `peer_received_total{From="${near}"}`) > 0);
+  await cluster.kill(far!);
+  await eventually(async () => await value(leader, `peer_sent_failures_total{To="${far}"}`) > 0);
 });
 
 Deno.test("a stale read is as old as allowed and no older, and pages are cut by bytes", async () => {

@@ -64,7 +64,7 @@ export class SpaceWatch {
     const { state, options: { memberId } } = this.#member;
     if (this.#raising || state.hasAlarm("no_space", memberId)) return;
     this.#raising = true;
-    this.#member.proposeAnywhere({ kind: "raise_alarm", alarm: { member: memberId, type: "no_space" } })
+    this.#member.propose({ kind: "raise_alarm", alarm: { member: memberId, type: "no_space" } })
       .catch((error) => this.#log.debug("the alarm could not be raised yet", { error }))
       .finally(() => this.#raising = false);
   }

@@ -2,7 +2,7 @@ import { toHex } from "@ultracloud/base";
 import { rejections } from "../errors.ts";
 import { requestBytesMax, txnDepthMax, txnOpsMax } from "./limits.ts";
 import { rangeHas } from "./ranges.ts";
-import type { Compare, KeyRange, Op, PutOp } from "./types.ts";
+import type { Command, Compare, KeyRange, Op, PutOp } from "./types.ts";
 
 /** Refuses, before any effect, what no state could make valid. `field` is the path of `op` in the request. */
 export function checkOp(op: Op, field = ""): void {
@@ -109,6 +109,20 @@ function sum<T>(items: readonly T[], of: (item: T) => number): number {
   let total = 0;
   for (const item of items) total += of(item);
   return total;
+}
+
+/** True when the command may grow the state. */
+export function grows(command: Command): boolean {
+  switch (command.kind) {
+    case "put":
+    case "grant":
+    case "open_session":
+      return true;
+    case "txn":
+      return [...command.success, ...command.failure].some((op) => op.kind !== "range" && grows(op));
+    default:
+      return false;
+  }
 }
 
 /** True when the operation writes nothing, whatever the state. */

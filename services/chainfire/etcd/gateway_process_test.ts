@@ -91,7 +91,7 @@ Deno.test("a watch over etcd's path ends with its caller, and with its member", 
   assert.ok(told, `the last line says why: ${JSON.stringify(last)}`);
 });
 
-Deno.test("every member reads for etcd's paths; one that does not lead says who does", async () => {
+Deno.test("every member reads and writes for etcd's paths, whoever leads", async () => {
   await using cluster = await prepareCluster(3);
   await cluster.startAll();
   const leader = await cluster.leader();
@@ -99,12 +99,16 @@ Deno.test("every member reads for etcd's paths; one that does not lead says who 
   for (const id of [1, 2, 3]) {
     const at = await cluster.address(id);
     const put = { key: btoa(`m${id}`), value: btoa("v") };
-    const answer = await post(at, "/v3/kv/put", put);
-    if (id === leader) assert.equal(answer.status, 200);
-    else {
-      assert.deepEqual([answer.status, answer.body.message], [503, "etcdserver: not leader"]);
-      assert.equal(answer.headers.get("x-leader"), led.url);
-      assert.equal((await post(led, "/v3/kv/put", put)).status, 200);
+    assert.equal((await post(at, "/v3/kv/put", put)).status, 200);
+    const granted = await post(at, "/v3/lease/grant", { TTL: "60" });
+    assert.equal(granted.status, 200);
+    const left = (await post(at, "/v3/lease/timetolive", { ID: granted.body.ID })).body;
+    assert.ok(Number(left.TTL) > 50 && Number(left.TTL) <= 61, JSON.stringify(left));
+    // Who comes and goes is the leader's to say, and the others say who that is.
+    const moved = await post(at, "/v3/maintenance/transfer-leadership", { targetID: String(leader) });
+    if (id !== leader) {
+      assert.deepEqual([moved.status, moved.body.message], [503, "etcdserver: not leader"]);
+      assert.equal(moved.headers.get("x-leader"), led.url);
     }
     const all = await post(at, "/v3/kv/range", { key: btoa("m"), range_end: btoa("n") });
     assert.equal(all.body.count, String(id), "what was written is read at once, wherever");

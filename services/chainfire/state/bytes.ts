@@ -73,6 +73,15 @@ export class Writer {
     return this;
   }
 
+  /** Everything that the reader has left. */
+  rest(reader: Reader): this {
+    const left = reader.rest();
+    this.#room(left.length);
+    this.#bytes.set(left, this.#at);
+    this.#at += left.length;
+    return this;
+  }
+
   /** What was written; the writer is not used afterwards. */
   finish(): Uint8Array<ArrayBuffer> {
     return this.#bytes.subarray(0, this.#at);
@@ -128,6 +137,13 @@ export class Reader {
     assert(end <= this.#bytes.length, "Encoded bytes must not end early");
     const value = this.#bytes.subarray(this.#at, end);
     this.#at = end;
+    return value;
+  }
+
+  /** What has not been read, and nothing is left. */
+  rest(): Uint8Array {
+    const value = this.#bytes.subarray(this.#at);
+    this.#at = this.#bytes.length;
     return value;
   }
 

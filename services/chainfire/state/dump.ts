@@ -6,8 +6,8 @@ import { Reader, Writer } from "./bytes.ts";
 const dumpVersion = 3;
 
 const rowsAtOnce = 64;
-/** A piece of a dump, but for a row that is larger. */
-const pieceBytes = 1 << 20;
+/** A piece of a dump, but for a row that is larger: a few milliseconds of reading, after which others have their turn. */
+const pieceBytes = 1 << 16;
 
 type ColumnType = "uint" | "uint64" | "bytes" | "bytes?" | "text";
 

@@ -1,12 +1,17 @@
 import { assert } from "@ultracloud/base";
+import { breathe } from "@ultracloud/replica";
 
-/** Writes pieces into a new file, each behind its length, so that they need not be in memory together. */
-export function writePieces(path: string, pieces: Iterable<Uint8Array>): void {
+/**
+ * Writes pieces into a new file, each behind its length, so that they need not be in memory together. Others have their
+ * turn between two pieces.
+ */
+export async function writePieces(path: string, pieces: Iterable<Uint8Array>): Promise<void> {
   using file = Deno.openSync(path, { write: true, createNew: true });
   const put = (bytes: Uint8Array) => {
     for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
   };
   for (const piece of pieces) {
+    await breathe();
     const length = new Uint8Array(4);
     new DataView(length.buffer).setUint32(0, piece.length);
     put(length);

@@ -70,6 +70,14 @@ export function decodeEntry(bytes: Uint8Array): LogEntry {
   return { clockMs, call, session, command };
 }
 
+/** The same entry at another reading of the lease clock. */
+export function restampEntry(bytes: Uint8Array, clockMs: number): Uint8Array<ArrayBuffer> {
+  const r = new Reader(bytes);
+  const w = new Writer(bytes.length + 8).byte(r.byte()).uint(clockMs);
+  r.uint();
+  return w.rest(r).finish();
+}
+
 function readSession(r: Reader): SessionCall {
   return {
     caller: r.text(),

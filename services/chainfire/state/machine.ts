@@ -1,6 +1,6 @@
-import { concatBytes, Fault, unreachable } from "@ultracloud/base";
+import { assert, concatBytes, Fault, unreachable } from "@ultracloud/base";
 import type { AppliedEntry, GroupStateMachine } from "@ultracloud/replica";
-import type { Database } from "@ultracloud/sqlite";
+import { type Database, openDatabase } from "@ultracloud/sqlite";
 import type {
   Alarm,
   AlarmType,
@@ -55,6 +55,7 @@ const entriesPerCommit = 1_024;
 /** Keys, leases and remembered calls in one SQLite database. Deterministic: the log is its only input. */
 export class ChainfireState implements GroupStateMachine {
   readonly #db: Database;
+  readonly #path: string | undefined;
   readonly #counters: Counters;
   /** The counters as the database has them. */
   readonly #written: Counters;
@@ -68,8 +69,10 @@ export class ChainfireState implements GroupStateMachine {
   #backups = 0;
   readonly #listeners: StateListener[] = [];
 
-  constructor(db: Database) {
+  /** `path` is the file of the database, where it has one. */
+  constructor(db: Database, path?: string) {
     this.#db = db;
+    this.#path = path;
     this.#counters = openSchema(db);
     this.#written = { ...this.#counters };
     const counters = this.#counters;
@@ -152,6 +155,12 @@ export class ChainfireState implements GroupStateMachine {
 
   hasAlarm(type: AlarmType, member?: number): boolean {
     return this.#admin.alarms.has(type, member);
+  }
+
+  /** Keys that exist; reads all of them, so count changes from here on. */
+  countKeys(): number {
+    this.#keys.fresh.flush();
+    return this.#db.get<{ n: number }>("SELECT COUNT(*) AS n FROM live")!.n;
   }
 
   lease(id: bigint): Lease | undefined {
@@ -369,10 +378,20 @@ export class ChainfireState implements GroupStateMachine {
     this.#replace(index, [bytes]);
   }
 
-  snapshotTo(path: string): Promise<number> {
+  /** Read through a connection of its own, which keeps seeing this moment while entries are applied. */
+  async snapshotTo(path: string): Promise<number> {
     this.#commit();
-    writePieces(path, dumpPieces(this.#db));
-    return Promise.resolve(this.#counters.applied);
+    const { applied } = this.#counters;
+    if (this.#path === undefined) {
+      // In memory there is no other connection: everything is read now.
+      await writePieces(path, [...dumpPieces(this.#db)]);
+      return applied;
+    }
+    using reader = openDatabase(this.#path, { readOnly: true });
+    reader.begin();
+    assert(readCounters(reader).applied === applied, "The first read must see what was just committed");
+    await writePieces(path, dumpPieces(reader));
+    return applied;
   }
 
   restoreFrom(index: number, path: string): Promise<void> {
