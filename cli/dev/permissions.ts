@@ -1,3 +1,4 @@
+import { desiredSystemSchema, installPlanSchema } from "@ultracloud/cluster-state";
 import { componentSchema } from "@ultracloud/base";
 import { clusterFileSchema, loadFleet } from "@ultracloud/launch";
 import { z } from "zod";
@@ -9,6 +10,13 @@ import { green, red } from "./_term.ts";
 const tableFile = "docs/reference/permissions.txt";
 const manifestSchemaFile = "docs/reference/component.schema.json";
 const clusterSchemaFile = "docs/reference/cluster.schema.json";
+/** What a node's plan and system are once class and node are laid over each other. */
+const nodeSchemaFile = "docs/reference/cluster-node.schema.json";
+
+const nodePartsSchema = z.strictObject({
+  install_plan: installPlanSchema.optional(),
+  desired_system: desiredSystemSchema.optional(),
+});
 
 /** JSON schema of what a file may hold, as text ready for a golden file. */
 function schemaText(schema: z.ZodType, title: string): string {
@@ -36,6 +44,7 @@ async function goldenFiles(fleet: Fleet): Promise<{ files: Map<string, string>; 
     [tableFile, formatFleet(fleet)],
     [manifestSchemaFile, schemaText(componentSchema, "component.json")],
     [clusterSchemaFile, schemaText(clusterFileSchema, "A cluster")],
+    [nodeSchemaFile, schemaText(nodePartsSchema, "How a node is installed, and what it should become")],
   ]);
   const wrong: string[] = [];
   for (const name of fleet.keys()) {
