@@ -4,7 +4,11 @@ import { OrgService, ProjectService, RoleService, TokenService, UserService } fr
 import { VmService } from "@ultracloud/proto/plasmavmc/v1";
 import { VpcService } from "@ultracloud/proto/prismnet/v1";
 import { createRpcClient } from "@ultracloud/rpc";
-import { Fault } from "@ultracloud/base";
+import { Fault, systemClock } from "@ultracloud/base";
+import { createWorkloadSigner, svcId } from "@ultracloud/authz";
+import { KvService as CoordinationService, WatchService } from "@ultracloud/proto/chainfire/v1";
+import { DatabaseService, KvService } from "@ultracloud/proto/flaredb/v1";
+import { VmAgentService } from "@ultracloud/proto/vmagent/v1";
 import { startTestCloud } from "../cloud.ts";
 import { assertLogsHoldNoSecret } from "./_secret_scan.ts";
 
@@ -107,4 +111,69 @@ Deno.test("a revoked token and a removed grant stop calls and open streams of ev
     /^(not_found\/not_found|permission_denied\/permission_denied)$/,
   );
   await assertLogsHoldNoSecret(stack, [password, alice.accessToken, bob.accessToken]);
+});
+
+Deno.test("a component that leaves the trust file is refused by stores and agents within two seconds, calls and streams", async () => {
+  await using cloud = await startTestCloud();
+  const { stack } = cloud;
+  await using closing = new AsyncDisposableStack();
+  const trustFile = stack.placement("chainfire").trustFile;
+  const trust = JSON.parse(await Deno.readTextFile(trustFile));
+  const id = svcId(trust.clusterId, "operator");
+  const signer = await createWorkloadSigner(
+    { clusterId: trust.clusterId, name: "operator", keyFile: stack.operatorKeyFile },
+    { clock: systemClock },
+  );
+  const at = (component: string) => ({
+    endpoints: [stack.endpoint(component)],
+    authorization: signer.authorization(component),
+    retries: 0,
+  });
+  const watch = closing.use(createRpcClient(WatchService, at("chainfire")));
+  const keys = closing.use(createRpcClient(CoordinationService, at("chainfire")));
+  const kv = closing.use(createRpcClient(KvService, at("flaredb")));
+  const databases = closing.use(createRpcClient(DatabaseService, at("flaredb")));
+  const vms = closing.use(createRpcClient(VmAgentService, at("vm-agent")));
+  const calls = {
+    chainfire: () => keys.range({ key: new Uint8Array([1]) }),
+    flaredb: () => databases.listDatabases({}),
+    "vm-agent": () => vms.listVms({}),
+  };
+  for (const [component, call] of Object.entries(calls)) assert.equal(await codeOf(call()), "ok", component);
+  let endedMs = Infinity;
+  const over = new AbortController();
+  closing.defer(() => over.abort());
+  const stream = (what: string, open: () => AsyncIterable<unknown>) => {
+    const begun = Promise.withResolvers<void>();
+    const ended = codeOf((async () => {
+      for await (const _ of open()) begun.resolve();
+    })()).then((code) => ({ what, code, ms: performance.now() - endedMs }));
+    return { ended, begun: Promise.race([begun.promise, ended]) };
+  };
+  const signal = over.signal;
+  const streams = [
+    stream(
+      "chainfire stream",
+      () => watch.watch({ watches: [{ key: new Uint8Array([1]), watchId: 1n }], progressIntervalMs: 100 }, { signal }),
+    ),
+    stream("flaredb stream", () => kv.watch({ database: "sys_iam", bucket: "rows", prefix: "policy" }, { signal })),
+  ];
+  await Promise.all(streams.map(({ begun }) => begun));
+  delete trust.principals[id];
+  await Deno.writeTextFile(`${trustFile}.new`, JSON.stringify(trust), { mode: 0o600 });
+  await Deno.rename(`${trustFile}.new`, trustFile);
+  endedMs = performance.now();
+  const unary = Object.entries(calls).map(async ([component, call]) => {
+    for (;;) {
+      const code = await codeOf(call());
+      const ms = performance.now() - endedMs;
+      if (code !== "ok" || ms > hangMsMax) return { what: `${component} calls`, code, ms };
+      await systemClock.sleep(20);
+    }
+  });
+  for (const { what, code, ms } of await Promise.all([...unary, ...streams.map(({ ended }) => ended)])) {
+    console.log(`${what} ended ${ms.toFixed(0)} ms after the trust file changed: ${code}`);
+    assert.equal(code, "unauthenticated/issuer_untrusted", what);
+    assert.ok(ms < promisedMs, `${what} went on for ${ms.toFixed(0)} ms, promised ${promisedMs}`);
+  }
 });
