@@ -80,7 +80,6 @@ export function migrateSaga(control: Control): Saga<MigrateData> {
             target: chosen.name,
             storage: data.storage,
             active: true,
-            progressPercent: 0,
           },
         },
       });
@@ -154,7 +153,6 @@ export function migrateSaga(control: Control): Saga<MigrateData> {
             target: data.target,
             storage: data.storage,
             active: true,
-            progressPercent: 100,
             ...(seen ? { downtimeMs: seen.downtimeMs, totalMs: Number(seen.totalMs) } : {}),
           },
         },

@@ -112,7 +112,6 @@ export interface Migration {
   readonly target: string;
   readonly storage: MigrationStorage;
   readonly active: boolean;
-  readonly progressPercent: number;
   readonly downtimeMs?: number;
   readonly totalMs?: number;
 }
