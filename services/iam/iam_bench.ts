@@ -4,12 +4,15 @@
  */
 import { createAuthenticator, createAuthorizer, fixedPolicyView, loadTrust } from "@ultracloud/authz";
 import { systemClock } from "@ultracloud/base";
+import { logger, setupLogging } from "@ultracloud/observe";
 import { importJWK, jwtVerify } from "jose";
 import { adminToken, type World, world } from "./test_world.ts";
 
 const principals = 1_000;
 const signatures = 3_000;
 const seconds = 4;
+/** Enough of the server's log to find its first words in. */
+const logCharsKept = 65_536;
 const targets = { localMs: 0.2, authorizePerSecond: 10_000, issuePerSecond: 3_000 };
 
 /** Sorted milliseconds of `count` runs, one after the other. */
@@ -28,7 +31,9 @@ async function timed(count: number, work: (i: number) => unknown): Promise<{ med
 
 /** A world with a thousand principals and as many bindings, served until killed; prints what the load needs. */
 async function serve(): Promise<void> {
-  const w = await world();
+  // As a component logs: lines of JSON to standard output.
+  await setupLogging({ component: "iam", level: "info", format: "json" });
+  const w = await world({ log: logger("iam") });
   const { token } = await crowd(w);
   const root = await w.admin();
   const account = await root.accounts.createServiceAccount({ project: "acme/prod", name: "ci" });
@@ -122,17 +127,23 @@ async function remote(): Promise<void> {
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "-q", new URL(import.meta.url).pathname, "serve"],
     stdout: "piped",
+    stderr: "null",
   }).spawn();
+  let drained: Promise<void> | undefined;
   try {
-    const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
-    let text = "";
-    while (!text.includes("\n")) {
-      const { value, done } = await reader.read();
-      if (done) throw new Error("Cannot start the server of the benchmark");
-      text += value;
-    }
-    await reader.cancel();
-    const { url, token, keyId, secret } = JSON.parse(text);
+    const ready = Promise.withResolvers<string>();
+    drained = (async () => {
+      let text = "";
+      for await (const part of child.stdout.pipeThrough(new TextDecoderStream())) {
+        // Its log goes on; only the line that is no log line counts.
+        text = (text + part).slice(-logCharsKept);
+        const line = /^\{"url".*$(?=\n)/m.exec(text)?.[0];
+        if (line !== undefined) ready.resolve(line);
+      }
+      ready.reject(new Error("Cannot start the server of the benchmark"));
+    })();
+    drained.catch(() => {});
+    const { url, token, keyId, secret } = JSON.parse(await ready.promise);
     const iam = "/ultracloud.iam.v1.";
     const who = JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"))).sub;
     const authorize = {
@@ -153,6 +164,7 @@ async function remote(): Promise<void> {
   } finally {
     child.kill("SIGKILL");
     await child.status;
+    await drained;
   }
 }
 

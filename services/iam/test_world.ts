@@ -113,6 +113,8 @@ export async function world(
     readonly ownIssuer?: boolean;
     readonly masterKey?: Uint8Array;
     readonly authoritySeed?: AuthoritySeed;
+    /** Instead of one that keeps every line. */
+    readonly log?: Logger;
   } = {},
 ): Promise<World> {
   const port = options.ownIssuer ? freePort() : 0;
@@ -132,7 +134,7 @@ export async function world(
   const kv = memoryBackend({ clock });
   const trust = await loadTrust(`${dir}/trust.json`, { clock });
   const lines: string[] = [];
-  const log = recorder(lines);
+  const log = options.log ?? recorder(lines);
   const signer = (name: string) => createWorkloadSigner({ clusterId, name, keyFile: `${dir}/${name}.key` }, { clock });
   const masterKeyDefault = options.masterKey ?? crypto.getRandomValues(new Uint8Array(32));
 
