@@ -6,7 +6,7 @@ import type { RegisterOperation } from "./history.ts";
  *
  * The search goes through calls and returns in time order. An operation is taken at the latest at its return, and
  * before that only when another needs its value (Lowe's just-in-time linearization). Reads are taken as soon as they
- * fit, which never does harm. A state that was left without success is not entered again.
+ * fit, which never does harm. Of two states at one point of time the one that can do less is dropped.
  *
  * Operations of unknown outcome are the costly ones, since they stay possible for ever. All that do the same are alike,
  * and at first they count as inexhaustible. When no order is found even so, there is none. An order that uses none of
@@ -25,8 +25,11 @@ export function linearizable(operations: readonly RegisterOperation[]): boolean 
   }
 }
 
+/** How many states go on from one point of time at first, and how much more at the next try. */
+const WIDTH_FIRST = 64;
+const WIDTH_FACTOR = 16;
 /** How many earlier states a new one is compared with. */
-const COMPARED_MAX = 128;
+const COMPARED_MAX = 256;
 
 /** All operations of unknown outcome that do the same: `from` is undefined for a write. */
 interface Spare {
@@ -161,11 +164,17 @@ class Search {
     this.#counted = counted;
   }
 
-  /** The end of the first order found; undefined when there is none. */
+  /** The end of an order; undefined when there is none. */
   run(): State | undefined {
-    const start: State = { value: 0, done: 0n, hidden: 0n, spent: this.#counted.map(() => 0), uses: undefined };
+    // With operations of unknown outcome there are very many states at a time, and nearly all of them are good.
+    const spare = this.#steps.some(({ there }) => there.size > 0);
+    return spare ? this.#depthFirst() : this.#breadthFirst();
+  }
+
+  /** One state at a time; one that was left without success is not entered again. */
+  #depthFirst(): State | undefined {
     const left = this.#steps.map((step) => new Left(step, this.#counted));
-    const ways: Iterator<State>[] = [[start].values()];
+    const ways: Iterator<State>[] = [[this.#start].values()];
     while (ways.length > 0) {
       const next = ways.at(-1)!.next();
       if (next.done) {
@@ -178,6 +187,40 @@ class Search {
       ways.push(this.#through(step, next.value));
     }
     return undefined;
+  }
+
+  get #start(): State {
+    return { value: 0, done: 0n, hidden: 0n, spent: this.#counted.map(() => 0), uses: undefined };
+  }
+
+  /**
+   * All states at one point of time go on together, so that of two
+   * the one that can do less is dropped whichever came first. At first only the most promising few go on: an order is
+   * nearly always among them. Where none is found and some were left out, more go on.
+   */
+  #breadthFirst(): State | undefined {
+    for (let width = WIDTH_FIRST;; width *= WIDTH_FACTOR) {
+      const { end, complete } = this.#within(width);
+      if (end !== undefined || complete) return end;
+    }
+  }
+
+  #within(width: number): { readonly end: State | undefined; readonly complete: boolean } {
+    let states: readonly State[] = [this.#start];
+    let complete = true;
+    for (const [i, step] of this.#steps.entries()) {
+      const next = this.#steps[i + 1];
+      // What can still differ is decided by what is open afterwards.
+      const left = new Left(next ?? step, this.#counted);
+      for (const state of states) for (const after of this.#through(step, state)) left.enters(after);
+      states = left.states();
+      if (states.length <= width) continue;
+      complete = false;
+      const ranked = states.map((state) => ({ state, rank: bitCount(state.done) - (state.uses?.total ?? 0) }));
+      ranked.sort((a, b) => b.rank - a.rank);
+      states = ranked.slice(0, width).map(({ state }) => state);
+    }
+    return { end: states[0], complete };
   }
 
   /** Every state after the step. */
@@ -314,49 +357,97 @@ function settled(step: Step, state: State): State {
   return done === state.done && hidden === state.hidden ? state : { ...state, done, hidden };
 }
 
-/** States that were entered at one step, and so were left without success. */
+/** Bits of one word: the largest that are compared as small integers. */
+const WORD_BITS = 30;
+const WORD = (1n << BigInt(WORD_BITS)) - 1n;
+
+/** Bits as words, the lowest first. Comparing them is most of the work, and costs a fraction of what it does as bigint. */
+function wordsOf(bits: bigint, count: number): number[] {
+  const words: number[] = [];
+  for (let i = 0; i < count; i++) words.push(Number((bits >> BigInt(i * WORD_BITS)) & WORD));
+  return words;
+}
+
+/** What decides where a state can go from here. */
+interface Entered {
+  readonly state: State;
+  readonly done: readonly number[];
+  readonly hidden: readonly number[];
+  readonly spent: readonly number[];
+}
+
+/** States at one point of time. */
 class Left {
   readonly #exact = new Set<string>();
-  readonly #alike = new Map<string, State[]>();
+  readonly #alike = new Map<string, Entered[]>();
   readonly #step: Step;
   readonly #counted: readonly Spare[];
+  readonly #words: number;
+  readonly #writes: readonly number[];
+  readonly #swaps: readonly number[];
 
   constructor(step: Step, counted: readonly Spare[]) {
     this.#step = step;
     this.#counted = counted;
+    let bits = 1n;
+    for (const { bit } of step.open) bits |= bit;
+    this.#words = Math.ceil(bits.toString(2).length / WORD_BITS);
+    this.#writes = wordsOf(step.writes, this.#words);
+    this.#swaps = wordsOf(step.swaps, this.#words);
   }
 
   /** False when the state was entered before, or one that could do all that this one can. */
   enters(state: State): boolean {
-    const { value, done, hidden, spent } = state;
-    const exact = `${value} ${done} ${hidden} ${spent}`;
+    const { value, done: doneBits, hidden: hiddenBits, spent } = state;
+    const done = wordsOf(doneBits, this.#words);
+    const hidden = wordsOf(hiddenBits, this.#words);
+    let exact = `${value}`, key = exact;
+    for (let i = 0; i < this.#words; i++) {
+      exact += ` ${done[i]} ${hidden[i]}`;
+      key += ` ${done[i]! & this.#swaps[i]!}`;
+    }
+    for (const count of spent) exact += ` ${count}`;
     if (this.#exact.has(exact)) return false;
     this.#exact.add(exact);
-    const key = `${value} ${done & this.#step.swaps}`;
+    const entered: Entered = { state, done, hidden, spent };
     const others = this.#alike.get(key);
     if (!others) {
-      this.#alike.set(key, [state]);
+      this.#alike.set(key, [entered]);
       return true;
     }
     // Comparing with all of very many would cost more than it saves.
-    for (let i = others.length - 1, last = Math.max(0, i - COMPARED_MAX); i >= last; i--) {
-      if (!this.#covers(others[i]!, state)) continue;
+    const last = Math.max(0, others.length - COMPARED_MAX);
+    for (let i = others.length - 1; i >= last; i--) {
+      if (!this.#covers(others[i]!, entered)) continue;
       // It may well cover the next one too.
-      others.push(...others.splice(i, 1));
+      [others[i], others[others.length - 1]] = [others.at(-1)!, others[i]!];
       return false;
     }
-    others.push(state);
+    for (let i = others.length - 1; i >= last; i--) {
+      if (!this.#covers(entered, others[i]!)) continue;
+      others[i] = others.at(-1)!;
+      others.pop();
+    }
+    others.push(entered);
     return true;
   }
 
+  /** Those that entered, without what another of them can do as well. */
+  states(): State[] {
+    return [...this.#alike.values()].flatMap((alike) => alike.map(({ state }) => state));
+  }
+
   /** Whether `a` could go on in every way that `b` could: it has more behind it, and lost no write and no spare for it. */
-  #covers(a: State, b: State): boolean {
-    return (b.done & ~(a.done | a.hidden)) === 0n && (a.done & this.#step.writes & ~b.done) === 0n &&
-      (b.hidden & ~a.hidden) === 0n && this.#affords(a, b);
+  #covers(a: Entered, b: Entered): boolean {
+    for (let i = 0; i < this.#words; i++) {
+      const ad = a.done[i]!, bd = b.done[i]!, ah = a.hidden[i]!;
+      if ((bd & ~(ad | ah)) !== 0 || (ad & this.#writes[i]! & ~bd) !== 0 || (b.hidden[i]! & ~ah) !== 0) return false;
+    }
+    return this.#affords(a, b);
   }
 
   /** Whether what `a` has left can stand in for what `b` has left: a write does for any swap that leaves its value. */
-  #affords(a: State, b: State): boolean {
+  #affords(a: Entered, b: Entered): boolean {
     for (const [i, { from, to }] of this.#counted.entries()) {
       let short = a.spent[i]! - b.spent[i]!;
       if (from !== undefined && short <= 0) continue;
