@@ -2,7 +2,7 @@ import type { Client } from "@connectrpc/connect";
 import type { HostService } from "@ultracloud/proto/prismnet/v1";
 import type { NetAgentConfig } from "./config.ts";
 import type { BoundService } from "@ultracloud/rpc";
-import { type HostDeps, NetHost, southboundOf, type WantedPort } from "./host.ts";
+import { type HostDeps, NetHost, southboundArgs, type WantedPort } from "./host.ts";
 import { Insight } from "./insight.ts";
 import { netAgentService } from "./service.ts";
 
@@ -29,8 +29,9 @@ export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): NetAgent 
   const { clock, log, health } = deps;
   const stop = new AbortController();
   const { signal } = stop;
-  const host = new NetHost(config, deps);
-  const insight = new Insight(host, [southboundOf(config)], deps.programs);
+  const options = { ...config, tls: config.rpc.tls };
+  const host = new NetHost(options, deps);
+  const insight = new Insight(host, southboundArgs(options), deps.programs);
   let wanted: readonly WantedPort[] | undefined;
   let fingerprint = "";
   let changed = new AbortController();
@@ -43,7 +44,7 @@ export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): NetAgent 
       try {
         const answer = await deps.hosts.syncHost({
           host: config.nodeName,
-          agentUrl: config.agentUrl ?? `http://${config.rpc.listen}`,
+          agentUrl: config.agentUrl ?? `${config.rpc.tls ? "https" : "http"}://${config.rpc.listen}`,
           uplinks: config.uplinks.map(({ name }) => name),
           ports: host.observed().map(({ logicalPort, up, error }) => ({ portId: logicalPort, up, error })),
           fingerprint,

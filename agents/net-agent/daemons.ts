@@ -1,3 +1,4 @@
+import type { TlsFiles } from "@ultracloud/config";
 import type { Program } from "./programs.ts";
 
 /** Where the daemons of one host keep what is theirs; absolute paths, the sockets' short. */
@@ -19,8 +20,18 @@ export interface DaemonSpec {
 export interface DaemonOptions extends Layout {
   /** True on the host that holds the northbound and southbound databases. */
   readonly central: boolean;
-  /** Address and port on which other hosts reach the southbound database; absent: none do. */
+  /** Address and port on which other hosts reach the southbound database, by TLS; absent: none do. */
   readonly southboundListen?: string | undefined;
+  /** The same of the northbound database, for a prismnet on another host. */
+  readonly northboundListen?: string | undefined;
+  /** Certificates of this host; needed for everything that is not a socket of its own. */
+  readonly tls?: TlsFiles | undefined;
+}
+
+/** Arguments of OVS and OVN programs that speak TLS; none without certificates. */
+export function tlsArgs(tls: TlsFiles | undefined): string[] {
+  if (!tls) return [];
+  return [`--private-key=${tls.keyFile}`, `--certificate=${tls.certFile}`, `--ca-cert=${tls.caFile}`];
 }
 
 export const confSocket = (o: Layout) => `${o.runDir}/conf.sock`;
@@ -52,18 +63,19 @@ export function daemonsOf(o: DaemonOptions): DaemonSpec[] {
       ...common(name),
       `--unixctl=${control(name)}`,
       `--remote=punix:${runDir}/${name}.sock`,
+      ...remotes.length > 0 ? tlsArgs(o.tls) : [],
       ...remotes.map((remote) => `--remote=${remote}`),
       `${stateDir}/${name}.db`,
     ],
     control: control(name),
   });
-  const southbound = o.southboundListen === undefined ? [] : [`ptcp:${listenerOf(o.southboundListen)}`];
+  const listening = (address: string | undefined) => address === undefined ? [] : [`pssl:${listenerOf(address)}`];
   return [
     database("conf", "/usr/share/openvswitch/vswitch.ovsschema"),
     ...(o.central
       ? [
-        database("nb", "/usr/share/ovn/ovn-nb.ovsschema"),
-        database("sb", "/usr/share/ovn/ovn-sb.ovsschema", southbound),
+        database("nb", "/usr/share/ovn/ovn-nb.ovsschema", listening(o.northboundListen)),
+        database("sb", "/usr/share/ovn/ovn-sb.ovsschema", listening(o.southboundListen)),
       ]
       : []),
     {
@@ -97,7 +109,7 @@ export function daemonsOf(o: DaemonOptions): DaemonSpec[] {
       name: "controller",
       program: "ovn-controller",
       // It takes no --unixctl (23.03): its socket's name holds its pid.
-      args: [...common("controller"), `unix:${confSocket(o)}`],
+      args: [...common("controller"), ...tlsArgs(o.tls), `unix:${confSocket(o)}`],
       control: undefined,
     },
   ];

@@ -1,7 +1,7 @@
 import type { Clock, Rng } from "@ultracloud/base";
 import type { Health, Logger } from "@ultracloud/observe";
 import { openOvsdb, type OvsdbClient } from "@ultracloud/ovsdb";
-import { confSocket, type DaemonOptions, southboundSocket } from "./daemons.ts";
+import { confSocket, type DaemonOptions, southboundSocket, tlsArgs } from "./daemons.ts";
 import type { Programs } from "./programs.ts";
 import { Supervisor } from "./supervisor.ts";
 import { applySwitch, type BridgeSpec, observedPorts, type SwitchPort, switchTables } from "./switch.ts";
@@ -39,8 +39,13 @@ export interface HostDeps {
 }
 
 /** The southbound database as the tools of OVN write it. */
-export function southboundOf(options: HostOptions): string {
+function southboundOf(options: HostOptions): string {
   return options.southbound ?? `unix:${southboundSocket(options)}`;
+}
+
+/** Arguments that lead the tools of OVN to the southbound database, its address last. */
+export function southboundArgs(options: HostOptions): string[] {
+  return [...tlsArgs(options.tls), southboundOf(options)];
 }
 
 /** A port that shall be on this host. */

@@ -1,8 +1,20 @@
 import assert from "node:assert/strict";
 import { Fault, type Rng, seededRng, systemClock, uniform } from "@ultracloud/base";
 import { noopLogger } from "@ultracloud/observe";
-import { testUnless } from "@ultracloud/testing";
-import { assertLock, map, namedUuid, openOvsdb, type Operation, type OvsdbClient, set, type Value } from "./mod.ts";
+import { createTestCa, testUnless } from "@ultracloud/testing";
+import type { TlsFiles } from "@ultracloud/config";
+import { freePort } from "@ultracloud/launch";
+import {
+  assertLock,
+  map,
+  namedUuid,
+  openOvsdb,
+  type Operation,
+  type OvsdbClient,
+  parseEndpoint,
+  set,
+  type Value,
+} from "./mod.ts";
 import { noServer, startServer, testTables } from "./test_server.ts";
 import { canonical, uuid } from "./values.ts";
 
@@ -97,11 +109,12 @@ function randomOperations(rng: Rng, client: OvsdbClient): Operation[] {
   }).flat();
 }
 
-for (const seed of [1, 2, 3]) {
-  const name = `the replica equals the database after random transactions and lost connections, seed ${seed}`;
+const runs = [[1, "standalone"], [2, "standalone"], [3, "standalone"], [4, "clustered"], [5, "clustered"]] as const;
+for (const [seed, kind] of runs) {
+  const name = `the replica equals a ${kind} database after random transactions and lost connections, seed ${seed}`;
   testUnless(name, noServer, async () => {
     const rng = seededRng(seed);
-    await using server = await startServer();
+    await using server = await startServer(kind);
     await using proxy = await cuttable(server.socket);
     await using writer = open(proxy.path);
     await using watcher = open(proxy.path);
@@ -109,7 +122,8 @@ for (const seed of [1, 2, 3]) {
     let rowsMax = 0;
     for (let step = 0; step < 120; step++) {
       if (uniform(rng, 40) === 0) {
-        const crash = uniform(rng, 2) === 0;
+        // A server that lives and keeps its history is gone on with from the last transaction, whatever it was.
+        const crash = kind === "standalone" && uniform(rng, 2) === 0;
         if (crash) await server.kill();
         proxy.cut();
         await until("both see the loss", () => !writer.connected && !watcher.connected);
@@ -129,6 +143,7 @@ for (const seed of [1, 2, 3]) {
         await until("the watcher's replica follows", () => held(watcher).join() === truth.join());
       }
     }
+    if (kind === "clustered") assert.deepEqual([writer.copies, watcher.copies], [1, 1], "nothing was copied anew");
     assert.ok(rowsMax >= 5, `at most ${rowsMax} rows were there at once: the run showed little`);
   });
 }
@@ -170,6 +185,49 @@ testUnless("a lock has one holder, passes on with the connection, and can be sto
   }
   await lockB.acquired();
 });
+
+for (const seed of [1, 2]) {
+  testUnless(`a lock has exactly one holder after random losses and thefts, seed ${seed}`, noServer, async () => {
+    const rng = seededRng(seed);
+    await using server = await startServer();
+    await using stack = new AsyncDisposableStack();
+    const rivals = await Promise.all(["a", "b", "c"].map(async (name) => {
+      const proxy = stack.use(await cuttable(server.socket));
+      const client = stack.use(open(proxy.path));
+      return { name, proxy, client, lock: client.lock("writer"), whole: true };
+    }));
+    await Promise.all(rivals.map(({ client }) => client.ready()));
+    let written = 0;
+    for (let step = 0; step < 40; step++) {
+      const rival = rivals[uniform(rng, rivals.length)]!;
+      const action = uniform(rng, 3);
+      if (action === 0 && rival.whole) {
+        rival.proxy.cut();
+        await until("the loss is seen", () => !rival.client.connected);
+        rival.whole = false;
+      } else if (action === 1 && rival.whole && rival.client.connected) {
+        await rival.lock.steal();
+      } else if (!rival.whole) {
+        rival.proxy.mend();
+        await rival.client.ready();
+        rival.whole = true;
+      }
+      const connected = rivals.filter(({ whole }) => whole);
+      assert.ok(rivals.every(({ whole, lock }) => whole || !lock.held), "who is cut off holds nothing");
+      if (connected.length === 0) continue;
+      await until("one holds it", () => connected.filter(({ lock }) => lock.held).length === 1);
+      for (const { name, client, lock } of connected) {
+        const write: Operation[] = [
+          assertLock("writer"),
+          { op: "insert", table: "Parent", row: { name: `${name}${step}` } },
+        ];
+        assert.equal(await code(client.transact(write)), lock.held ? "ok" : "ovsdb_error", `step ${step}, ${name}`);
+        written++;
+      }
+    }
+    assert.ok(written > 20, `${written} writes were tried: the run showed little`);
+  });
+}
 
 testUnless("a silent server is noticed and connected to again once it answers", noServer, async () => {
   await using server = await startServer();
@@ -266,3 +324,53 @@ async function cuttable(target: string) {
     },
   };
 }
+
+testUnless(
+  "TLS: both sides show certificates, a renewed one is used, and a stranger's is refused",
+  noServer,
+  async () => {
+    const dir = await Deno.makeTempDir({ prefix: "uc-ovsdb-" });
+    try {
+      const [ca, strangers] = await Promise.all([createTestCa(), createTestCa()]);
+      const ours = await ca.issueFiles(dir, "client");
+      const server = await ca.issueFiles(dir, "server");
+      const theirs = await strangers.issueFiles(dir, "stranger");
+      const port = freePort();
+      await using real = await startServer("standalone", [
+        `--private-key=${server.keyFile}`,
+        `--certificate=${server.certFile}`,
+        `--ca-cert=${server.caFile}`,
+        `--remote=pssl:${port}:127.0.0.1`,
+      ]);
+      const at = (tls: TlsFiles) =>
+        openOvsdb({ endpoint: parseEndpoint(`ssl:127.0.0.1:${port}`, tls), database: "Test", tables: testTables }, {
+          clock: systemClock,
+          rng: seededRng(1),
+          log: noopLogger,
+        });
+      await using client = at(ours);
+      await client.ready(AbortSignal.timeout(30_000));
+      await client.transact([{ op: "insert", table: "Parent", row: { name: "secret" } }]);
+      assert.equal(client.replica.rows("Parent").size, 1);
+      // Signed by another authority, and knowing ours: the server does not let it in.
+      await using stranger = at({ ...theirs, caFile: ours.caFile });
+      await until("the stranger is refused", () => !stranger.connected && stranger.reason !== "not yet connected");
+      // A server of another authority is not believed, whoever we are.
+      await using fooled = at({ ...ours, caFile: theirs.caFile });
+      await until("a foreign server is refused", () => /Cannot connect/.test(fooled.reason));
+      console.log(`    stranger: ${stranger.reason}\n    fooled: ${fooled.reason}`);
+      assert.ok(!stranger.connected && !fooled.connected);
+      assert.equal(fooled.copies + stranger.copies, 0, "neither has seen a row");
+      // Renewed in place by the same authority: the next connection shows the new one.
+      await ca.issueFiles(dir, "client");
+      await real.kill();
+      await until("the loss is seen", () => !client.connected);
+      await real.start();
+      await client.ready(AbortSignal.timeout(30_000));
+      assert.deepEqual(held(client), await stored(client));
+      assert.throws(() => parseEndpoint(`ssl:127.0.0.1:${port}`), /without certificates: wanted rpc.tls set/);
+    } finally {
+      await Deno.remove(dir, { recursive: true });
+    }
+  },
+);

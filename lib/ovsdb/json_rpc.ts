@@ -1,4 +1,5 @@
 import { type Clock, Fault, fault, utf8 } from "@ultracloud/base";
+import type { TlsFiles } from "@ultracloud/config";
 import { JsonFrames } from "./frames.ts";
 
 /** A reply holds a whole database at most: 100 000 ports are about 50 MB. */
@@ -11,26 +12,50 @@ const readBytes = 64 * 1024;
 /** Where a server listens. */
 export type Endpoint =
   | { readonly transport: "unix"; readonly path: string }
-  | { readonly transport: "tcp"; readonly hostname: string; readonly port: number };
+  | { readonly transport: "tcp"; readonly hostname: string; readonly port: number }
+  /** TLS with certificates on both sides; the files are read anew for each connection, as they are renewed in place. */
+  | { readonly transport: "ssl"; readonly hostname: string; readonly port: number; readonly tls: TlsFiles };
 
-/** "unix:/run/x.sock" or "tcp:10.0.0.1:6641", as the OVS tools write them. */
-export function parseEndpoint(text: string): Endpoint {
+/** "unix:/run/x.sock", "tcp:10.0.0.1:6641" or "ssl:10.0.0.1:6641", as the OVS tools write them; ssl needs `tls`. */
+export function parseEndpoint(text: string, tls?: TlsFiles): Endpoint {
   const unix = /^unix:(\/.+)$/.exec(text);
   if (unix) return { transport: "unix", path: unix[1]! };
-  const tcp = /^tcp:(?:\[([0-9a-f:]+)\]|([^:[\]]+)):(\d{1,5})$/i.exec(text);
-  const port = Number(tcp?.[3]);
-  if (tcp && port >= 1 && port <= 65535) return { transport: "tcp", hostname: (tcp[1] ?? tcp[2])!, port };
-  throw fault(
-    "invalid_argument",
-    "invalid_endpoint",
-    `Cannot use ${JSON.stringify(text.slice(0, 120))} as a database: wanted unix:/path or tcp:host:port`,
-  );
+  const remote = /^(tcp|ssl):(?:\[([0-9a-f:]+)\]|([^:[\]]+)):(\d{1,5})$/i.exec(text);
+  const port = Number(remote?.[4]);
+  const shown = JSON.stringify(text.slice(0, 120));
+  if (!remote || port < 1 || port > 65535) {
+    throw fault(
+      "invalid_argument",
+      "invalid_endpoint",
+      `Cannot use ${shown} as a database: wanted unix:/path, tcp:host:port or ssl:host:port`,
+    );
+  }
+  const hostname = (remote[2] ?? remote[3])!;
+  if (remote[1]!.toLowerCase() === "tcp") return { transport: "tcp", hostname, port };
+  if (tls) return { transport: "ssl", hostname, port, tls };
+  throw fault("invalid_argument", "invalid_endpoint", `Cannot use ${shown} without certificates: wanted rpc.tls set`);
 }
 
 export function endpointText(endpoint: Endpoint): string {
   if (endpoint.transport === "unix") return `unix:${endpoint.path}`;
   const host = endpoint.hostname.includes(":") ? `[${endpoint.hostname}]` : endpoint.hostname;
-  return `tcp:${host}:${endpoint.port}`;
+  return `${endpoint.transport}:${host}:${endpoint.port}`;
+}
+
+async function dial(endpoint: Endpoint): Promise<Deno.Conn> {
+  if (endpoint.transport === "unix") return await Deno.connect({ transport: "unix", path: endpoint.path });
+  const { hostname, port } = endpoint;
+  if (endpoint.transport === "tcp") return await Deno.connect({ hostname, port });
+  const { certFile, keyFile, caFile } = endpoint.tls;
+  const [cert, key, ca] = await Promise.all([certFile, keyFile, caFile].map((file) => Deno.readTextFile(file)));
+  const conn = await Deno.connectTls({ hostname, port, cert: cert!, key: key!, caCerts: [ca!] });
+  try {
+    await conn.handshake();
+    return conn;
+  } catch (error) {
+    conn.close();
+    throw error;
+  }
 }
 
 export interface JsonRpcOptions {
@@ -88,9 +113,7 @@ export class JsonRpc implements AsyncDisposable {
   static async connect(options: JsonRpcOptions, deps: { readonly clock: Clock }): Promise<JsonRpc> {
     const { endpoint } = options;
     try {
-      const conn = endpoint.transport === "unix"
-        ? await Deno.connect({ transport: "unix", path: endpoint.path })
-        : await Deno.connect({ hostname: endpoint.hostname, port: endpoint.port });
+      const conn = await dial(endpoint);
       if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
       return new JsonRpc(conn, options, deps.clock);
     } catch (cause) {

@@ -50,7 +50,10 @@ export interface TestServer extends AsyncDisposable {
  * A real ovsdb-server with the test schema in a temporary directory, started. Only a clustered database, here of one
  * member, keeps the history that `monitor_cond_since` goes on from.
  */
-export async function startServer(kind: "standalone" | "clustered" = "standalone"): Promise<TestServer> {
+export async function startServer(
+  kind: "standalone" | "clustered" = "standalone",
+  more: readonly string[] = [],
+): Promise<TestServer> {
   const dir = await Deno.makeTempDir({ prefix: "uc-ovsdb-" });
   await Deno.writeTextFile(`${dir}/schema`, JSON.stringify(schema));
   const args = kind === "standalone"
@@ -64,7 +67,7 @@ export async function startServer(kind: "standalone" | "clustered" = "standalone
     socket,
     async start() {
       child = new Deno.Command("ovsdb-server", {
-        args: [`${dir}/db`, `--remote=punix:${socket}`, `--unixctl=${dir}/ctl`, "--log-file=/dev/null"],
+        args: [`${dir}/db`, `--remote=punix:${socket}`, `--unixctl=${dir}/ctl`, "--log-file=/dev/null", ...more],
         stdin: "null",
         stdout: "null",
         stderr: "null",

@@ -13,6 +13,7 @@ export interface EngineFeature {
     | "east_west"
     | "floating_ip"
     | "anti_spoofing"
+    | "router_guard"
     | "host_isolation"
     | "ipv6"
     | "network_acl"

@@ -3,6 +3,15 @@ import { Fault } from "@ultracloud/base";
 import { AclAction, Direction, Protocol } from "@ultracloud/proto/prismnet/v1";
 import { missingPrograms, testUnless } from "@ultracloud/testing";
 import type { EngineFeature } from "./engine.ts";
+import {
+  echo,
+  type Ends,
+  listenFrames,
+  redirect,
+  routerAdvertisement,
+  sendFrames,
+  solicitation,
+} from "./ovn/test_frames.ts";
 import { noPackets } from "./ovn/test_netns.ts";
 import { project, until } from "./ovn/test_world.ts";
 import { clientsOf, fetches, type Lab, type LabGuest, ovnLab, userLab } from "./test_labs.ts";
@@ -108,6 +117,12 @@ const behaviours: Readonly<Record<EngineFeature["name"], Readonly<Record<string,
       return !got;
     },
   },
+  router_guard: {
+    "a redirect of a guest reaches no neighbour": (scene) => unheard(scene, (ends) => redirect(ends, 7, "fd00:9::99")),
+    "nor does its router announcement": (scene) => unheard(scene, (ends) => routerAdvertisement(ends, 8)),
+    "nor a solicitation under a false MAC": (scene) =>
+      unheard(scene, (ends) => solicitation(ends, 9, "fd00:9::99", "52:54:00:66:66:66")),
+  },
   host_isolation: {
     "what listens on the host's loopback alone is not reached": async ({ lab, one }) => {
       await using _server = serve(lab.host, `127.0.0.1:${outsidePort + 1}`);
@@ -137,6 +152,38 @@ const behaviours: Readonly<Record<EngineFeature["name"], Readonly<Record<string,
     "subnets of a network reach each other": ({ one, far }) => soon(() => pings(one, far.port.ipAddress)),
   },
 };
+
+let guards = 0;
+/** Whether a frame of one guest stays unheard by its neighbour, which hears a ping of the same guest. */
+async function unheard({ lab, clients }: Scene, frame: (ends: Ends) => Uint8Array<ArrayBuffer>): Promise<boolean> {
+  const octet = guards++;
+  const name = `guard${octet}`;
+  const subnet = { project, name, vpc: "net", cidr: `10.9.${octet}.0/24`, cidrV6: `fd00:9:${octet}::/64` };
+  // Without IPv6 there is neither a router to play nor a neighbour to be heard by.
+  if (!await clients.subnets.createSubnet(subnet).then(() => true, refused)) return true;
+  const everything = { protocol: UNSPECIFIED, remoteCidr: "::/0" };
+  const rules = [{ ...everything, direction: INGRESS }, { ...everything, direction: EGRESS }];
+  await clients.groups.createSecurityGroup({ project, name, rules });
+  const [liar, victim] = [
+    await lab.guest({ name: `${name}a`, subnet: name, groups: [name] }),
+    await lab.guest({ name: `${name}b`, subnet: name, groups: [name] }),
+  ];
+  await lab.settled();
+  const ends = {
+    sourceMac: liar.port.macAddress,
+    destinationMac: victim.port.macAddress,
+    source: liar.port.ipv6Address,
+    destination: victim.port.ipv6Address,
+  };
+  await using heard = await listenFrames(victim.ns);
+  const [lie, truth] = [frame(ends), 5];
+  await until("the neighbour hears", async () => {
+    await sendFrames(liar.ns, [lie, echo(ends, truth)]);
+    return heard.labels().has(truth);
+  });
+  // Other IPv6 of the kernels has no flow label of ours.
+  return ![7, 8, 9].some((label) => heard.labels().has(label));
+}
 
 function serve(ns: LabGuest["ns"], address: string): AsyncDisposable {
   const child = ns.spawn("busybox", "httpd", "-f", "-p", address, "-h", "/usr/share/ovn");

@@ -32,6 +32,7 @@ const features: readonly EngineFeature[] = [
   { name: "east_west", support: "not_enforced", note: "ports of one subnet do not reach each other" },
   { name: "floating_ip", support: "not_enforced", note: "guests are reached through forwards on the host only" },
   { name: "anti_spoofing", support: "partial", note: "a spoofed frame reaches nobody but the port's own NAT" },
+  { name: "router_guard", support: "enforced", note: "a guest that plays router is heard by nobody" },
   {
     name: "host_isolation",
     support: "not_enforced",

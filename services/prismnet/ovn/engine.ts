@@ -17,7 +17,13 @@ const features: readonly EngineFeature[] = [
   {
     name: "anti_spoofing",
     support: "enforced",
-    note: "MAC, IP, ARP and neighbour discovery by port; no DHCP or router of guests",
+    note: "MAC, IP, ARP and neighbour advertisements by port; no DHCP server of guests",
+  },
+  {
+    name: "router_guard",
+    support: "partial",
+    note: "redirects of guests are dropped; OVN 23.03 lets their router announcements, and false MACs in neighbour " +
+      "solicitations, through to the IPv6 guests of the same subnet",
   },
   {
     name: "ipv6",

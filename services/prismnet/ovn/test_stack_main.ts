@@ -1,86 +1,21 @@
 import assert from "node:assert/strict";
-import { seededRng, systemClock } from "@ultracloud/base";
-import { noopLogger } from "@ultracloud/observe";
-import { openOvsdb } from "@ultracloud/ovsdb";
-import { OrgService, ProjectService, TokenService } from "@ultracloud/proto/iam/v1";
-import {
-  Direction,
-  PortService,
-  PortState,
-  Protocol,
-  SecurityGroupService,
-  SubnetService,
-  VpcService,
-} from "@ultracloud/proto/prismnet/v1";
-import { createRpcClient } from "@ultracloud/rpc";
-import { startTestStack } from "@ultracloud/testing";
+import { systemClock } from "@ultracloud/base";
+import { Direction, PortState, Protocol } from "@ultracloud/proto/prismnet/v1";
 import { deviceOf } from "./names.ts";
 import { northboundTables, ownTables } from "./northbound.ts";
 import { dumpRows } from "./rows.ts";
 import { join, Netns } from "./test_netns.ts";
+import { project, startNetworkStack } from "./test_stack.ts";
 import { everyMs, pingStream } from "./test_traffic.ts";
 
 /**
  * The real components under their pinned permissions, each process and each daemon killed by SIGKILL under traffic, with
  * a change made while it is gone; started by its test in a network namespace of its own.
  */
-const project = "acme/prod";
-const components = ["chainfire", "flaredb", "iam", "prismnet", "net-agent"];
-await using test = await startTestStack({
-  components,
-  overrides: { prismnet: { engine: "ovn" }, "net-agent": { bridgePrefix: "uct" } },
-  start: false,
-});
-const { stack } = test;
-const runDir = stack.placement("net-agent").runDir;
-
-async function health(name: string): Promise<string> {
-  try {
-    return JSON.stringify(await (await fetch(`${stack.endpoint(name)}/readyz`)).json());
-  } catch (error) {
-    return String(error);
-  }
-}
-async function until(what: string, look: () => Promise<boolean> | boolean): Promise<void> {
-  for (const deadline = performance.now() + 90_000; !await look();) {
-    if (performance.now() > deadline) {
-      const logs = await Promise.all(["net-agent", "prismnet"].map((n) => Deno.readTextFile(stack.logFile(n))));
-      const seen = `${await health("net-agent")} ${await health("prismnet")}`;
-      throw new Error(`waited in vain until ${what}: ${seen}\n${logs.map((l) => l.slice(-2_000)).join("\n")}`);
-    }
-    await systemClock.sleep(50);
-  }
-}
-const ready = async (name: string) => JSON.parse(await health(name).catch(() => "{}")).state === "ready";
-const isReady = (name: string) => () => ready(name).catch(() => false);
+await using network = await startNetworkStack();
+const { stack, runDir, until, isReady, subnets, groups, ports, nb } = network;
 const pidOf = async (daemon: string) => (await Deno.readTextFile(`${runDir}/${daemon}.pid`).catch(() => "")).trim();
-
-for (const name of components) stack.start(name);
-for (const name of components) await until(`${name} is ready`, isReady(name));
-await until("prismnet has its northbound database", async () => !(await health("prismnet")).includes("degraded"));
-
-using clients = new DisposableStack();
-const adminToken = (await Deno.readTextFile(stack.adminTokenFile)).trim();
-const tokens = clients.use(createRpcClient(TokenService, { endpoints: [stack.endpoint("iam")] }));
-const { accessToken } = await tokens.bootstrapToken({ adminToken });
-const at = (name: string) => ({ endpoints: [stack.endpoint(name)], authorization: () => `Bearer ${accessToken}` });
-await clients.use(createRpcClient(OrgService, at("iam"))).createOrg({ name: "acme" });
-await clients.use(createRpcClient(ProjectService, at("iam"))).createProject({ org: "acme", name: "prod" });
-const vpcs = clients.use(createRpcClient(VpcService, at("prismnet")));
-const subnets = clients.use(createRpcClient(SubnetService, at("prismnet")));
-const groups = clients.use(createRpcClient(SecurityGroupService, at("prismnet")));
-const ports = clients.use(createRpcClient(PortService, at("prismnet")));
-
-await vpcs.createVpc({ project, name: "net" });
 await subnets.createSubnet({ project, name: "lan", vpc: "net", cidr: "10.1.0.0/24" });
-await groups.createSecurityGroup({
-  project,
-  name: "ping",
-  rules: [
-    { direction: Direction.INGRESS, protocol: Protocol.ICMP },
-    { direction: Direction.EGRESS, protocol: Protocol.UNSPECIFIED },
-  ],
-});
 await using world = new AsyncDisposableStack();
 const tag = `uc${Deno.pid}`;
 /** A guest: a namespace joined by the very device that the port's binding names. */
@@ -91,26 +26,25 @@ async function guest(here: Netns, name: string): Promise<{ ns: Netns; ip: string
   await ns.run("ip", "link", "set", "dev", "eth0", "address", port.macAddress);
   await ns.run("ip", "address", "add", `${port.ipAddress}/24`, "dev", "eth0");
   await ports.bindPort({ project, port: name, host: "local" });
-  const { state, stateReason } = await ports.waitPort({ project, port: name, timeoutMs: 30_000 });
-  assert.equal(state, PortState.ACTIVE, stateReason);
   return { ns, ip: port.ipAddress };
 }
 // This very namespace, by a name under which others can be joined to it.
 const here = await Netns.current(`${tag}-here`);
 world.use(here);
+// The agent takes away devices of its kind that no port names: it is gone until the ports do.
+await stack.process("net-agent")!.kill();
 const one = await guest(here, "one");
 const two = await guest(here, "two");
+stack.start("net-agent");
+for (const name of ["one", "two"]) {
+  const { state, stateReason } = await ports.waitPort({ project, port: name, timeoutMs: 30_000 });
+  assert.equal(state, PortState.ACTIVE, stateReason);
+}
 
-await using nb = openOvsdb({
-  endpoint: { transport: "unix", path: `${runDir}/nb.sock` },
-  database: "OVN_Northbound",
-  tables: northboundTables,
-}, { clock: systemClock, rng: seededRng(1), log: noopLogger });
 const dump = () => dumpRows(ownTables, nb.replica, northboundTables).map((row) => row.replace(/ up=\S+/, ""));
 
 await using pings = pingStream(one.ns, two.ip);
 await until("traffic flows", () => pings.last() > 20);
-await nb.ready();
 const desired = dump();
 let port = 2_000;
 

@@ -6,14 +6,14 @@ import {
   netAgentService,
   NetHost,
   northboundSocket,
-  southboundOf,
-  southboundSocket,
+  southboundArgs,
 } from "@ultracloud/net-agent";
+import type { TlsFiles } from "@ultracloud/config";
 import { Health, noopLogger } from "@ultracloud/observe";
 import { openOvsdb, type OvsdbClient } from "@ultracloud/ovsdb";
 import { memoryBackend, openPlatform, type Platform } from "@ultracloud/platform";
 import { NetAgentService } from "@ultracloud/proto/netagent/v1";
-import { inProcessClient } from "@ultracloud/testing";
+import { createTestCa, inProcessClient } from "@ultracloud/testing";
 import {
   AddressPoolService,
   FloatingIpService,
@@ -71,6 +71,7 @@ export class World implements AsyncDisposable {
   reconciler!: NorthboundReconciler;
   nb!: OvsdbClient;
   readonly #guests: Guest[] = [];
+  readonly #certificates: TlsFiles[] = [];
   readonly #stack = new AsyncDisposableStack();
   readonly #stop = new AbortController();
 
@@ -127,7 +128,6 @@ export class World implements AsyncDisposable {
   /** Options of a hypervisor, as its net-agent would have them. */
   hostOptions(i: number) {
     const dir = `${this.dir}/hv${i}`;
-    const central = { stateDir: `${this.dir}/hv0`, runDir: `${this.dir}/hv0` };
     return {
       stateDir: dir,
       runDir: dir,
@@ -137,7 +137,9 @@ export class World implements AsyncDisposable {
       encapIp: `10.77.0.1${i}`,
       tunnelDevice: "under",
       encapAddress: `10.77.0.1${i}/24`,
-      southbound: `unix:${southboundSocket(central)}`,
+      // As between hosts: by TLS over the underlay, with certificates on both sides.
+      ...(i === 0 ? { southboundListen: "0.0.0.0:6642" } : { southbound: "ssl:10.77.0.10:6642" }),
+      tls: this.#certificates[i]!,
       uplinks: [{ name: "outside", device: "out" }],
     };
   }
@@ -145,7 +147,7 @@ export class World implements AsyncDisposable {
   /** What a hypervisor knows of packets, by its name. */
   insight(name: string): Insight {
     const i = Number(name.slice(2));
-    return new Insight(this.hosts[i]!, [southboundOf(this.hostOptions(i))], hostPrograms(this.hvs[i]!.name));
+    return new Insight(this.hosts[i]!, southboundArgs(this.hostOptions(i)), hostPrograms(this.hvs[i]!.name));
   }
 
   async openHost(i: number): Promise<NetHost> {
@@ -228,7 +230,9 @@ export class World implements AsyncDisposable {
     await under.run("ip", "address", "add", "172.30.0.1/24", "dev", "bridge");
     await under.run("ethtool", "-K", "bridge", "tx", "off");
     this.outside = under;
+    const ca = await createTestCa();
     for (let i = 0; i < hypervisors; i++) {
+      this.#certificates.push(await ca.issueFiles(this.dir, `hv${i}`));
       const hv = this.#stack.use(await Netns.make(`${this.tag}-h${i}`));
       this.hvs.push(hv);
       await join([hv, "under"], [under, `hv${i}`], 1500);

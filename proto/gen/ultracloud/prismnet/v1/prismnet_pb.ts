@@ -1261,7 +1261,7 @@ export const DeletePortResponseSchema: GenMessage<DeletePortResponse> = /*@__PUR
 export type EngineFeature = Message<"ultracloud.prismnet.v1.EngineFeature"> & {
   /**
    * "isolation", "dhcp", "security_group_ingress", "security_group_egress", "east_west", "floating_ip", "anti_spoofing",
-   * "host_isolation", "ipv6", "network_acl", "routing".
+   * "router_guard", "host_isolation", "ipv6", "network_acl", "routing".
    *
    * @generated from field: string name = 1;
    */
