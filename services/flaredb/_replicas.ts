@@ -78,9 +78,9 @@ export async function startReplica(
   return { url: server.url, flaredb, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
-/** Waits for a condition, at most ten seconds. */
+/** Waits for a condition, at most a minute: the machine may be busy with others. */
 export async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 10_000;
+  const deadline = performance.now() + 60_000;
   while (!await condition()) {
     if (performance.now() > deadline) throw new Error(`Waited too long for ${what}`);
     await systemClock.sleep(5);
