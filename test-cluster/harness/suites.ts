@@ -24,8 +24,7 @@ const publishable = [
 const notBuilt = [
   "fresh-matrix: the services it proves are not built yet",
   "provider-vm-reality-proof: the services it proves are not built yet",
-  "rollout-soak: deployer, fleet-scheduler and node-agent are not built yet",
-  "baremetal-iso: deployer and installer are not built yet",
+  "baremetal-iso: the installer is not built yet",
 ];
 
 export const suites: readonly Suite[] = [
@@ -45,8 +44,24 @@ export const suites: readonly Suite[] = [
       permissions: [Deno.execPath(), "task", "permissions"],
       quickstart: [Deno.execPath(), "task", "quickstart"],
     },
-    lanes: [...publishable, "fresh-core-control-plane-ops-proof"],
+    lanes: [...publishable, "fresh-core-control-plane-ops-proof", "fresh-rollout-soak"],
     notRun: [...notBuilt, "single-node-trial-vm: the VM appliance is not built yet"],
+  },
+  {
+    name: "portable-control-plane-regressions",
+    summary: "deployer to nix-agent, fleet-scheduler to node-agent: no KVM, no network, no Nix but the project's own",
+    commands: {
+      "nix-check": [Deno.execPath(), "task", "nix:check"],
+      "fleet-sim": [Deno.execPath(), "task", "fleet:sim"],
+    },
+    lanes: [
+      "fresh-deployer-bootstrap-e2e",
+      "fresh-host-lifecycle-e2e",
+      "fresh-deployer-vm-smoke",
+      "fresh-deployer-vm-rollback",
+      "fresh-fleet-scheduler-e2e",
+    ],
+    notRun: ["canonical profile eval guard: the flake is not built yet"],
   },
 ];
 
