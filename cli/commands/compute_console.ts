@@ -8,6 +8,8 @@ import { vmArg, vmNames } from "./_compute_shared.ts";
 const escapeKey = 0x1d;
 /** Bytes typed ahead of a console that does not take them. */
 const aheadBytesMax = 64 * 1024;
+/** A script's part is over when the guest has said nothing for this long after the last of its input. */
+const silenceMs = 2_000;
 /** History shown when somebody attaches. */
 const attachHistoryBytes = 8 * 1024;
 
@@ -39,11 +41,20 @@ export class Keys {
 }
 
 /** Reads the console from an offset on and prints it until the stream or the signal ends. */
-async function show({ session, io }: Run, vm: string, offset: bigint, signal: AbortSignal): Promise<void> {
+async function show(
+  { session, io }: Run,
+  vm: string,
+  offset: bigint,
+  signal: AbortSignal,
+  heard: () => void = () => {},
+): Promise<void> {
   const client = session.client(VmService, "plasmavmc");
   const decoder = new TextDecoder();
   const stream = client.followConsole({ project: session.project, vm, offset }, { signal });
-  for await (const part of stream) io.out(decoder.decode(part.data, { stream: true }));
+  for await (const part of stream) {
+    io.out(decoder.decode(part.data, { stream: true }));
+    heard();
+  }
 }
 
 /** Prints what the ring holds from an offset on. */
@@ -103,11 +114,17 @@ async function attach(run: Run, vm: string, offset: bigint | undefined): Promise
     Deno.stdin.setRaw(true);
   }
   try {
-    const shown = show(run, vm, offset ?? BigInt(-attachHistoryBytes), signal);
+    let heardMs = performance.now();
+    const shown = show(run, vm, offset ?? BigInt(-attachHistoryBytes), signal, () => heardMs = performance.now());
     const typed = type(run, vm, signal);
     const first = await Promise.race([shown.then(() => "closed" as const), typed]);
-    // A script that has said all still wants to read the answer.
-    if (first === "input ended") await shown;
+    if (first === "input ended") {
+      // A script that has said all still wants to read the answer.
+      heardMs = performance.now();
+      while (!signal.aborted && performance.now() - heardMs < silenceMs) {
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+    }
   } catch (error) {
     if (!signal.aborted) throw error;
   } finally {
