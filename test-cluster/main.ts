@@ -162,6 +162,7 @@ async function runLaneCommand(home: ClusterHome, name: string, words: Words, art
     const known = ["substrate", "keep", ...Object.keys(lane.options ?? {})].map((o) => `--${o}`).join(", ");
     throw fault("invalid_argument", "usage", `Cannot use --${option} with ${lane.name}: wanted one of ${known}`);
   }
+  await lane.prepare?.();
   const guestImage = lane.guestImage
     ? await buildTinyImage({ cacheDir: `${home.cacheDir}/images`, onProgress: console.log })
     : undefined;

@@ -255,9 +255,9 @@ export interface CacheServer extends AsyncDisposable {
   fault: CacheFault;
 }
 
-export function serveCache(dir: string): CacheServer {
+export function serveCache(dir: string, hostname = "127.0.0.1"): CacheServer {
   const state = { fault: (() => undefined) as CacheFault };
-  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, async (request) => {
+  const server = Deno.serve({ hostname, port: 0, onListen: () => {} }, async (request) => {
     const { pathname } = new URL(request.url);
     const wrong = state.fault(pathname);
     if (wrong === "missing" || pathname.includes("..")) return new Response(null, { status: 404 });
@@ -269,7 +269,7 @@ export function serveCache(dir: string): CacheServer {
     }
   });
   return Object.assign(state, {
-    url: `http://127.0.0.1:${(server.addr as Deno.NetAddr).port}`,
+    url: `http://${hostname}:${(server.addr as Deno.NetAddr).port}`,
     [Symbol.asyncDispose]: () => server.shutdown(),
   });
 }

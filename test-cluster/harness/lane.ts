@@ -29,6 +29,8 @@ export interface Lane {
   readonly profile: string;
   /** The guest image is built before the lane begins. */
   readonly guestImage?: boolean;
+  /** Fetches what the lane needs, while the host's network is there; the lane itself runs without. */
+  prepare?(): Promise<void>;
   /** Options it takes, with what they mean. */
   readonly options?: Readonly<Record<string, string>>;
   /** Programs that run instead of a component's own, by component: with a planted fault, or on a crueller disk. */

@@ -130,6 +130,15 @@ function own(
         agentUrl: `https://${placement.listen.rpc}`,
         labels: { node, ...cluster.nodes[node]!.labels },
       };
+    case "deployer":
+      return { bootstrap: { listen: placement.listen.bootstrap, tls: tlsIn(placement.configDir) } };
+    case "nix-agent":
+      // Several hosts on one machine: each has its store below a root of its own, and boots when the lane says so.
+      return {
+        nodeName: node,
+        root: `${placement.stateDir}/host`,
+        bootIdFile: `${placement.stateDir}/host/boot_id`,
+      };
     case "node-agent": {
       const { class: ofClass, pool, labels } = cluster.nodes[node]!;
       return {

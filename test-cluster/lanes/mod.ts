@@ -2,6 +2,9 @@ import { fault } from "@ultracloud/base";
 import type { Lane } from "../harness/lane.ts";
 import { benchStorage } from "./bench_storage.ts";
 import { controlPlaneOps } from "./control_plane_ops.ts";
+import { deployerBootstrapE2e, hostLifecycleE2e } from "./deployer_bootstrap.ts";
+import { durabilityDeployer } from "./deployer_durability.ts";
+import { deployerVmRollback, deployerVmSmoke } from "./deployer_vm.ts";
 import { durability } from "./durability.ts";
 import { fleetSchedulerE2e } from "./fleet_scheduler_e2e.ts";
 import { harnessCheck } from "./harness_check.ts";
@@ -19,6 +22,11 @@ export const lanes: readonly Lane[] = [
   durability,
   controlPlaneOps,
   fleetSchedulerE2e,
+  deployerVmSmoke,
+  deployerVmRollback,
+  deployerBootstrapE2e,
+  hostLifecycleE2e,
+  durabilityDeployer,
   rolloutSoak,
   soak,
   benchStorage,
