@@ -120,7 +120,7 @@ Deno.test("a dump that is cut, forged or would do anything but fill is refused a
     const rowsOf = (name: string) =>
       ({ part: { case: "rows", value: { table: name, columns: [], rows: [] } } }) as unknown as DumpPart;
     const hostile: readonly (readonly [string, readonly DumpPart[]])[] = [
-      ["dump_damaged", []],
+      ["invalid_field", []],
       ["dump_damaged", [table]],
       ["dump_damaged", [header, table]],
       ["dump_damaged", [header, table, footer(2)]],

@@ -42,6 +42,7 @@ export async function loadInto(
     return value.part.value.part;
   };
   const header = await next();
+  if (header === undefined) throw invalidField("dump", "Cannot load nothing: wanted the parts of a dump");
   if (header?.case !== "header" || header.value.format !== dumpFormat) {
     throw damaged(`it does not begin as one of format ${dumpFormat}`);
   }
