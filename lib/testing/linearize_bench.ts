@@ -37,6 +37,8 @@ function history(rng: Rng, o: { readonly values: number; readonly lostPercent: n
   );
 }
 
+/** What took longer is named. */
+const slowMs = 5_000;
 const tookMs: number[] = [];
 const verdicts = { linearizable: 0, not: 0 };
 for (let seed = 0; seed < 64; seed++) {
@@ -45,6 +47,9 @@ for (let seed = 0; seed < 64; seed++) {
   const startMs = performance.now();
   verdicts[checkLinearizable(operations).length === 0 ? "linearizable" : "not"]++;
   tookMs.push(performance.now() - startMs);
+  if (tookMs.at(-1)! > slowMs) {
+    console.log(`seed ${seed}: ${values} values, ${lostPercent} % lost: ${tookMs.at(-1)!.toFixed(0)} ms`);
+  }
 }
 tookMs.sort((a, b) => a - b);
 console.log(
