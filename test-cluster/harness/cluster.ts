@@ -211,7 +211,7 @@ export class Cluster implements Disposable {
     const nodes = options.nodes ?? this.nodes;
     const all = nodes.flatMap((node) => this.#node(node).components.map((component) => ({ node, component })));
     await Promise.all(nodes.map(async (node) => {
-      await this.substrate.powerOn(node);
+      await this.substrate.powerOn(node, options.signal);
       for (const component of this.#node(node).components) await this.start(node, component);
     }));
     await Promise.all(all.map(async ({ node, component }) => {

@@ -60,7 +60,7 @@ export interface Substrate extends Disposable {
   /** Takes the power away: everything of the node ends at once and its network is gone. */
   powerOff(node: string): Promise<void>;
   /** Power is there, and the node takes commands; components are started by the caller. */
-  powerOn(node: string): Promise<void>;
+  powerOn(node: string, signal?: AbortSignal): Promise<void>;
   /** Stops the node in time, as a long pause of its host would. */
   pause(node: string): Promise<void>;
   resume(node: string): Promise<void>;

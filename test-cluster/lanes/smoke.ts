@@ -212,8 +212,8 @@ async function controlPlaneLoss(run: LaneRun, tenant: Tenant | undefined): Promi
     const ms = Math.round(performance.now() - begin);
     run.facts.tenantApiOutageMs = ms;
     if (tenant === undefined) return `changes were taken after ${ms} ms`;
-    const vm = await tenant.vm(`vm-${worker}`);
-    assert.equal(vm.state, VmState.RUNNING);
+    // A worker whose lease ended while nobody took its renewal is known again a moment later, and its VM with it.
+    const vm = await tenant.waitState(`vm-${worker}`, VmState.RUNNING, 60_000);
     await tenant.fetchPage(vm, "/status.json");
     // A service keeps a connection for each kind of call: each meets the silence of the lost node once.
     let tries = 0;

@@ -181,9 +181,9 @@ export class QemuSubstrate implements Substrate {
     }
   }
 
-  async powerOn(node: string): Promise<void> {
+  async powerOn(node: string, signal?: AbortSignal): Promise<void> {
     await this.#boot(node);
-    const options = { timeoutMs: bootTimeoutMs, what: `${node} to boot`, everyMs: 200 };
+    const options = { timeoutMs: bootTimeoutMs, what: `${node} to boot`, everyMs: 200, signal };
     const up = await waitFor(options, async () => {
       if (this.#vm(node) === undefined) return false;
       return await this.#agent(node).isReady() || undefined;
