@@ -76,7 +76,7 @@ export class NetHost implements AsyncDisposable {
   /** Makes taps, bridges and ports what is wanted; answers how much there was to do, 0 once nothing is left. */
   async apply(wanted: readonly WantedPort[]): Promise<number> {
     const { programs } = this.#deps;
-    const taps = await applyTaps(wanted, programs);
+    const taps = await applyTaps(wanted, programs, `${this.#options.runDir}/taps.batch`);
     const ports: SwitchPort[] = wanted.map(({ portId, device }) => ({
       name: device,
       bridge: this.integration,

@@ -14,23 +14,32 @@ export async function devices(programs: Programs): Promise<Set<string>> {
   return new Set(links.flatMap((link) => link.ifname === undefined ? [] : [link.ifname]));
 }
 
-/** Makes taps that are missing and removes those nobody wants; answers what it did. */
+/**
+ * Makes taps that are missing and removes those nobody wants; answers what it did. One `ip` does all of it, told by
+ * `batchFile`: a thousand taps would be two thousand processes.
+ */
 export async function applyTaps(
   wanted: readonly { readonly device: string; readonly mtu: number }[],
   programs: Programs,
+  batchFile: string,
 ): Promise<{ readonly made: number; readonly removed: number }> {
   const present = await devices(programs);
   let made = 0, removed = 0;
+  const commands: string[] = [];
   for (const { device, mtu } of wanted) {
     if (present.delete(device)) continue;
-    await programs.run("ip", ["tuntap", "add", "dev", device, "mode", "tap"]);
-    await programs.run("ip", ["link", "set", "dev", device, "mtu", String(mtu), "up"]);
+    commands.push(`tuntap add dev ${device} mode tap`, `link set dev ${device} mtu ${mtu} up`);
     made++;
   }
   for (const device of present) {
     if (!tapPattern.test(device)) continue;
-    await programs.run("ip", ["link", "delete", "dev", device]);
+    commands.push(`link delete dev ${device}`);
     removed++;
+  }
+  if (commands.length > 0) {
+    await Deno.writeTextFile(batchFile, commands.join("\n") + "\n");
+    // What fails is tried again with the next look; the rest is not kept waiting for it.
+    await programs.run("ip", ["-force", "-batch", batchFile]);
   }
   return { made, removed };
 }

@@ -7,6 +7,8 @@ import { dumpRows, planOf } from "./rows.ts";
 
 /** Everything is compared again this often, whatever was told: what others did to the database is undone. */
 const sweepMs = 10_000;
+/** Longest rest between two comparisons; with it a change still takes effect within a second. */
+const restMsMax = 200;
 /** A database that refuses is tried again after this. */
 const retryMs = 500;
 /** The one writer at a time, beside the leadership: a leader that does not know of its end yet writes nothing. */
@@ -77,8 +79,11 @@ export class NorthboundReconciler {
         }
         this.#due = false;
         let pauseMs = sweepMs;
+        const begin = clock.monotonicMs();
         try {
           const { operations } = await this.once();
+          // Half of the time is the callers': a thousand ports made at once are a thousand reasons to compare.
+          await clock.sleep(Math.min(clock.monotonicMs() - begin, restMsMax), signal).catch(() => {});
           if (operations > 0) log.debug("northbound database written", { operations });
           if (failing) log.info("northbound database is written again", {});
           failing = false;
