@@ -36,6 +36,11 @@ export class HostUser {
     return { uid, gid: this.#uidFirst };
   }
 
+  /** Takes a file from a VM that is to change it no more. */
+  async takeBack(path: string): Promise<void> {
+    if (this.#uidFirst !== undefined) await Deno.chown(path, 0, 0);
+  }
+
   /** Lets the QEMUs of all VMs connect to a socket. */
   async giveGroup(socket: string): Promise<void> {
     if (this.#uidFirst === undefined) return;

@@ -1,60 +1,29 @@
-import { type Clock, Fault, fault } from "@ultracloud/base";
-import type { Logger } from "@ultracloud/observe";
+import { Fault, fault } from "@ultracloud/base";
 import type { QmpClient } from "@ultracloud/qmp";
 import { ConsoleLog } from "./console_log.ts";
 import { attachedNode, type Devices, plugDevices, type Plugged, readPlugged, resize } from "./devices.ts";
-import { type Host, qemuArgs, vcpusOn } from "./domain/argv.ts";
+import { qemuArgs } from "./domain/argv.ts";
 import type { Disk } from "./domain/block.ts";
 import type { Layout } from "./domain/layout.ts";
 import { isOver, type MigrationRecord } from "./domain/migration.ts";
 import { checkGeneration, type VmSpec } from "./domain/spec.ts";
+import { localVolumes, needsLease, runnable, union } from "./domain/spec_parts.ts";
 import { type RunState, runStateOf, type VmView } from "./domain/state.ts";
 import { removeAll } from "./files.ts";
-import type { HostUser } from "./host_user.ts";
-import type { ImageCache } from "./images.ts";
+import type { Live, MachineDeps } from "./machine_deps.ts";
+import { viewOf } from "./machine_view.ts";
 import { disksOf, filesOf, layoutFor, provision, rootPath } from "./power_on.ts";
 import { adoptEngine, type Engine, killByPidFile, monitorTimeoutMs, startEngine } from "./qemu.ts";
-import type { RecordStore, VmRecord } from "./records.ts";
+import type { VmRecord } from "./records.ts";
 import { SerialWriter } from "./serial_writer.ts";
-import { type SlotFiles, slotFiles, type Slots } from "./slots.ts";
-import { staleEpoch, type Volumes } from "./volumes.ts";
+import { type SlotFiles, slotFiles } from "./slots.ts";
+import { staleEpoch } from "./volumes.ts";
 
 /** A guest that is still booting misses a press of the power button, so it is pressed again. */
 const powerButtonEveryMs = 2_000;
 const rebootGraceMs = 20_000;
 /** QEMU's own way from `quit` to its end: it flushes its disks. */
 const quitTimeoutMs = 15_000;
-
-export interface MachineDeps {
-  readonly host: Host;
-  readonly runDir: string;
-  readonly consoleBytesMax: number;
-  readonly clock: Clock;
-  readonly log: Logger;
-  readonly records: RecordStore;
-  readonly images: ImageCache;
-  readonly volumes: Volumes;
-  readonly slots: Slots;
-  readonly user: HostUser;
-  /** False once VMs that another worker may start are to be ended. */
-  readonly leaseHeld: () => boolean;
-  /** Puts a snapshot's copies back where an agent before this one was cut off. */
-  readonly finishRestore: (machine: Machine, snapshotId: string) => Promise<void>;
-}
-
-/** A QEMU that runs. */
-export interface Live {
-  readonly qemu: Engine;
-  runState: RunState;
-  plugged: Plugged;
-  /** Resolves once the end of the process stands in the record. */
-  readonly over: Promise<void>;
-  /** Said by whoever ends it, so that its end is no failure. */
-  expected: string | undefined;
-  /** Said by whoever ends it because it must not go on. */
-  failure: string | undefined;
-  rebooting: (() => void) | undefined;
-}
 
 /** One VM on this worker. Its methods but `view` are for one caller at a time: see `Lock`. */
 export class Machine {
@@ -126,33 +95,15 @@ export class Machine {
   }
 
   view(): VmView {
-    const { spec, run, end, migration } = this.#record;
-    const moving = migration !== undefined && !isOver(migration.phase);
-    const base = {
-      vmId: spec.vmId,
-      generation: spec.generation,
-      pid: this.#live?.qemu.pid ?? 0,
-      writerEpoch: this.#record.writerEpoch ?? 0,
-      rootEpoch: this.#record.rootEpoch ?? 0,
+    return viewOf({
+      record: this.#record,
+      live: this.#live,
       layout: this.layout(),
-      migrationId: moving ? migration.id : "",
-    };
-    const startedAtMs = run?.startedAtMs;
-    if (this.#phase) return { ...base, state: this.#phase, reason: "", startedAtMs };
-    if (this.#live) {
-      const { runState } = this.#live;
-      if (moving) return { ...base, state: "migrating", reason: "", startedAtMs };
-      if (runState.kind === "paused") {
-        const reason = this.#record.desired === "paused" ? "" : runState.reason;
-        return { ...base, state: "paused", reason, startedAtMs };
-      }
-      if (runState.kind === "off") return { ...base, state: "stopping", reason: "", startedAtMs };
-      return { ...base, state: "running", reason: this.#shortfall(), startedAtMs };
-    }
-    if (run && this.#ending) return { ...base, state: "stopping", reason: "", startedAtMs };
-    if (run) return { ...base, state: "unknown", reason: this.#unknown ?? "not yet looked at", startedAtMs };
-    if (end) return { ...base, state: end.state, reason: end.reason, startedAtMs: undefined };
-    return { ...base, state: "pending", reason: "", startedAtMs: undefined };
+      phase: this.#phase,
+      ending: this.#ending,
+      unknown: this.#unknown,
+      host: this.#deps.host,
+    });
   }
 
   /** The hardware that runs; undefined while none is known. */
@@ -440,7 +391,8 @@ export class Machine {
     await this.save({ run, end: undefined });
     const at = slotFiles(deps.runDir, slot);
     await removeAll(at.dir);
-    await Deno.mkdir(at.dir, { recursive: true, mode: 0o700 });
+    // Others of the group reach its sockets, as a guest from another worker must.
+    await Deno.mkdir(at.dir, { recursive: true, mode: 0o710 });
     const { kernel } = provisions;
     const runAs = await deps.user.forVm(
       slot,
@@ -610,13 +562,6 @@ export class Machine {
     );
   }
 
-  #shortfall(): string {
-    const given = vcpusOn(this.#deps.host, this.spec.vcpus);
-    return given === this.spec.vcpus
-      ? ""
-      : `runs on ${given} of ${this.spec.vcpus} vCPUs, as QEMU ${this.#deps.host.qemuMajor} under TCG boots no more`;
-  }
-
   /** The record in memory changes at once; writes follow one another. */
   save(change: Partial<VmRecord>): Promise<void> {
     const record = { ...this.#record, ...change };
@@ -630,41 +575,6 @@ export class Machine {
   async saveMigration(migration: MigrationRecord): Promise<void> {
     await this.save({ migration });
   }
-}
-
-/** Volumes of this worker that the spec has. */
-export function localVolumes(spec: VmSpec) {
-  const all = [...spec.rootVolume ? [spec.rootVolume] : [], ...spec.volumes];
-  return all.filter((volume) => volume.source.kind === "local");
-}
-
-/** True when the VM may run only while the worker has its lease. */
-export function needsLease(spec: VmSpec): boolean {
-  if (spec.onLeaseLoss !== "shared") return spec.onLeaseLoss === "stop";
-  return spec.rootVolume?.source.kind === "nbd" || spec.volumes.some((volume) => volume.source.kind === "nbd");
-}
-
-/** What of a spec a VM that is on can take: another root disk has to wait for its next start. */
-function runnable(spec: VmSpec, plugged: VmSpec): VmSpec {
-  const sameRoot = spec.rootVolume?.volumeId === plugged.rootVolume?.volumeId;
-  return {
-    ...spec,
-    image: plugged.image,
-    rootVolume: sameRoot ? spec.rootVolume : plugged.rootVolume,
-    diskBytes: sameRoot && plugged.diskBytes > 0 ? Math.max(spec.diskBytes, plugged.diskBytes) : plugged.diskBytes,
-  };
-}
-
-/** Devices of both, the second's where they share one. */
-function union(was: VmSpec, is: VmSpec): VmSpec {
-  return {
-    ...is,
-    nics: [...is.nics, ...was.nics.filter((nic) => !is.nics.some((other) => other.portId === nic.portId))],
-    volumes: [
-      ...is.volumes,
-      ...was.volumes.filter((volume) => !is.volumes.some((other) => other.volumeId === volume.volumeId)),
-    ],
-  };
 }
 
 export function reasonOf(error: unknown): string {

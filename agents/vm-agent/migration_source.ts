@@ -1,14 +1,17 @@
-import type { Clock } from "@ultracloud/base";
+import { type Clock, Fault } from "@ultracloud/base";
 import type { QmpClient } from "@ultracloud/qmp";
 import { attachedNode, unlessAbsent } from "./devices.ts";
 import { nbdNode } from "./domain/block.ts";
 import type { MigrationProgress, MigrationRecord } from "./domain/migration.ts";
-import { localVolumes, type Machine } from "./machine.ts";
+import { localVolumes } from "./domain/spec_parts.ts";
+import type { Machine } from "./machine.ts";
 import type { Volumes } from "./volumes.ts";
 
 /** Beyond what any host sends: no limit. */
 const unlimited = 2 ** 40;
 const jobPrefix = "mirror-";
+/** How a VM ends on the worker that it has left. */
+export const movedAway = { state: "stopped", reason: "moved to another worker" } as const;
 
 /** Handed from a step to the loop around it. */
 export interface StepDeps {
@@ -58,8 +61,14 @@ export async function stepSource(machine: Machine, migration: MigrationRecord, d
   }
 
   if (!begun) {
-    if (!await mirrorsReady(monitor, migration, disks, jobs)) return;
-    await send(monitor, migration);
+    try {
+      if (!await mirrorsReady(monitor, migration, disks, jobs)) return;
+      await send(monitor, migration);
+    } catch (error) {
+      // What QEMU refuses now it refuses again: a target that is not there, an export that is too small.
+      if (!(error instanceof Fault && error.code === "qmp_error")) throw error;
+      return await giveUp(machine, migration, deps, error.message);
+    }
     return await machine.saveMigration({ ...machine.record.migration!, phase: "memory" });
   }
   if (now.status === "pre-switchover") {
@@ -86,7 +95,7 @@ export async function stepSource(machine: Machine, migration: MigrationRecord, d
         totalMs: deps.clock.nowMs() - migration.startedAtMs,
       },
     });
-    await machine.endAs({ state: "stopped", reason: "moved to another worker" });
+    await machine.endAs(movedAway);
     return;
   }
   if (now.status === "failed" || now.status === "cancelled" || now.status === undefined || now.status === "none") {

@@ -16,8 +16,9 @@ import type { Layout } from "./domain/layout.ts";
 import type { VmSpec } from "./domain/spec.ts";
 import { nbdUri } from "./domain/volume_spec.ts";
 import type { HostUser } from "./host_user.ts";
-import { localVolumes, type Machine, reasonOf } from "./machine.ts";
-import { setCapabilities, type StepDeps, stepSource } from "./migration_source.ts";
+import { localVolumes } from "./domain/spec_parts.ts";
+import { type Machine, reasonOf } from "./machine.ts";
+import { movedAway, setCapabilities, type StepDeps, stepSource } from "./migration_source.ts";
 import { checkLayout } from "./power_on.ts";
 import type { Volumes } from "./volumes.ts";
 
@@ -52,7 +53,14 @@ export class Migrations {
   /** Carries on with what the VM's record says; does nothing for a VM that does not move. */
   adopt(machine: Machine): void {
     const { migration } = machine.record;
-    if (migration && !isOver(migration.phase)) this.#begin(machine);
+    if (!migration) return;
+    if (!isOver(migration.phase)) return this.#begin(machine);
+    // An agent that died between the record and the end of the QEMU whose guest has left.
+    if (migration.role === "source" && migration.phase === "completed" && machine.live) {
+      machine.endAs(movedAway).catch((error) => {
+        this.#deps.log.error("a QEMU whose guest has left does not end", { vm: machine.spec.vmId, error });
+      });
+    }
   }
 
   /** Starts a QEMU that waits for the guest. The same migration again answers the same endpoints. */

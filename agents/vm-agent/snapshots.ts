@@ -240,6 +240,7 @@ export class Snapshots {
       await this.#deps.clock.sleep(jobsEveryMs);
     }
     await this.#cleanUp(monitor, disks.map(({ disk }) => disk.device));
+    for (const { disk } of disks) await this.#deps.user.takeBack(this.#pathOf(snapshotId, disk.device));
   }
 
   /** Ends the copies that run and takes their files from QEMU. */

@@ -13,7 +13,8 @@ export const guestAgent = String.raw`#!/bin/sh
   counter=0
   echo UCAGENT_READY
   while read -r id cmd; do
-    if [ "$cmd" != again ]; then
+    if [ "$id" != "$last" ]; then
+      last=$id
       out=$(eval "$cmd" 2>&1 </dev/null); code=$?
       text=$(printf %s "$out" | base64 | tr -d '\n')
       sum=$(printf %s "$text" | md5sum | cut -c1-32)
@@ -22,6 +23,10 @@ export const guestAgent = String.raw`#!/bin/sh
   done
 ) &
 `;
+
+/** A line may be damaged on its way, so it is said again after this long. */
+const answerMs = 10_000;
+const triesMax = 12;
 
 export interface Guest {
   /** Runs a command in the guest; answers what it printed. Throws when it fails. */
@@ -41,11 +46,12 @@ export async function openGuest(
   const on = (worker: Pick<Vms, "machine" | "readConsole">): Guest => ({
     async run(command) {
       const id = ++number;
-      const { nextOffset } = await readFrom(worker, vmId, -1);
-      await worker.machine(vmId).serial.write(new TextEncoder().encode(`${id} ${command}\n`));
-      let from = nextOffset;
+      // The agent runs a number once and says its answer again when it hears the number again.
       for (let tries = 0;; tries++) {
-        const text = await consoleText(worker, vmId, from, new RegExp(`UCANS ${id} [^.]*\\.`), 60_000);
+        const { nextOffset } = await readFrom(worker, vmId, -1);
+        await worker.machine(vmId).serial.write(new TextEncoder().encode(`${id} ${command}\n`));
+        const answer = new RegExp(`UCANS ${id} [^.]*\\.`);
+        const text = await consoleText(worker, vmId, nextOffset, answer, answerMs).catch(() => "");
         const [, code, sum, body] = /UCANS \d+ (\d+) (\S+) ([^.]*)\.$/.exec(text) ?? [];
         const digest = body === undefined ? "" : await md5(body.replace(/[\r\n]/g, ""));
         if (code !== undefined && digest === sum) {
@@ -53,9 +59,7 @@ export async function openGuest(
           if (code !== "0") throw new Error(`the guest answered ${code} to ${command}: ${output}`);
           return output;
         }
-        if (tries > 5) throw new Error(`the guest's answer stays damaged: ${text}`);
-        from = (await readFrom(worker, vmId, -1)).nextOffset;
-        await worker.machine(vmId).serial.write(new TextEncoder().encode(`${id} again\n`));
+        if (tries >= triesMax) throw new Error(`the guest does not answer to ${command}: ${text}`);
       }
     },
     on,
