@@ -169,7 +169,7 @@ nixTest("a generation that cuts the node off from the deployer is not kept", asy
   assert.equal(await host.bootDefault(), a);
 });
 
-nixTest("a quarantined generation is not begun, and a switch without its drain is none", async (world) => {
+nixTest("a quarantined generation is not begun", async (world) => {
   const [a, b] = [await world.system("system-a"), await world.system("system-b")];
   const host = await world.host("host");
   await host.start();
@@ -177,10 +177,31 @@ nixTest("a quarantined generation is not begun, and a switch without its drain i
   host.quarantine = "it failed on node09";
   const held = await host.reached("idle", host.wish(b));
   assert.match(held.reason, /it failed on node09/);
-  host.quarantine = "";
-  const waiting = await host.reached("failed", host.wish(b, { drain: "required" }));
-  assert.match(waiting.reason, /the test has none/);
   assert.deepEqual(await host.activations(), ["switch system-a"]);
+});
+
+nixTest("a switch waits for its drain: refused or unanswered there is none, and the status says why", async (world) => {
+  const [a, b] = [await world.system("system-a"), await world.system("system-b")];
+  const host = await world.host("host");
+  await host.start();
+  await host.reached("active", host.wish(a));
+  host.answer = ({ id }) => ({ requestId: id, state: "refused", reason: "the last replica of web is here" });
+  const intent = host.wish(b, { drain: "required", drain_timeout_ms: 1_000 });
+  await host.says(/drain was refused: the last replica of web is here/, intent);
+  assert.equal((await host.reached("preflight", intent)).currentSystem, a);
+  const { reason, targetSystem } = host.drains[0]!;
+  assert.deepEqual([reason, targetSystem], ["switch", b]);
+  // Granted to an earlier request: that grants nothing.
+  const stale = host.drains[0]!.id;
+  host.answer = () => ({ requestId: stale, state: "granted", reason: "" });
+  await host.says(/drain was not granted within 1000 ms/, intent);
+  host.answer = ({ id }) => ({ requestId: id, state: "draining", reason: "web moves" });
+  await host.says(/waits for the drain: .*web moves/, intent);
+  assert.deepEqual(await host.activations(), ["switch system-a"]);
+  host.answer = ({ id }) => ({ requestId: id, state: "granted", reason: "" });
+  await host.reached("active", intent);
+  assert.deepEqual(await host.activations(), ["switch system-a", "switch system-b"]);
+  await host.released();
 });
 
 nixTest("activation by restart: kept when the host boots it, given up when it boots something else", async (world) => {

@@ -1,6 +1,13 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { fault, seededRng, systemClock } from "@ultracloud/base";
-import { type DesiredSystem, desiredSystemSchema, systemStates } from "@ultracloud/cluster-state";
+import { fault, seededRng, systemClock, utf8 } from "@ultracloud/base";
+import {
+  type DesiredSystem,
+  desiredSystemSchema,
+  type DrainAnswer,
+  type DrainRequest,
+  drainRequestSchema,
+  systemStates,
+} from "@ultracloud/cluster-state";
 import { Health, noopLogger } from "@ultracloud/observe";
 import { type DesiredSchema, DesiredSchema as Schema, type ObservedSystem } from "@ultracloud/proto/deployer/v1";
 import { type CacheServer, type NixBox, serveCache, type Workshop } from "@ultracloud/testing";
@@ -42,6 +49,11 @@ export class TestHost implements AsyncDisposable {
   /** False: the deployer takes no reports any more. */
   reachable = true;
   quarantine = "";
+  /** Requests for a drain that the agent has made, oldest first; the last is taken back when `asking` is false. */
+  readonly drains: DrainRequest[] = [];
+  asking = false;
+  /** What fleet-scheduler answers to a request; undefined: nothing. */
+  answer: (request: DrainRequest) => Omit<DrainAnswer, "remaining"> | undefined = () => undefined;
   #wish: MessageInitShape<typeof DesiredSchema> = {};
   readonly #cache: { readonly url: string; readonly key: string };
   #running: { readonly stop: AbortController; readonly done: Promise<void>; readonly agent: NixAgent } | undefined;
@@ -131,7 +143,7 @@ export class TestHost implements AsyncDisposable {
     const agent = await openNixAgent(config, {
       version: "test",
       deployer: deployer as never,
-      chainfire: { kv: {}, leases: { leaseGrant: absent } } as never,
+      chainfire: this.#chainfire() as never,
       clock: systemClock,
       rng: seededRng(++intents),
       log: noopLogger,
@@ -139,6 +151,29 @@ export class TestHost implements AsyncDisposable {
     });
     const stop = new AbortController();
     this.#running = { stop, agent, done: agent.run(stop.signal) };
+  }
+
+  /** As much of chainfire as a drain needs: one request on one lease, and the scheduler's answer to it. */
+  #chainfire() {
+    return {
+      leases: {
+        leaseGrant: () => Promise.resolve({ id: 1n }),
+        leaseKeepAlive: () => Promise.resolve({ ttlMs: 1n }),
+        leaseRevoke: () => Promise.resolve(void (this.asking = false)),
+      },
+      kv: {
+        put: ({ value, lease }: { value: Uint8Array; lease: bigint }) => {
+          if (lease !== 1n) throw new Error("Cannot ask without a lease");
+          this.drains.push(drainRequestSchema.parse(JSON.parse(utf8.decode(value))));
+          this.asking = true;
+          return Promise.resolve({});
+        },
+        range: () => {
+          const answer = this.answer(this.drains.at(-1)!);
+          return Promise.resolve({ kvs: answer ? [{ value: utf8.encode(JSON.stringify(answer)) }] : [] });
+        },
+      },
+    };
   }
 
   /** Ends the agent alone; who carries its trial goes on. */
@@ -160,6 +195,11 @@ export class TestHost implements AsyncDisposable {
   async says(reason: RegExp, intentId: string): Promise<void> {
     const said = () => this.#reported?.intentId === intentId && reason.test(this.#reported.reason);
     await until(`${reason}`, () => Promise.resolve(said()));
+  }
+
+  /** Waits until the agent has given its drain back. */
+  async released(): Promise<void> {
+    await until("the end of the drain", () => Promise.resolve(!this.asking));
   }
 
   async activations(): Promise<string[]> {
