@@ -6,7 +6,8 @@ import {
   QueryRequestSchema,
   type ValueSchema,
 } from "@ultracloud/proto/flaredb/v1";
-import { systemClock } from "@ultracloud/base";
+import { PutRequestSchema as CoordinationPutSchema } from "@ultracloud/proto/chainfire/v1";
+import { systemClock, utf8 } from "@ultracloud/base";
 import { startTestStack } from "@ultracloud/testing";
 
 /** Each measurement takes this long; both stores in turn, so that neither has the machine's better minute. */
@@ -143,7 +144,7 @@ async function main(): Promise<void> {
   }
   const dir = await Deno.makeTempDir({ prefix: "uc-pg-" });
   try {
-    await using test = await startTestStack({ components: ["flaredb"] });
+    await using test = await startTestStack({ components: ["flaredb", "chainfire"] });
     await using postgres = await startPostgres(dir);
     const { stack } = test;
     const url = stack.endpoint("flaredb");
@@ -151,6 +152,7 @@ async function main(): Promise<void> {
       clock: systemClock,
     });
     const authorization = signer.authorization("flaredb");
+    const coordination = { url: stack.endpoint("chainfire"), authorization: signer.authorization("chainfire") };
     const call = async (method: string, body: unknown) => {
       const response = await fetch(`${url}/ultracloud.flaredb.v1.${method}`, {
         method: "POST",
@@ -161,17 +163,22 @@ async function main(): Promise<void> {
       if (!response.ok) throw new Error(`${method}: ${JSON.stringify(answer)}`);
       return answer;
     };
-    const rate = async (method: string, bodies: readonly Uint8Array[]): Promise<number> => {
+    const wrk = async (
+      to: { readonly path: string; readonly authorization: () => Promise<string> },
+      bodies: readonly Uint8Array[],
+    ): Promise<number> => {
       const file = `${dir}/script.lua`;
       await Deno.writeTextFile(file, script(bodies));
       const { stdout } = await new Deno.Command("wrk", {
-        args: ["-t1", `-c${connections}`, `-d${seconds}s`, "-s", file, `${url}/ultracloud.flaredb.v1.${method}`],
-        env: { BENCH_AUTHORIZATION: await authorization() },
+        args: ["-t1", `-c${connections}`, `-d${seconds}s`, "-s", file, to.path],
+        env: { BENCH_AUTHORIZATION: await to.authorization() },
       }).output();
       const out = new TextDecoder().decode(stdout);
-      if (!/refused 0\b/.test(out)) throw new Error(`${method} was refused: ${out}`);
+      if (!/refused 0\b/.test(out)) throw new Error(`${to.path} was refused: ${out}`);
       return Number(/Requests\/sec:\s+([\d.]+)/.exec(out)![1]);
     };
+    const rate = (method: string, bodies: readonly Uint8Array[]) =>
+      wrk({ path: `${url}/ultracloud.flaredb.v1.${method}`, authorization }, bodies);
     await call("DatabaseService/CreateDatabase", { name: database });
     const run = (sql: string) => call("SqlService/Execute", execute(sql));
     await run("CREATE TABLE bench(id INTEGER PRIMARY KEY, k INTEGER, v TEXT)");
@@ -197,13 +204,20 @@ async function main(): Promise<void> {
         }/s  ratio ${ratio.toFixed(2)}, wanted ${wanted}`,
       );
     }
-    const put = await rate("KvService/Put", [
-      toBinary(
-        PutRequestSchema,
-        create(PutRequestSchema, { database, bucket: "b", key: "k", value: new Uint8Array(100) }),
-      ),
-    ]);
-    console.log(`${"KV put".padEnd(28)} flaredb ${put.toFixed(0)}/s`);
+    const value = new Uint8Array(100);
+    const ours = [toBinary(PutRequestSchema, create(PutRequestSchema, { database, bucket: "b", key: "k", value }))];
+    const theirs = [toBinary(CoordinationPutSchema, create(CoordinationPutSchema, { key: utf8.encode("k"), value }))];
+    const path = `${coordination.url}/ultracloud.chainfire.v1.KvService/Put`;
+    const puts: number[] = [], beside: number[] = [];
+    for (let round = 0; round < rounds; round++) {
+      beside.push(await wrk({ path, authorization: coordination.authorization }, theirs));
+      puts.push(await rate("KvService/Put", ours));
+    }
+    console.log(
+      `${"KV put".padEnd(28)} chainfire  ${median(beside).toFixed(0).padStart(6)}/s  flaredb ${
+        median(puts).toFixed(0).padStart(6)
+      }/s  ratio ${(median(puts) / median(beside)).toFixed(2)}, wanted 1`,
+    );
     for (let i = 0; i < databasesCount; i++) {
       const name = `t_many${i}`;
       await call("DatabaseService/CreateDatabase", { name });
