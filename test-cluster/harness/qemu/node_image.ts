@@ -64,8 +64,8 @@ const dataFiles: Readonly<Record<string, RegExp>> = {
 
 /**
  * The image of the nodes, built when the cache does not hold it for the packages and programs of now. The kernel is
- * downloaded and unpacked in the cache, nothing is installed. Equal inputs make equal bytes, and its name is their
- * digest.
+ * downloaded and unpacked in the cache, nothing is installed. Its name is the digest of its bytes; an index leads from
+ * the inputs to it, as a file system notes dates and is never made twice alike.
  */
 export async function buildNodeImage(
   cacheDir: string,

@@ -2,11 +2,11 @@ import { fault } from "@ultracloud/base";
 import { createHash } from "node:crypto";
 import { tool, whichTool } from "../tools.ts";
 
-/** Makes the same bytes of the same files: ids and times of a disk that is only read mean nothing. */
+/** Ids of a disk that is only read mean nothing. */
 const fixedId = "75636c75-7374-4572-8e6f-646500000000";
 const mib = 2 ** 20;
 
-/** Packs a directory into a file system that is only read; all its files are dated alike. */
+/** Packs a directory into a file system that is only read. */
 export async function packReadOnly(dir: string, image: string): Promise<void> {
   const { bytes, files } = await settle(dir);
   // Inodes, directories and block rounding, generously: what is not used stays a hole.
@@ -23,7 +23,7 @@ export async function makeDisk(image: string, bytes: number): Promise<void> {
   await tool(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "assume_storage_prezeroed=1", image]);
 }
 
-/** Dates everything below alike, so that equal content is equal bytes; answers what there is. */
+/** Dates everything below alike; answers what there is. */
 async function settle(dir: string): Promise<{ bytes: number; files: number }> {
   let [bytes, files] = [0, 1];
   for await (const entry of Deno.readDir(dir)) {
