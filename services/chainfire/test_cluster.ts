@@ -41,6 +41,7 @@ export class TestCluster implements AsyncDisposable {
   readonly #places: readonly Place[];
   readonly #authorizations: Readonly<Record<string, () => Promise<string>>>;
   readonly #configure: (place: Place, more: Readonly<Record<string, unknown>>) => Promise<void>;
+  readonly #entry: string | undefined;
   readonly #clients = new DisposableStack();
   /** By member; the others reach it through its proxy. */
   readonly proxies: ReadonlyMap<number, FaultProxy>;
@@ -52,6 +53,7 @@ export class TestCluster implements AsyncDisposable {
       readonly authorizations: Readonly<Record<string, () => Promise<string>>>;
       readonly configure: (place: Place, more: Readonly<Record<string, unknown>>) => Promise<void>;
       readonly proxies: ReadonlyMap<number, FaultProxy>;
+      readonly entry?: string | undefined;
     },
   ) {
     this.proxies = deps.proxies;
@@ -59,6 +61,7 @@ export class TestCluster implements AsyncDisposable {
     this.#places = places;
     this.#authorizations = deps.authorizations;
     this.#configure = deps.configure;
+    this.#entry = deps.entry;
   }
 
   /** The address of the first place that nobody has taken. */
@@ -95,7 +98,7 @@ export class TestCluster implements AsyncDisposable {
     place.process = spawnComponent({
       manifest,
       placement: place.placement,
-      program: { kind: "source", root: workspaceRoot, entry: `${dir}/${manifest.entry}` },
+      program: { kind: "source", root: workspaceRoot, entry: `${dir}/${this.#entry ?? manifest.entry}` },
       logFile: `${this.#dir}/${id}.log`,
     });
     await waitReady(place.url, { name: `member ${id}`, timeoutMs: 60_000, process: place.process });
@@ -190,11 +193,13 @@ export class TestCluster implements AsyncDisposable {
 export async function prepareCluster(
   size: number,
   overrides: Readonly<Record<string, unknown>> = {},
-  { proxied = false, spares = 0, grants = {} }: {
+  { proxied = false, spares = 0, grants = {}, entry }: {
     readonly proxied?: boolean;
     readonly spares?: number;
     /** Principals beside the operator, with what they are granted. */
     readonly grants?: Readonly<Record<string, readonly Grant[]>>;
+    /** In the place of the component's own. */
+    readonly entry?: string;
   } = {},
 ): Promise<TestCluster> {
   const dir = await Deno.makeTempDir({ prefix: "chainfire-" });
@@ -266,5 +271,5 @@ export async function prepareCluster(
     const signer = await createWorkloadSigner({ clusterId, name, keyFile }, { clock: systemClock });
     authorizations[name] = signer.authorization("chainfire");
   }
-  return new TestCluster(dir, places, { authorizations, configure, proxies });
+  return new TestCluster(dir, places, { authorizations, configure, proxies, entry });
 }
