@@ -101,7 +101,7 @@ withWorkers("a flood on the console is capped, two readers follow it, and a thir
   await vms.ensure(spec);
   const guest = await openGuest(vms, vmId);
   await guest.run(
-    "(n=0; while [ -e /run/stop ] || true; do n=$((n+1)); echo FLOOD-$n-0123456789abcdefghijklmnopqrstuvwxyz; done >/dev/ttyS0) & echo $! >/run/flood",
+    "(n=0; while [ -e /run/stop ] || true; do n=$((n+1)); echo FLOOD-$n-0123456789abcdefghijklmnopqrstuvwxyz; done) >/dev/ttyS0 2>&1 & echo $! >/run/flood",
   );
   const bytesMax = 64 * 1024;
   const follow = async (bytes: number) => {
