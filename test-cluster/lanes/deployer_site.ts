@@ -63,9 +63,9 @@ export class Site implements AsyncDisposable {
     return this.run.cluster.clients.of(RolloutService, "deployer", { timeoutMs: 30_000, retries: 8 });
   }
 
-  async system(name: string, bin: Record<string, string> = healthy): Promise<string> {
+  async system(name: string, bin: Record<string, string> = healthy, o: { unsigned?: boolean } = {}): Promise<string> {
     const system = await this.workshop.build({ name, bin, library: name });
-    await this.workshop.publish(system, `${this.#dir}/cache`);
+    await this.workshop.publish(system, `${this.#dir}/cache`, o);
     return system;
   }
 

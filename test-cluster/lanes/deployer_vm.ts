@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { SystemState } from "@ultracloud/proto/deployer/v1";
 import type { Lane } from "../harness/lane.ts";
-import { prepareNix, rolledOut, sick, Site, workers } from "./deployer_site.ts";
+import { healthy, prepareNix, rolledOut, sick, Site, workers } from "./deployer_site.ts";
 
 const profile = "deployer";
 const [first, second] = workers;
@@ -68,10 +68,10 @@ export const deployerVmRollback: Lane = {
       return observed!.reason;
     });
     await run.check("an unsigned closure is refused before the profile is touched", async () => {
-      const unsigned = await site.workshop.build({ name: "system-unsigned", library: "unsigned" });
+      const unsigned = await site.system("system-unsigned", healthy, { unsigned: true });
       await site.apply(unsigned);
       const before = await site.activations(first);
-      const { observed } = await site.observed(first, SystemState.FAILED, unsigned);
+      const { observed } = await site.observed(first, SystemState.FAILED, unsigned, /lacks a signature/);
       assert.equal(observed!.currentSystem, a);
       assert.deepEqual(await site.activations(first), before);
       return observed!.reason;
