@@ -49,7 +49,8 @@ export const durability: Lane = {
     await executeSql(run.cluster, `DELETE FROM ${table}`);
     await powerCuts(run, numberOption(run.args, "cuts", 3));
     await backupAndRestore(run);
-    run.skip("deployer, coronafs and lightningstor", "not built yet");
+    run.skip("deployer", "durability-deployer proves it, as it needs iam beside the stores");
+    run.skip("coronafs and lightningstor", "not built yet");
   },
 };
 
