@@ -45,16 +45,16 @@ export class TrustStore {
   readonly #path: string;
   readonly #clock: Clock;
   #loaded: Loaded;
-  #modifiedMs: number;
+  #stamp: string;
   #checkedMs: number;
   /** Counts replacements, so that caches of verified tokens know. */
   generation = 0;
 
-  constructor(path: string, clock: Clock, loaded: Loaded, modifiedMs: number) {
+  constructor(path: string, clock: Clock, loaded: Loaded, stamp: string) {
     this.#path = path;
     this.#clock = clock;
     this.#loaded = loaded;
-    this.#modifiedMs = modifiedMs;
+    this.#stamp = stamp;
     this.#checkedMs = clock.monotonicMs();
   }
 
@@ -80,7 +80,7 @@ export class TrustStore {
   async refresh(): Promise<void> {
     if (!this.#isDue()) return;
     try {
-      await this.#readAt(await modifiedOf(this.#path));
+      await this.#readAt(stampOf(await Deno.stat(this.#path)));
     } catch {
       // Being replaced, or broken: the last good one stays.
     }
@@ -90,8 +90,8 @@ export class TrustStore {
   refreshSoon(): void {
     if (!this.#isDue()) return;
     try {
-      const modifiedMs = Deno.statSync(this.#path).mtime?.getTime() ?? 0;
-      if (modifiedMs !== this.#modifiedMs) void this.#readAt(modifiedMs).catch(() => {});
+      const stamp = stampOf(Deno.statSync(this.#path));
+      if (stamp !== this.#stamp) void this.#readAt(stamp).catch(() => {});
     } catch {
       // Being replaced.
     }
@@ -104,16 +104,17 @@ export class TrustStore {
     return true;
   }
 
-  async #readAt(modifiedMs: number): Promise<void> {
-    if (modifiedMs === this.#modifiedMs) return;
+  async #readAt(stamp: string): Promise<void> {
+    if (stamp === this.#stamp) return;
     this.#loaded = await read(this.#path);
-    this.#modifiedMs = modifiedMs;
+    this.#stamp = stamp;
     this.generation++;
   }
 }
 
-async function modifiedOf(path: string): Promise<number> {
-  return (await Deno.stat(path)).mtime?.getTime() ?? 0;
+/** What tells one state of the file from another: two writes of one tick of the clock have the same time. */
+function stampOf({ mtime, size, ino }: Deno.FileInfo): string {
+  return `${mtime?.getTime() ?? 0} ${size} ${ino ?? 0}`;
 }
 
 async function read(path: string): Promise<Loaded> {
@@ -141,8 +142,14 @@ async function read(path: string): Promise<Loaded> {
 
 /** Reads the trust file; failed_precondition when it is missing or wrong. */
 export async function loadTrust(path: string, deps: { readonly clock: Clock }): Promise<TrustStore> {
-  const loaded = await read(path);
-  return new TrustStore(path, deps.clock, loaded, await modifiedOf(path));
+  let stamp = "";
+  try {
+    // Before it is read: what changes in between is read again.
+    stamp = stampOf(await Deno.stat(path));
+  } catch {
+    // Reading says what is wrong.
+  }
+  return new TrustStore(path, deps.clock, await read(path), stamp);
 }
 
 /** A new Ed25519 identity. The private half belongs in a file of mode 0600, the public half in the trust file. */

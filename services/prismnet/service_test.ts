@@ -259,5 +259,5 @@ Deno.test("lists filter by parent and by field, and the engine says what it does
   assert.equal((await subnets.listSubnets({ project, vpc: "net" })).subnets.length, 2);
   const engine = await engines.getEngine({});
   assert.equal(engine.name, "user");
-  assert.equal(engine.features.length, 11);
+  assert.equal(engine.features.length, 12);
 });
