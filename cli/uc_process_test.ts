@@ -159,8 +159,8 @@ Deno.test("the completion script of bash is one that bash reads, and completes n
   }
   for (const shell of ["zsh", "fish"]) assert.match((await uc(["completion", shell])).out, /uc __complete -- /);
   const complete = async (...words: string[]) => (await uc(["__complete", "--", ...words])).out.trim().split("\n");
-  assert.deepEqual(await complete("v"), ["vm", "version"]);
-  assert.deepEqual(await complete("vm", "s"), ["show", "start", "stop"]);
+  assert.deepEqual(await complete("v"), ["vm", "volume", "version"]);
+  assert.deepEqual(await complete("vm", "s"), ["show", "start", "stop", "screenshot", "snapshot"]);
   assert.ok((await complete("vm", "create", "--im")).includes("--image"));
   assert.deepEqual(await complete("completion", "f"), ["fish"]);
   const dead = await uc(["__complete", "--", "vm", "show", ""], { UC_ENDPOINT: deadEndpoint(), UC_PROJECT: "a/b" });
