@@ -3,8 +3,11 @@ import { Fault, systemClock, utf8 } from "@ultracloud/base";
 import type { TlsFiles } from "@ultracloud/config";
 import { Consistency, KvService as CoordinationService } from "@ultracloud/proto/chainfire/v1";
 import { KvService, Level } from "@ultracloud/proto/flaredb/v1";
+import { DeployerService } from "@ultracloud/proto/deployer/v1";
+import { FleetNodeService } from "@ultracloud/proto/fleetscheduler/v1";
 import { Health } from "@ultracloud/proto/grpc/health/v1";
 import { ProjectService, TokenService } from "@ultracloud/proto/iam/v1";
+import { NodeAgentService } from "@ultracloud/proto/nodeagent/v1";
 import { VmService } from "@ultracloud/proto/plasmavmc/v1";
 import { VpcService } from "@ultracloud/proto/prismnet/v1";
 import { VmAgentService } from "@ultracloud/proto/vmagent/v1";
@@ -135,6 +138,18 @@ export class ServiceLoad {
       case "vm-agent": {
         const vms = use.use(createRpcClient(VmAgentService, at));
         return () => vms.listVms({});
+      }
+      case "deployer": {
+        const deployer = use.use(createRpcClient(DeployerService, at));
+        return () => deployer.getStatus({});
+      }
+      case "fleet-scheduler": {
+        const nodes = use.use(createRpcClient(FleetNodeService, at));
+        return () => nodes.listNodes({});
+      }
+      case "node-agent": {
+        const instances = use.use(createRpcClient(NodeAgentService, at));
+        return () => instances.listInstances({});
       }
       default: {
         // It serves nothing of its own; the token is checked all the same.
