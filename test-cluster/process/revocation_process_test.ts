@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { EventService } from "@ultracloud/proto/common/v1";
+import { DeployerService } from "@ultracloud/proto/deployer/v1";
+import { FleetNodeService } from "@ultracloud/proto/fleetscheduler/v1";
 import { OrgService, ProjectService, RoleService, TokenService, UserService } from "@ultracloud/proto/iam/v1";
 import { VmService } from "@ultracloud/proto/plasmavmc/v1";
 import { VpcService } from "@ultracloud/proto/prismnet/v1";
@@ -31,16 +33,16 @@ async function codeOf(work: Promise<unknown>): Promise<string> {
 }
 
 Deno.test("a revoked token and a removed grant stop calls and open streams of every service within two seconds", async () => {
-  await using cloud = await startTestCloud();
+  await using cloud = await startTestCloud(["fleet-scheduler", "deployer"]);
   const { session, stack } = cloud;
   await session.client(OrgService, "iam").createOrg({ name: "acme" });
   await session.client(ProjectService, "iam").createProject({ org: "acme", name: "prod" });
   const roles = session.client(RoleService, "iam");
 
-  const person = async (name: string) => {
+  const person = async (name: string, scope = "acme") => {
     const user = await session.client(UserService, "iam").createUser({ org: "acme", name, password });
     const principal = `user:${user.meta!.id}`;
-    const binding = await roles.createBinding({ scope: "acme", role: "viewer", principal });
+    const binding = await roles.createBinding({ scope, role: "viewer", principal });
     const { accessToken } = await session.anonymousClient(TokenService, "iam").login({
       org: "acme",
       user: name,
@@ -50,17 +52,28 @@ Deno.test("a revoked token and a removed grant stop calls and open streams of ev
   };
 
   /** Calls and streams of one person at every service that lets people in; how long each went on after `end`. */
-  const measure = async (who: Awaited<ReturnType<typeof person>>, end: () => Promise<unknown>, refusal: RegExp) => {
+  const measure = async (
+    who: Awaited<ReturnType<typeof person>>,
+    end: () => Promise<unknown>,
+    refusal: RegExp,
+    ofHosts = false,
+  ) => {
     await using closing = new AsyncDisposableStack();
     const authorization = () => `Bearer ${who.accessToken}`;
     const at = (component: string) => ({ endpoints: [stack.endpoint(component)], authorization, retries: 0 });
-    const calls = {
+    const tenants = {
       iam: () => closing.use(createRpcClient(ProjectService, at("iam"))).getProject({ project }),
       prismnet: () => closing.use(createRpcClient(VpcService, at("prismnet"))).listVpcs({ project }),
       plasmavmc: () => closing.use(createRpcClient(VmService, at("plasmavmc"))).listVms({ project }),
     };
+    // What governs hosts belongs to no project, and has no events for tenants.
+    const hosts = {
+      "fleet-scheduler": () => closing.use(createRpcClient(FleetNodeService, at("fleet-scheduler"))).listNodes({}),
+      deployer: () => closing.use(createRpcClient(DeployerService, at("deployer"))).getStatus({}),
+    };
+    const calls: Record<string, () => Promise<unknown>> = ofHosts ? hosts : tenants;
     let endedMs = Infinity;
-    const streams = Object.keys(calls).map(async (component) => {
+    const streams = (ofHosts ? [] : Object.keys(tenants)).map(async (component) => {
       const events = closing.use(createRpcClient(EventService, at(component)));
       const code = await codeOf((async () => {
         for await (const _ of events.watchEvents({ project })) {
@@ -110,7 +123,24 @@ Deno.test("a revoked token and a removed grant stop calls and open streams of ev
     () => roles.deleteBinding({ scope: "acme", id: bob.binding.id }),
     /^(not_found\/not_found|permission_denied\/permission_denied)$/,
   );
-  await assertLogsHoldNoSecret(stack, [password, alice.accessToken, bob.accessToken]);
+  const carol = await person("carol", "");
+  await measure(
+    carol,
+    () => session.client(TokenService, "iam").revokeTokens({ org: "acme", principal: carol.principal }),
+    /^unauthenticated\/token_revoked$/,
+    true,
+  );
+  const dave = await person("dave", "");
+  await measure(
+    dave,
+    () => roles.deleteBinding({ scope: "", id: dave.binding.id }),
+    /^(not_found\/not_found|permission_denied\/permission_denied)$/,
+    true,
+  );
+  await assertLogsHoldNoSecret(
+    stack,
+    [password, alice, bob, carol, dave].map((who) => typeof who === "string" ? who : who.accessToken),
+  );
 });
 
 Deno.test("a component that leaves the trust file is refused by stores and agents within two seconds, calls and streams", async () => {
