@@ -58,7 +58,7 @@ function workloadsWith(permission: string): string {
 Deno.test("every RPC of every contract has an authorisation row, and the matrix of roles is that of the golden file", async () => {
   const fleet = await loadFleet(workspaceRoot);
   // Others would start daemons of the host's network; a contract that only they serve shows as served by nobody here.
-  const components = [...singleNodeComponents, "mtls-agent", "deployer", "fleet-scheduler", "node-agent"];
+  const components = [...singleNodeComponents, "mtls-agent", "deployer", "fleet-scheduler", "node-agent", "nix-agent"];
   await using test = await startTestStack({ components, start: false });
   const all = await Promise.all(components.map(async (name) => [name, await rowsOf(test.stack, name)] as const));
   const covered = new Set<string>();
