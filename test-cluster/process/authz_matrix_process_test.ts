@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
+import { netAgentService } from "@ultracloud/net-agent";
 import { builtinRoles, grantedPrincipals, permissionMatches, standardGrants } from "@ultracloud/authz";
 import { loadFleet, type Stack } from "@ultracloud/launch";
 import type { AuthorisationRow } from "@ultracloud/rpc";
-import { startTestStack, workspaceRoot } from "@ultracloud/testing";
+import { serveLocally, startTestStack, workspaceRoot } from "@ultracloud/testing";
 import { singleNodeComponents } from "@ultracloud/cli";
 
 const goldenFile = new URL("../../docs/reference/authz-matrix.txt", import.meta.url);
@@ -57,10 +58,12 @@ function workloadsWith(permission: string): string {
 
 Deno.test("every RPC of every contract has an authorisation row, and the matrix of roles is that of the golden file", async () => {
   const fleet = await loadFleet(workspaceRoot);
-  // Others would start daemons of the host's network; a contract that only they serve shows as served by nobody here.
   const components = [...singleNodeComponents, "mtls-agent", "deployer", "fleet-scheduler", "node-agent", "nix-agent"];
   await using test = await startTestStack({ components, start: false });
   const all = await Promise.all(components.map(async (name) => [name, await rowsOf(test.stack, name)] as const));
+  // As a process it would start daemons of the host's network: its rows come from its service alone.
+  await using netAgent = await serveLocally("net-agent", [netAgentService(undefined as never)]);
+  all.push(["net-agent", await (await fetch(`${netAgent.url}/authz`)).json()]);
   const covered = new Set<string>();
   const lines: string[] = [];
   for (const [name, rows] of all) {
