@@ -1,10 +1,9 @@
 import { fault } from "@ultracloud/base";
-import type { Platform, StoredRecord, Tx } from "@ultracloud/platform";
+import type { NodeLeases, Platform, StoredRecord, Tx } from "@ultracloud/platform";
 import { orAbsent, typed } from "./calls.ts";
 import type { Wanted } from "./domain/placement.ts";
 import type { Attachment, GuestData, Nic, Vm, Volume } from "./domain/types.ts";
 import { guestKey, vmKind, volumeKind } from "./kinds.ts";
-import type { NodeLeases } from "./node_leases.ts";
 import type { QuotaEngine } from "./quota.ts";
 import { type NetworkClients, VmPorts } from "./vm_ports.ts";
 import type { VolumeEngine, VolumeSource } from "./volume_engine.ts";

@@ -1,12 +1,12 @@
 import { setupAuth } from "@ultracloud/authz";
-import { flaredbBackend, openPlatform, runBackground } from "@ultracloud/platform";
+import { chainfireLeases, flaredbBackend, openPlatform, runBackground } from "@ultracloud/platform";
 import { KvService as CoordinationService, LeaseService } from "@ultracloud/proto/chainfire/v1";
 import { DatabaseService, KvService } from "@ultracloud/proto/flaredb/v1";
 import { PortService, SecurityGroupService, SubnetService } from "@ultracloud/proto/prismnet/v1";
-import { createRpcClient, runComponent, startRpcServer } from "@ultracloud/rpc";
-import { agentClients } from "./agent_clients.ts";
+import { VmAgentService } from "@ultracloud/proto/vmagent/v1";
+import { clientsByUrl, createRpcClient, runComponent, startRpcServer } from "@ultracloud/rpc";
 import { configSchema } from "./config.ts";
-import { chainfireLeases, createPlasmavmc, localQuota, localVolumes, openLocalImages } from "./mod.ts";
+import { createPlasmavmc, localQuota, localVolumes, openLocalImages } from "./mod.ts";
 
 const name = "plasmavmc";
 const version = "0.1.0";
@@ -39,13 +39,13 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
     images: await openLocalImages({ dir: `${config.stateDir}/images` }, boot),
     quota: localQuota(config.quota, platform),
     volumes: localVolumes,
-    leases: chainfireLeases({ ttlMs: config.nodeLeaseTtlMs }, coordination),
+    leases: chainfireLeases({ ttlMs: config.nodeLeaseTtlMs, prefix: "/ultracloud/plasmavmc/nodes/" }, coordination),
     network: {
       ports: stack.use(createRpcClient(PortService, at("prismnet"))),
       subnets: stack.use(createRpcClient(SubnetService, at("prismnet"))),
       groups: stack.use(createRpcClient(SecurityGroupService, at("prismnet"))),
     },
-    agents: stack.use(agentClients({ authorization: signer.authorization("vm-agent"), tls })).of,
+    agents: stack.use(clientsByUrl(VmAgentService, { authorization: signer.authorization("vm-agent"), tls })).of,
   });
   stack.use(runBackground({ name, clients: coordination }, { ...boot, kv }, reconcile));
   stack.use(

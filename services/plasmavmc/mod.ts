@@ -2,7 +2,6 @@
 export type { ImageEngine, ImageUpload } from "./image_engine.ts";
 export { openLocalImages } from "./local_images.ts";
 export { localVolumes } from "./local_volumes.ts";
-export { chainfireLeases, type NodeLeases } from "./node_leases.ts";
 export { localQuota, type QuotaEngine, type QuotaLimits } from "./quota.ts";
 export { createPlasmavmc, type Plasmavmc, type PlasmavmcDeps, type PlasmavmcOptions } from "./service.ts";
 export type { NetworkClients } from "./vm_ports.ts";

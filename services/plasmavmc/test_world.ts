@@ -3,7 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import type { Client } from "@connectrpc/connect";
 import { Fault, fault, seededRng, systemClock } from "@ultracloud/base";
 import { noopLogger } from "@ultracloud/observe";
-import { buckets, type KvBackend, memoryBackend, openPlatform, type Platform } from "@ultracloud/platform";
+import { buckets, type KvBackend, localLeases, memoryBackend, openPlatform, type Platform } from "@ultracloud/platform";
 import { type Operation, OperationService, OperationState } from "@ultracloud/proto/common/v1";
 import {
   FlavorService,
@@ -38,7 +38,6 @@ import { allocationKey, quotaKey } from "./kinds.ts";
 import { openLocalImages } from "./local_images.ts";
 import { bundle } from "./test_bundles.ts";
 import { localVolumes } from "./local_volumes.ts";
-import { localLeases } from "./node_leases.ts";
 import { localQuota, type QuotaLimits } from "./quota.ts";
 import { createPlasmavmc } from "./service.ts";
 import { FakeAgent } from "./test_agent.ts";

@@ -1,11 +1,10 @@
 import type { Client } from "@connectrpc/connect";
 import { fault } from "@ultracloud/base";
-import type { Platform, StoredRecord, Tx } from "@ultracloud/platform";
+import type { NodeLeases, Platform, StoredRecord, Tx } from "@ultracloud/platform";
 import type { VmAgentService } from "@ultracloud/proto/vmagent/v1";
 import { type Candidate, type GroupWish, place, sumOf, type Wanted } from "./domain/placement.ts";
 import type { Reservation, Vm } from "./domain/types.ts";
 import { allocationKey, groupKind, type GroupMembers, groupMembersKey, nodeKind } from "./kinds.ts";
-import type { NodeLeases } from "./node_leases.ts";
 
 export type AgentClient = Client<typeof VmAgentService>;
 type Held = Record<string, Reservation>;
