@@ -3,6 +3,7 @@ export * from "./bootstrap.ts";
 export * from "./diff.ts";
 export * from "./drain.ts";
 export * from "./install_plan.ts";
+export * from "./markers.ts";
 export * from "./parse.ts";
 export * from "./resolve.ts";
 export * from "./rollout.ts";
