@@ -1,7 +1,9 @@
 /** The cluster state: what `ultracloud.cluster` generates, and what follows from it for a node, a class and a service. */
 export * from "./bootstrap.ts";
 export * from "./diff.ts";
+export * from "./disk_check.ts";
 export * from "./drain.ts";
+export * from "./facts.ts";
 export * from "./install_plan.ts";
 export * from "./markers.ts";
 export * from "./parse.ts";

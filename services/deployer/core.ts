@@ -3,12 +3,14 @@ import {
   type ClusterState,
   type DesiredSystem,
   desiredSystemOf,
+  type HeldDisk,
   type InstallPlan,
   installPlanOf,
+  type Refusal,
+  refusalOf,
 } from "@ultracloud/cluster-state";
 import type { Platform, StoredRecord, Tx } from "@ultracloud/platform";
 import { ClusterStore } from "./cluster_store.ts";
-import { type HeldDisk, type Refusal, refusalOf } from "./domain/disk_check.ts";
 import { intentIdOf } from "./hashes.ts";
 import { nodeKind, type NodeValue, type QuarantineRow, rowKeys } from "./kinds.ts";
 import { Writer } from "./writer.ts";

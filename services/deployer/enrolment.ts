@@ -1,10 +1,8 @@
 import { checkName, fault, invalidField } from "@ultracloud/base";
-import type { ClusterState } from "@ultracloud/cluster-state";
+import { type ClusterState, identityOf, type Refusal } from "@ultracloud/cluster-state";
 import { Tx } from "@ultracloud/platform";
 import { z } from "zod";
 import type { Core, NodeFacts } from "./core.ts";
-import { identityOf } from "./domain/facts.ts";
-import type { Refusal } from "./domain/disk_check.ts";
 import { emptyNode, type MachineRow, type MarkerRow, markersMax, nodeKind, type NodeValue, rowKeys } from "./kinds.ts";
 import { checkToken, putToken } from "./tokens.ts";
 

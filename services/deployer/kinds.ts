@@ -1,6 +1,5 @@
-import type { DesiredSystem } from "@ultracloud/cluster-state";
+import type { DesiredSystem, MachineFacts } from "@ultracloud/cluster-state";
 import { defineKind } from "@ultracloud/platform";
-import type { MachineFacts } from "./domain/facts.ts";
 
 /** Markers kept for a node; the path of an installation has eight. */
 export const markersMax = 64;

@@ -1,6 +1,12 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { type DesiredSystem, type InstallPlan, type SystemState, systemStates } from "@ultracloud/cluster-state";
+import {
+  type DesiredSystem,
+  type InstallPlan,
+  type MachineFacts,
+  type SystemState,
+  systemStates,
+} from "@ultracloud/cluster-state";
 import { invalidField } from "@ultracloud/base";
 import {
   type DesiredSystemSchema,
@@ -11,7 +17,6 @@ import {
   type PendingMachineSchema,
   SystemState as WireState,
 } from "@ultracloud/proto/deployer/v1";
-import type { MachineFacts } from "./domain/facts.ts";
 import type { MachineRow, ObservedRow } from "./kinds.ts";
 
 const wireStates: Readonly<Record<SystemState, WireState>> = {
