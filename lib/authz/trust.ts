@@ -1,4 +1,4 @@
-import { type Clock, fault } from "@ultracloud/base";
+import { type Clock, fault, fileStamp } from "@ultracloud/base";
 import { exportJWK, generateKeyPair, importJWK, type JWK } from "jose";
 import { z } from "zod";
 import { isKeyGrantScope, isKeyScope } from "./key_scope.ts";
@@ -80,7 +80,7 @@ export class TrustStore {
   async refresh(): Promise<void> {
     if (!this.#isDue()) return;
     try {
-      await this.#readAt(stampOf(await Deno.stat(this.#path)));
+      await this.#readAt(fileStamp(await Deno.stat(this.#path)));
     } catch {
       // Being replaced, or broken: the last good one stays.
     }
@@ -90,7 +90,7 @@ export class TrustStore {
   refreshSoon(): void {
     if (!this.#isDue()) return;
     try {
-      const stamp = stampOf(Deno.statSync(this.#path));
+      const stamp = fileStamp(Deno.statSync(this.#path));
       if (stamp !== this.#stamp) void this.#readAt(stamp).catch(() => {});
     } catch {
       // Being replaced.
@@ -110,11 +110,6 @@ export class TrustStore {
     this.#stamp = stamp;
     this.generation++;
   }
-}
-
-/** What tells one state of the file from another: two writes of one tick of the clock have the same time. */
-function stampOf({ mtime, size, ino }: Deno.FileInfo): string {
-  return `${mtime?.getTime() ?? 0} ${size} ${ino ?? 0}`;
 }
 
 async function read(path: string): Promise<Loaded> {
@@ -145,7 +140,7 @@ export async function loadTrust(path: string, deps: { readonly clock: Clock }): 
   let stamp = "";
   try {
     // Before it is read: what changes in between is read again.
-    stamp = stampOf(await Deno.stat(path));
+    stamp = fileStamp(await Deno.stat(path));
   } catch {
     // Reading says what is wrong.
   }

@@ -4,6 +4,7 @@ export * from "./bytes.ts";
 export * from "./clock.ts";
 export * from "./disk.ts";
 export * from "./fault.ts";
+export * from "./file_stamp.ts";
 export * from "./ids.ts";
 export * from "./manifest.ts";
 export * from "./names.ts";

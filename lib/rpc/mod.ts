@@ -18,5 +18,6 @@ export {
   type RpcServerOptions,
   startRpcServer,
 } from "./server.ts";
+export { readTlsFiles, type TlsTexts } from "./tls_files.ts";
 export type { AuthorisationRow } from "./operator.ts";
 export * from "./types.ts";

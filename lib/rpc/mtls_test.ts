@@ -174,6 +174,9 @@ Deno.test("readTlsFiles() refuses a key that is not the certificate's, as betwee
     const ca = await createTestCa();
     const [tls, other] = [await ca.issueFiles(dir, "one"), await ca.issueFiles(dir, "two")];
     assert.equal(readTlsFiles(tls).ca, ca.caPem);
+    // Also when both were written in one tick of the clock.
+    const { mtime } = await Deno.stat(tls.keyFile);
+    await Deno.utime(other.keyFile, mtime!, mtime!);
     const before = stampOf(tls);
     await Deno.rename(other.keyFile, tls.keyFile);
     assert.notEqual(stampOf(tls), before);

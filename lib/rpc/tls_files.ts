@@ -1,4 +1,5 @@
 import { createPrivateKey, X509Certificate } from "node:crypto";
+import { fileStamps } from "@ultracloud/base";
 import type { TlsFiles } from "@ultracloud/config";
 
 export interface TlsTexts {
@@ -22,5 +23,5 @@ export function readTlsFiles(files: TlsFiles): TlsTexts {
 
 /** Changes when one of the files has been replaced. */
 export function stampOf(files: TlsFiles): string {
-  return [files.certFile, files.keyFile, files.caFile].map((path) => Deno.statSync(path).mtime?.getTime()).join();
+  return fileStamps([files.certFile, files.keyFile, files.caFile]);
 }

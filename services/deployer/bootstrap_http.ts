@@ -1,8 +1,8 @@
-import { Fault, fault } from "@ultracloud/base";
+import { Fault, fault, fileStamps } from "@ultracloud/base";
 import type { TlsFiles } from "@ultracloud/config";
 import type { Logger } from "@ultracloud/observe";
 import { Tx } from "@ultracloud/platform";
-import { isLoopback, parseAddress } from "@ultracloud/rpc";
+import { isLoopback, parseAddress, readTlsFiles } from "@ultracloud/rpc";
 import { z } from "zod";
 import { type Bundles, signedText } from "./bundles.ts";
 import { caSha256 } from "./ca.ts";
@@ -192,10 +192,13 @@ function failure(error: unknown): Response {
   });
 }
 
-/** Listens for machines until disposed. A renewed certificate is taken up within two seconds. */
+/**
+ * Listens for machines until disposed. A renewed certificate is taken up within `lookMs`; one that is being replaced,
+ * of which the key is not there yet, is left until the next look while the one before goes on.
+ */
 export function listenBootstrap(
-  o: { readonly listen: string; readonly tls?: TlsFiles | undefined },
-  deps: { readonly api: BootstrapApi; readonly log: Logger },
+  o: { readonly listen: string; readonly tls?: TlsFiles | undefined; readonly lookMs?: number },
+  deps: { readonly api: Pick<BootstrapApi, "answer">; readonly log: Logger },
 ): AsyncDisposable & { readonly address: string } {
   const address = parseAddress(o.listen);
   if (address.kind !== "tcp") {
@@ -209,31 +212,30 @@ export function listenBootstrap(
     );
   }
   const { tls } = o;
-  const stamp = () =>
-    tls === undefined ? "" : [tls.certFile, tls.keyFile].map((file) => Deno.statSync(file).mtime?.getTime()).join();
-  const start = (port: number) =>
+  const stamp = () => tls === undefined ? "" : fileStamps([tls.certFile, tls.keyFile]);
+  const read = () => tls === undefined ? {} : readTlsFiles(tls);
+  const start = (port: number, texts: { readonly cert?: string; readonly key?: string }) =>
     Deno.serve({
       hostname: address.host,
       port,
       onListen: () => {},
-      ...(tls === undefined
-        ? {}
-        : { cert: Deno.readTextFileSync(tls.certFile), key: Deno.readTextFileSync(tls.keyFile) }),
+      ...(texts.cert === undefined ? {} : { cert: texts.cert, key: texts.key! }),
     }, (request, info) => deps.api.answer(request, (info.remoteAddr as Deno.NetAddr).hostname));
   let seen = stamp();
-  let server = start(address.port);
+  let server = start(address.port, read());
   const { port } = server.addr as Deno.NetAddr;
   let turning = Promise.resolve();
   const look = setInterval(() => {
     turning = turning.then(async () => {
       const now = stamp();
       if (now === seen) return;
+      const texts = read();
       await server.shutdown();
-      server = start(port);
+      server = start(port, texts);
       seen = now;
       deps.log.info("certificate of the bootstrap listener reloaded");
     }).catch((error) => deps.log.warn("cannot reload the certificate of the bootstrap listener", { error }));
-  }, certificateLookMs);
+  }, o.lookMs ?? certificateLookMs);
   return {
     address: `${address.host}:${port}`,
     async [Symbol.asyncDispose]() {
