@@ -10,6 +10,7 @@ import { checkId } from "./domain/volume_spec.ts";
 import { removeAll, sizeOf, syncDir, writeDurable } from "./files.ts";
 import type { HostUser } from "./host_user.ts";
 import type { Machine } from "./machine.ts";
+import { unresponsive } from "./machine_checks.ts";
 
 /** Snapshots one worker keeps; each holds whole copies, so disk space ends first. */
 const snapshotsMax = 1024;
@@ -97,7 +98,7 @@ export class Snapshots {
     if (disks.length === 0) {
       throw fault("failed_precondition", "no_disks", `Cannot copy the disks of ${vmId}: it has none`);
     }
-    if (run && !machine.live) throw machine.unresponsive("copy the disks of");
+    if (run && !machine.live) throw unresponsive(vmId, "copy the disks of");
     const live = machine.live;
     const sized: { disk: Disk; sizeBytes: number; node: string }[] = [];
     for (const disk of disks) sized.push({ disk, ...await this.#sizeOf(live?.qemu.monitor, disk) });

@@ -273,6 +273,15 @@ export class ComputeCloud implements AsyncDisposable {
     return () => gate.mend();
   }
 
+  /** What `uc` needs to know to reach this cloud as the operator; its token lasts a minute. */
+  async ucEnvironment(): Promise<Record<string, string>> {
+    const file = `${this.dir}/uc.json`;
+    const context = { endpoints: { plasmavmc: this.stack.endpoint("plasmavmc") }, project };
+    await Deno.writeTextFile(file, JSON.stringify({ version: 1, current: "test", contexts: { test: context } }));
+    const header = await this.#signer.authorization("plasmavmc")();
+    return { UC_CONFIG: file, UC_TOKEN: header.replace(/^Bearer /, "") };
+  }
+
   /** A client of a component as the operator, who may do everything there. */
   client<S extends DescService>(service: S, component = "plasmavmc") {
     const at = { endpoints: [this.stack.endpoint(component)], authorization: this.#signer.authorization(component) };

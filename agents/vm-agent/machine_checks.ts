@@ -1,0 +1,58 @@
+import { Fault, fault } from "@ultracloud/base";
+import { isOver } from "./domain/migration.ts";
+import type { VmSpec } from "./domain/spec.ts";
+import { localVolumes, needsLease } from "./domain/spec_parts.ts";
+import type { VmRecord } from "./records.ts";
+import { staleEpoch, type Volumes } from "./volumes.ts";
+
+/** What a VM refuses; none of these changes anything. */
+
+/** A VM that is moving, or has moved away, is its migration's alone. */
+export function refuseMoving({ spec, migration }: VmRecord, action: string): void {
+  if (!migration || (isOver(migration.phase) && !(migration.role === "source" && migration.phase === "completed"))) {
+    return;
+  }
+  const over = migration.phase === "completed";
+  throw fault(
+    "failed_precondition",
+    over ? "vm_moved" : "vm_migrating",
+    over
+      ? `Cannot ${action} ${spec.vmId} as it has moved to another worker: wanted it deleted here`
+      : `Cannot ${action} ${spec.vmId} while it migrates: wanted migration ${migration.id} over`,
+  );
+}
+
+/** Refuses a spec whose disks could not be opened. */
+export function checkDisks(record: VmRecord, spec: VmSpec, isLive: boolean, volumes: Volumes): void {
+  const known = record.writerEpoch ?? 0;
+  if (!isLive && spec.writerEpoch < known) throw staleEpoch(`the disks of ${spec.vmId}`, spec.writerEpoch, known);
+  if (isLive && spec.rootEpoch > (record.rootEpoch ?? 0)) {
+    throw fault(
+      "failed_precondition",
+      "vm_running",
+      `Cannot make the root disk of ${spec.vmId} anew while it is on: wanted it stopped`,
+    );
+  }
+  for (const volume of localVolumes(spec)) volumes.check(spec.vmId, volume, Math.max(known, spec.writerEpoch));
+}
+
+/** Another worker may start a VM whose disks it reaches once this one's lease is over. */
+export function requireLease(spec: VmSpec, leaseHeld: boolean): void {
+  if (leaseHeld || !needsLease(spec)) return;
+  throw fault(
+    "unavailable",
+    "lease_lost",
+    `Cannot start ${spec.vmId} as this worker has lost its lease: wanted one that is renewed`,
+    { retryAfterMs: 1_000 },
+  );
+}
+
+export function unresponsive(vmId: string, action: string): Fault {
+  return fault("unavailable", "qemu_unresponsive", `Cannot ${action} ${vmId} as its QEMU does not answer`, {
+    retryAfterMs: 5_000,
+  });
+}
+
+export function reasonOf(error: unknown): string {
+  return error instanceof Fault ? error.message : "an internal error, see the agent's log";
+}
