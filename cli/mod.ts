@@ -13,7 +13,7 @@ export { directorySource, resolveModules } from "./image/modules.ts";
 export { type GuestPackages, resolvePackages, runProgram, unpack } from "./image/packages.ts";
 export * from "./quickstart/cloud.ts";
 export { namespaceOf } from "./quickstart/fabric.ts";
-export { type Profile, profiles } from "./quickstart/profiles.ts";
+export { companions, type Profile, type ProfileName, profiles } from "./quickstart/profiles.ts";
 export { portsOf, singleNodeComponents } from "./quickstart/run.ts";
 export { openSession } from "./quickstart/session.ts";
 export { version } from "./version.ts";

@@ -1,59 +1,25 @@
 import { fault } from "@ultracloud/base";
+import data from "./profiles.json" with { type: "json" };
 
 /** A supported shape of a cluster: what must run in it, and what may. */
 export interface Profile {
   readonly name: string;
   readonly summary: string;
   readonly required: readonly string[];
+  /** Of these, what runs on each control-plane node; the rest runs on one node at least. */
+  readonly requiredOnEach: readonly string[];
   readonly optional: readonly string[];
 }
+export type ProfileName = keyof typeof data.profiles;
 
-/** The canonical profiles, as data: the quickstart starts the first, the others describe installed clusters. */
-export const profiles = {
-  "single-node-dev": {
-    name: "single-node dev",
-    summary: "The VM platform on one machine",
-    required: ["chainfire", "flaredb", "iam", "prismnet", "plasmavmc", "vm-agent"],
-    optional: [
-      "net-agent",
-      "lightningstor",
-      "coronafs",
-      "flashdns",
-      "fiberlb",
-      "apigateway",
-      "nightlight",
-      "creditservice",
-      "k8shost",
-      "mtls-agent",
-    ],
-  },
-  "ha-control-plane": {
-    name: "3-node HA control plane",
-    summary: "chainfire, flaredb and iam on three nodes, deployer on the first",
-    required: ["chainfire", "flaredb", "iam", "nix-agent", "deployer"],
-    optional: [
-      "fleet-scheduler",
-      "node-agent",
-      "mtls-agent",
-      "prismnet",
-      "flashdns",
-      "fiberlb",
-      "plasmavmc",
-      "lightningstor",
-      "coronafs",
-      "k8shost",
-      "apigateway",
-      "nightlight",
-      "creditservice",
-    ],
-  },
-  "bare-metal-bootstrap": {
-    name: "bare-metal bootstrap",
-    summary: "From an installer image to a converged node",
-    required: ["deployer", "first-boot-automation", "install-target", "nix-agent"],
-    optional: ["node-agent", "fleet-scheduler"],
-  },
-} as const satisfies Record<string, Profile>;
+/**
+ * The canonical profiles: the quickstart starts the first, the others describe installed clusters. They stand in a file
+ * of data because Nix reads it too.
+ */
+export const profiles: Readonly<Record<ProfileName, Profile>> = data.profiles;
+
+/** Agents that come with a service wherever it may be: the service does nothing on a host without its agent. */
+export const companions: Readonly<Record<string, string>> = data.companions;
 
 /**
  * Components to start: what the profile requires, and what was asked for beside it. `built` is what this workspace

@@ -1,22 +1,6 @@
 import { fault } from "@ultracloud/base";
-import { profiles } from "@ultracloud/cli";
+import { companions, type ProfileName, profiles } from "@ultracloud/cli";
 import type { ClusterFile } from "@ultracloud/launch";
-
-export type ProfileName = keyof typeof profiles;
-
-/** What a profile requires on each of its control-plane nodes; anything else it requires runs on one node at least. */
-const everywhere: Readonly<Record<ProfileName, readonly string[]>> = {
-  "single-node-dev": [],
-  "ha-control-plane": ["chainfire", "flaredb", "iam", "nix-agent"],
-  "bare-metal-bootstrap": [],
-};
-
-/** Agents that come with a service wherever it may be: the service does nothing on a host without its agent. */
-const companions: Readonly<Record<string, string>> = {
-  "vm-agent": "plasmavmc",
-  "net-agent": "prismnet",
-  "mtls-agent": "iam",
-};
 
 export interface MatrixGap {
   readonly component: string;
@@ -35,10 +19,7 @@ export interface MatrixVerdict {
 
 /** Holds what runs where against the profile that the file names. */
 export function judgeComponents(cluster: Pick<ClusterFile, "profile" | "nodes">): MatrixVerdict {
-  const { required, optional } = profiles[cluster.profile] as {
-    required: readonly string[];
-    optional: readonly string[];
-  };
+  const { required, requiredOnEach, optional } = profiles[cluster.profile];
   const known = (name: string): boolean =>
     required.includes(name) || optional.includes(name) || (name in companions && known(companions[name]!));
   const nodes = Object.entries(cluster.nodes);
@@ -46,7 +27,7 @@ export function judgeComponents(cluster: Pick<ClusterFile, "profile" | "nodes">)
   for (const component of required) {
     const hosts = nodes.filter(([, node]) => node.components.includes(component)).map(([name]) => name);
     if (hosts.length === 0) missing.push({ component, where: "on no node" });
-    else if (everywhere[cluster.profile].includes(component)) {
+    else if (requiredOnEach.includes(component)) {
       const lacking = nodes.filter(([name, node]) => node.role === "control-plane" && !hosts.includes(name));
       missing.push(...lacking.map(([name]) => ({ component, where: `on ${name}` })));
     }
@@ -81,9 +62,9 @@ export function matrixTable(): string {
   const names = Object.keys(profiles) as ProfileName[];
   const components = [...new Set(names.flatMap((name) => [...profiles[name].required, ...profiles[name].optional]))];
   const cell = (component: string, name: ProfileName) => {
-    const { required, optional } = profiles[name] as { required: readonly string[]; optional: readonly string[] };
+    const { required, requiredOnEach, optional } = profiles[name];
     if (required.includes(component)) {
-      return everywhere[name].includes(component) ? "required on each control-plane node" : "required";
+      return requiredOnEach.includes(component) ? "required on each control-plane node" : "required";
     }
     if (optional.includes(component)) return "optional";
     const service = companions[component];
