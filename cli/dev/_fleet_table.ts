@@ -25,6 +25,7 @@ export function productionPlacement(manifest: ComponentManifest, fleet: Fleet, s
     stateDir: `/var/lib/ultracloud/${manifest.name}`,
     runDir: `/run/ultracloud/${manifest.name}`,
     trustFile: "/etc/ultracloud/trust.json",
+    credentialsDir: `/run/credentials/${manifest.name}.service`,
     listen,
     callees,
   };

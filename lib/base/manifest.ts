@@ -59,6 +59,8 @@ export interface Placement {
   /** Short-lived sockets and pid files; short, as a unix socket path has at most 107 bytes. */
   readonly runDir: string;
   readonly trustFile: string;
+  /** Where the service manager puts the secrets it hands to this instance alone; without one they lie in configDir. */
+  readonly credentialsDir?: string;
   /** Address each listener binds, by listener name: `127.0.0.1:7100`. */
   readonly listen: Readonly<Record<string, string>>;
   /** Addresses each callee answers at, by `<component>.<listener>`: literal host:port, or CIDR:port grants. */
@@ -173,6 +175,7 @@ export function permissionsOf(manifest: ComponentManifest, placement: Placement)
   const write = [...own, ...manifest.write.map((path) => resolveText(path, placement))];
   const read = [
     placement.configDir,
+    ...placement.credentialsDir === undefined ? [] : [placement.credentialsDir],
     placement.trustFile,
     ...write,
     ...manifest.read.map((path) => resolveText(path, placement)),
