@@ -1,5 +1,5 @@
 import { type Clock, Fault, fault, type Rng, ulid } from "@ultracloud/base";
-import type { SystemState } from "@ultracloud/cluster-state";
+import { type AnyMarkerName, formatMarker, type SystemState } from "@ultracloud/cluster-state";
 import type { Health, Logger } from "@ultracloud/observe";
 import { type DrainHold } from "./drain.ts";
 import { type Journal, recover, rejectionOf, rejectionsMax, type Trial } from "./domain/journal.ts";
@@ -11,6 +11,12 @@ import { failedCheck, type TrialRunner } from "./trial_runner.ts";
 
 /** How often a trial under way is looked at. */
 const trialLookMs = 200;
+/** What the console of a freshly installed host shows of a change's end. */
+const markerOf: Partial<Record<SystemState, AnyMarkerName>> = {
+  "active": "desired-system-active",
+  "rolled-back": "desired-system-rolled-back",
+  "failed": "desired-system-failed",
+};
 /** The process of a trial that says nothing for this long after its start does not live. */
 const trialStartMsMax = 10_000;
 
@@ -24,6 +30,8 @@ export interface AgentOptions {
   readonly pollMs: number;
   readonly retryMs: number;
   readonly copyTimeoutMs: number;
+  /** Shows a line on the host's console. */
+  readonly showMarker?: (line: string) => void;
 }
 
 export interface AgentDeps {
@@ -146,6 +154,11 @@ export class Agent {
         intent: this.#journal.intentId,
         target: this.#journal.targetSystem,
       });
+      const name = markerOf[state];
+      if (name !== undefined) {
+        const detail = reason === "" ? this.#journal.targetSystem : reason;
+        this.#o.showMarker?.(formatMarker({ name, node: this.#o.node, detail }));
+      }
     }
     await this.#report(signal).catch((error) => {
       if (!signal.aborted) this.#d.log.debug("cannot report", { error: String(error) });

@@ -31,6 +31,9 @@ export const configSchema = z.strictObject({
     "Pause before something that did not touch the profile is tried again: an unreachable cache, a refused drain",
   ),
   copyTimeoutMs: z.number().int().min(1_000).max(24 * 3_600_000).default(3_600_000).describe("Longest copy"),
+  markers: z.boolean().default(false).describe(
+    "Print markers of a change's end on standard output, which an installed host shows on its console",
+  ),
   switchTimeoutMs: z.number().int().min(1_000).max(3_600_000).default(600_000).describe(
     "Longest switch; one that takes longer is rolled back",
   ),

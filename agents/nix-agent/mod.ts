@@ -39,7 +39,13 @@ export async function openNixAgent(
   const source = config.source === "deployer"
     ? deployerSource(node, deps.deployer)
     : chainfireSource(node, deps.chainfire.kv, deps);
-  const agent = new Agent({ ...config, node, journalFile, version: deps.version }, {
+  const agent = new Agent({
+    ...config,
+    node,
+    journalFile,
+    version: deps.version,
+    ...(config.markers ? { showMarker: console.log } : {}),
+  }, {
     ...deps,
     nix,
     source,

@@ -41,6 +41,10 @@ const roomRules: Readonly<Record<string, RoomRule>> = {
     noNode: true,
     reason: "what a cluster is depends on nothing that runs it",
   },
+  "lib/bootstrap": {
+    rooms: ["lib/base", "lib/cluster-state", "lib/config"],
+    reason: "a machine that is nobody yet speaks plain HTTPS and knows no service",
+  },
   "lib/replica": {
     rooms: ["lib/base", "lib/observe", "lib/wal", "lib/sqlite", "lib/raft", "lib/rpc", "lib/config", "proto"],
     reason: "it binds raft to log, state and wire (docs/adr/0010)",

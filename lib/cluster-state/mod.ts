@@ -1,4 +1,5 @@
 /** The cluster state: what `ultracloud.cluster` generates, and what follows from it for a node, a class and a service. */
+export { nameSchema as nodeNameSchema } from "./_names.ts";
 export * from "./bootstrap.ts";
 export * from "./diff.ts";
 export * from "./disk_check.ts";

@@ -8,6 +8,7 @@ import { type Bundles, signedText } from "./bundles.ts";
 import { caSha256 } from "./ca.ts";
 import { labModeWarning, toBundle } from "./cluster_service.ts";
 import type { Core } from "./core.ts";
+import { readCredentials } from "./credentials.ts";
 import { type Enrolled, type Enrolment, phoneHomeSchema } from "./enrolment.ts";
 
 /** Facts of a machine with 128 disks take half of it. */
@@ -83,6 +84,7 @@ export class BootstrapApi {
       const content = await this.#bundles.read(pathname.slice("/api/v1/bundle/".length));
       return new Response(content, { headers: { "content-type": "application/octet-stream" } });
     }
+    if (route === "GET /api/v1/credentials") return Response.json(await this.#credentials(request));
     if (route === "GET /healthz") return Response.json({ status: "serving" });
     throw fault("not_found", "unknown_path", `Cannot answer ${request.method} ${pathname.slice(0, 100)}: no such path`);
   }
@@ -135,11 +137,28 @@ export class BootstrapApi {
     };
   }
 
+  /** What a node's agent speaks with, for the machine that holds the node's token and for nobody without one. */
+  async #credentials(request: Request) {
+    if (bearerOf(request) === undefined) {
+      throw fault("unauthenticated", "token_missing", "Cannot give credentials without a bootstrap token");
+    }
+    const node = await this.#mayFetch(request);
+    const { advertiseUrl, chainfireUrls, nodeCredentialsDir } = this.#core.options;
+    const cluster = await this.#core.states.cluster();
+    return {
+      node,
+      cluster_id: cluster?.clusterId ?? "",
+      deployer: [advertiseUrl],
+      chainfire: chainfireUrls ?? [],
+      files: await readCredentials(nodeCredentialsDir, node),
+    };
+  }
+
   /** The bundle is for machines that enrolled; `x-ultracloud-node` says which one asks. */
-  async #mayFetch(request: Request): Promise<void> {
+  async #mayFetch(request: Request): Promise<string> {
     const { platform } = this.#core;
     const node = request.headers.get("x-ultracloud-node") ?? "";
-    await this.#enrolment.nodeOfToken(new Tx(platform.kv, platform), bearerOf(request), node.slice(0, 63));
+    return await this.#enrolment.nodeOfToken(new Tx(platform.kv, platform), bearerOf(request), node.slice(0, 63));
   }
 }
 

@@ -40,6 +40,7 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
     version,
     advertiseUrl: config.advertiseUrl ?? `${tls ? "https" : "http"}://${listen}`,
     bootstrapUrl: config.bootstrap.url ?? `${config.bootstrap.tls ? "https" : "http"}://${config.bootstrap.listen}`,
+    chainfireUrls: config.peers.chainfire,
     ...(caFile === undefined ? {} : { caPem: () => Deno.readTextFile(caFile) }),
   }, {
     platform: openPlatform({ service: name }, { ...boot, kv }),

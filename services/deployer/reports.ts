@@ -1,9 +1,25 @@
 import { fault } from "@ultracloud/base";
+import { type AnyMarkerName, markerDetailCharsMax } from "@ultracloud/cluster-state";
 import type { Core } from "./core.ts";
-import { nodeKind, type ObservedRow, type OfferRow, type QuarantineRow, rowKeys, type TokenRow } from "./kinds.ts";
+import {
+  markersMax,
+  nodeKind,
+  type ObservedRow,
+  type OfferRow,
+  type QuarantineRow,
+  rowKeys,
+  type TokenRow,
+} from "./kinds.ts";
 
 /** A report that says nothing new is written again when the last one is this old, so that silence can be told. */
 const seenMs = 5_000;
+
+/** The last words of an installation, and of each change after it, stand with the steps before them. */
+const markerOf: Partial<Record<ObservedRow["state"], AnyMarkerName>> = {
+  "active": "desired-system-active",
+  "rolled-back": "desired-system-rolled-back",
+  "failed": "desired-system-failed",
+};
 
 /**
  * Keeps what an agent says of its node. A system that was rolled back is kept from the whole class until the intent
@@ -26,12 +42,19 @@ export async function keepReport(
     const news = before === undefined ||
       JSON.stringify({ ...before, reportedMs: 0 }) !== JSON.stringify({ ...row, reportedMs: 0 });
     if (news || tx.nowMs - before.reportedMs >= seenMs) tx.putRow(key, row);
-    if (
-      report.state === "active" && node.record?.value.machine !== undefined &&
-      node.record.value.installedMs === undefined
-    ) {
-      const { value } = node.record;
-      tx.update(nodeKind, node.record, { value: { ...value, installedMs: tx.nowMs } });
+    const value = node.record?.value;
+    const marker = same ? undefined : markerOf[report.state];
+    const installed = report.state === "active" && value?.machine !== undefined && value.installedMs === undefined;
+    if (value !== undefined && (marker !== undefined || installed)) {
+      const detail = (report.reason === "" ? report.targetSystem : report.reason).slice(0, markerDetailCharsMax);
+      const markers = marker === undefined
+        ? value.markers
+        : [...value.markers, { name: marker, detail, timeMs: tx.nowMs }];
+      tx.update(nodeKind, node.record!, {
+        value: { ...value, markers: markers.slice(-markersMax), ...(installed ? { installedMs: tx.nowMs } : {}) },
+      });
+    }
+    if (installed) {
       const token = value.tokenSha256 === undefined
         ? undefined
         : await tx.row<TokenRow>(rowKeys.token(value.tokenSha256));
