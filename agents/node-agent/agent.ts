@@ -1,5 +1,6 @@
 import type { BoundService } from "@ultracloud/rpc";
 import type { NodeAgentConfig } from "./config.ts";
+import { probeHost } from "./confinement.ts";
 import { Instances } from "./instances.ts";
 import { type LinkDeps, type NodeDescription, SchedulerLink } from "./scheduler_link.ts";
 import { nodeAgentService } from "./service.ts";
@@ -13,17 +14,23 @@ export interface NodeAgent extends AsyncDisposable {
 }
 
 /** Starts the agent: adopts what runs here, registers, and follows the assignment. Disposing leaves instances running. */
-export function openNodeAgent(config: NodeAgentConfig, deps: NodeAgentDeps, launcher: string): NodeAgent {
+export async function openNodeAgent(
+  config: NodeAgentConfig,
+  deps: NodeAgentDeps,
+  besideConfig: string,
+): Promise<NodeAgent> {
   const stop = new AbortController();
-  const instances = new Instances({ stateDir: config.stateDir, launcher: config.launcher ?? launcher }, deps);
-  const link = new SchedulerLink(describe(config, deps.version), { ...deps, instances });
+  const { stateDir, launcher = besideConfig } = config;
+  const host = await probeHost({ launcher, wanted: config.confinement }, deps);
+  const instances = new Instances({ stateDir, launcher, kind: host.kind }, deps);
+  const link = new SchedulerLink(describe(config, deps.version, host.kind), { ...deps, instances });
   const running = Promise.all([
     instances.run({ tickMs: config.tickMs, changed: () => link.poke() }, stop.signal),
     link.heartbeats(stop.signal),
     link.assignments(stop.signal),
   ]);
   return {
-    service: nodeAgentService(instances, deps.clock),
+    service: nodeAgentService({ node: config.nodeName, version: deps.version, host }, { ...deps, instances }),
     async [Symbol.asyncDispose]() {
       stop.abort();
       await running;
@@ -31,7 +38,7 @@ export function openNodeAgent(config: NodeAgentConfig, deps: NodeAgentDeps, laun
   };
 }
 
-function describe(config: NodeAgentConfig, version: string): NodeDescription {
+function describe(config: NodeAgentConfig, version: string, confinement: string): NodeDescription {
   const { capacity } = config;
   const memory = Deno.systemMemoryInfo().total - capacity.memoryReserveBytes;
   return {
@@ -39,7 +46,8 @@ function describe(config: NodeAgentConfig, version: string): NodeDescription {
     agentUrl: config.agentUrl ?? `http://${config.rpc.listen}`,
     class: config.class ?? "",
     pool: config.pool ?? "",
-    labels: config.labels,
+    // What a constraint can ask for; a label of the configuration wins.
+    labels: { confinement, ...config.labels },
     capacity: {
       cpuMillis: capacity.cpuMillis ?? navigator.hardwareConcurrency * 1000,
       memoryBytes: capacity.memoryBytes ?? Math.max(1, memory),

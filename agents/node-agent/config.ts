@@ -1,5 +1,6 @@
 import { baseShape } from "@ultracloud/config";
 import { z } from "zod";
+import { confinementKinds } from "./domain/confinement.ts";
 
 const gib = 2 ** 30;
 const name = z.string().regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/);
@@ -16,6 +17,10 @@ export const configSchema = z.strictObject({
   labels: z.record(z.string(), z.string()).default({}).describe("What placement may select this node by"),
   launcher: z.string().startsWith("/").optional().describe(
     "Program that runs one instance; by default `launcher` beside the configuration",
+  ),
+  confinement: z.enum(["auto", ...confinementKinds]).default("auto").describe(
+    "What holds instances together and within their limits: units of systemd, control groups of version 2, process " +
+      "groups alone; auto: the first of them that this host has",
   ),
   capacity: z.strictObject({
     cpuMillis: z.number().int().positive().optional().describe("By default all cores"),

@@ -1,5 +1,6 @@
 import type { Clock } from "@ultracloud/base";
 import type { Logger } from "@ultracloud/observe";
+import type { ConfinementKind } from "./domain/confinement.ts";
 import type { LaunchSpec } from "./domain/files.ts";
 import { afterEnd } from "./domain/restarts.ts";
 import { type Assignment, InstanceStore } from "./store.ts";
@@ -14,6 +15,8 @@ export interface View {
   readonly reason: string;
   readonly restarts: number;
   readonly pid: number;
+  /** What holds it and which limits do, for people; empty while that is not known. */
+  readonly confinement: string;
 }
 
 /** What this agent knows of an instance beyond its files. */
@@ -35,6 +38,7 @@ interface Watched {
 export class Instances {
   readonly store: InstanceStore;
   readonly #launcher: string;
+  readonly #kind: ConfinementKind;
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #watched = new Map<string, Watched>();
@@ -46,9 +50,13 @@ export class Instances {
   #views: readonly View[] = [];
   #wake = () => {};
 
-  constructor(o: { readonly stateDir: string; readonly launcher: string }, deps: { clock: Clock; log: Logger }) {
+  constructor(
+    o: { readonly stateDir: string; readonly launcher: string; readonly kind: ConfinementKind },
+    deps: { clock: Clock; log: Logger },
+  ) {
     this.store = new InstanceStore(o.stateDir);
     this.#launcher = o.launcher;
+    this.#kind = o.kind;
     this.#clock = deps.clock;
     this.#log = deps.log;
     this.#assignment = this.store.assignment() ?? { version: "0", instances: [] };
@@ -111,7 +119,15 @@ export class Instances {
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);
         this.#log.error("cannot look after an instance", { id, error });
-        views.push({ id, service: assigned?.spec.service ?? "", phase: "failed", reason, restarts: 0, pid: 0 });
+        views.push({
+          id,
+          service: assigned?.spec.service ?? "",
+          phase: "failed",
+          reason,
+          restarts: 0,
+          pid: 0,
+          confinement: "",
+        });
       }
     }
     this.#views = views.sort((a, b) => a.id < b.id ? -1 : 1);
@@ -133,7 +149,16 @@ export class Instances {
   }
 
   #view(id: string, service: string, phase: Phase, more: Partial<View> = {}): View {
-    return { id, service, phase, reason: "", restarts: this.store.restarts(id).total, pid: 0, ...more };
+    return {
+      id,
+      service,
+      phase,
+      reason: "",
+      restarts: this.store.restarts(id).total,
+      pid: 0,
+      confinement: "",
+      ...more,
+    };
   }
 
   /** An instance that shall run. */
@@ -147,8 +172,8 @@ export class Instances {
     const status = this.store.status(id);
     if (watched.launcher || watched.restartMs === undefined && watched.ended === undefined && this.store.isHeld(id)) {
       if (!status) return this.#view(id, service, "starting");
-      const { phase, reason, pid } = status;
-      return this.#view(id, service, phase === "exited" ? "running" : phase, { reason, pid });
+      const { phase, reason, pid, confinement } = status;
+      return this.#view(id, service, phase === "exited" ? "running" : phase, { reason, pid, confinement });
     }
     if (watched.ended) return this.#view(id, service, watched.ended, { reason: watched.reason });
     if (watched.restartMs === undefined) {
@@ -205,7 +230,8 @@ export class Instances {
     watched.startedMs = this.#clock.monotonicMs();
     this.store.clearStatus(id);
     const child = new Deno.Command(this.#launcher, {
-      args: [this.store.dir, id],
+      // A unit outlives the agent's own; what only starts it ends at once.
+      args: [this.store.dir, id, this.#kind, ...(this.#kind === "systemd" ? [this.#launcher] : [])],
       stdin: "null",
       stdout: "null",
       stderr: "null",

@@ -17,7 +17,7 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   }));
   // Beside the identity: what may be started is as much of the host's word as who we are.
   const beside = config.identityKeyFile.slice(0, config.identityKeyFile.lastIndexOf("/"));
-  const agent = stack.use(openNodeAgent(config, { ...boot, nodes, version }, `${beside}/launcher`));
+  const agent = stack.use(await openNodeAgent(config, { ...boot, nodes, version }, `${beside}/launcher`));
   stack.use(
     await startRpcServer({ name, version, listen, tls }, {
       ...boot,

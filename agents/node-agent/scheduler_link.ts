@@ -173,7 +173,7 @@ export class SchedulerLink {
     // The same schema on both ends: a scheduler that is newer than this agent may know more, never less.
     const spec = serviceSchema.parse(template);
     const { command, closure, program, args, env, secrets, ports, volumes, healthCheck, restart } = spec;
-    const { stopGraceMs, resources } = spec;
+    const { stopGraceMs, resources, limits } = spec;
     const own: Template = {
       command,
       closure,
@@ -187,6 +187,7 @@ export class SchedulerLink {
       restart,
       stopGraceMs,
       resources,
+      limits,
     };
     return { spec: { id, service, revision: String(revision), node: this.#node.name, template: own }, stop };
   }

@@ -1,6 +1,7 @@
 import { type Clock, fault, invalidField } from "@ultracloud/base";
 import { NodeAgentService } from "@ultracloud/proto/nodeagent/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
+import type { HostConfinement } from "./confinement.ts";
 import type { Instances } from "./instances.ts";
 import { logEnd, readLog } from "./logs.ts";
 import { phases } from "./scheduler_link.ts";
@@ -12,15 +13,25 @@ const waitMsMax = 20_000;
 const host = () => "";
 
 /** The RPCs of the agent, for fleet-scheduler and operators. */
-export function nodeAgentService(instances: Instances, clock: Clock): BoundService {
+export function nodeAgentService(
+  o: { readonly node: string; readonly version: string; readonly host: HostConfinement },
+  { instances, clock }: { readonly instances: Instances; readonly clock: Clock },
+): BoundService {
   const logDir = (id: string) => `${instances.store.instanceDir(id)}/log`;
   return bind(NodeAgentService, {
+    getStatus: () => ({
+      node: o.node,
+      version: o.version,
+      confinement: { kind: o.host.kind, limits: [...o.host.holds], reason: o.host.reason },
+      instancesCount: instances.views.length,
+    }),
     listInstances: () => ({
-      instances: instances.views.map(({ id, service, phase, reason, restarts, pid }) => ({
+      instances: instances.views.map(({ id, service, phase, reason, restarts, pid, confinement }) => ({
         id,
         service,
         status: { id, phase: phases[phase], reason, restarts, pid },
         logBytes: BigInt(logEnd(logDir(id))),
+        confinement,
       })),
     }),
     async readLog(request, { signal }) {
@@ -50,6 +61,7 @@ export function nodeAgentService(instances: Instances, clock: Clock): BoundServi
       return { offset: BigInt(slice.offset), data: slice.data, nextOffset: BigInt(slice.nextOffset) };
     },
   }, {
+    getStatus: { resource: "agent", action: "get", scope: host },
     listInstances: { resource: "instance", action: "list", scope: host },
     readLog: { resource: "instance", action: "log", scope: host },
   });

@@ -1,4 +1,5 @@
 import type { JsonObject } from "@bufbuild/protobuf";
+import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { buildRouteMap } from "@stricli/core";
 import { fault } from "@ultracloud/base";
 import {
@@ -191,8 +192,9 @@ export const why = command({
   args: [serviceArg],
   complete: completeService,
   async run(run, _flags, name) {
-    const { unplaced, refusals, openNodes } = await clientOf(run).explainPlacement({ name: name! });
-    run.io.err(`${name}: ${unplaced === 0 ? "every instance has a place" : `${unplaced} without a place`}\n`);
+    const { unplaced, refusals, openNodes, sinceTime } = await clientOf(run).explainPlacement({ name: name! });
+    const since = sinceTime === undefined ? "" : ` since ${timestampDate(sinceTime).toISOString()}`;
+    run.io.err(`${name}: ${unplaced === 0 ? "every instance has a place" : `${unplaced} without a place${since}`}\n`);
     const rows = [
       ...openNodes.map((node) => ({ node, reason: "would take another one" })),
       ...Object.entries(refusals).map(([node, reason]) => ({ node, reason })),

@@ -115,6 +115,14 @@ export const serviceSchema = z.strictObject({
     cpuMillis: z.number().int().min(0).max(1_024_000).default(0),
     memoryBytes: z.number().int().min(0).default(0),
   }).default({ cpuMillis: 0, memoryBytes: 0 }),
+  limits: z.strictObject({
+    cpuMillis: z.number().int().min(10).max(1_024_000).optional(),
+    memoryBytes: z.number().int().min(2 ** 20).optional(),
+    tasksMax: z.number().int().min(1).max(1_000_000).optional().describe("Processes and threads"),
+    required: z.boolean().default(false).describe(
+      "true: an instance does not start on a host that cannot hold them; else it starts and says so",
+    ),
+  }).optional().describe("What an instance may take at most, by control groups; resources is what is set aside for it"),
   update: z.strictObject({
     strategy: z.enum(["rolling", "canary"]).default("rolling"),
     order: z.enum(["start-first", "stop-first"]).default("start-first").describe(
@@ -182,6 +190,12 @@ export const serviceSchema = z.strictObject({
         ["constraints", i, "values"],
         wants ? `must hold what ${operator} compares with` : `has no meaning with ${operator}`,
       );
+    }
+  }
+  for (const name of ["cpuMillis", "memoryBytes"] as const) {
+    const most = service.limits?.[name];
+    if (most !== undefined && most < service.resources[name]) {
+      refuse(["limits", name], `must not be below what resources sets aside, ${service.resources[name]}`);
     }
   }
   const names = service.secrets.map(({ name }) => name);

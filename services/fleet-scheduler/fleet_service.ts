@@ -1,3 +1,4 @@
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { fault, invalidField } from "@ultracloud/base";
 import { diffValues } from "@ultracloud/cluster-state";
 import { idempotencyOf, type StoredRecord, type Tx } from "@ultracloud/platform";
@@ -133,7 +134,13 @@ export function fleetService(deps: SchedulerDeps, feed: AssignmentFeed): BoundSe
       const snapshot = await readSnapshot(platform);
       const { refusals, open } = explain(snapshot, request.name);
       const short = decide(snapshot).unplaced.find(({ service }) => service === request.name);
-      return { unplaced: short?.count ?? 0, refusals, openNodes: open };
+      const since = snapshot.services.find(({ name }) => name === request.name)?.shortage?.sinceMs;
+      return {
+        unplaced: short?.count ?? 0,
+        refusals,
+        openNodes: open,
+        ...(short === undefined || since === undefined ? {} : { sinceTime: timestampFromMs(since) }),
+      };
     },
     async readLog(request, context) {
       if (request.limit < 0 || request.limit > logLimitMax) {

@@ -75,13 +75,24 @@ export function toService(
     spec: toJson(record.value.spec),
     revision: BigInt(record.value.revision),
     phase: updatePhases[record.value.update.phase],
-    reason: record.value.update.reason,
+    reason: reasonOf(record.value),
     wanted: o.wanted,
     healthy: healthy.length,
     updated: healthy.filter(({ hash }) => hash === record.value.hash).length,
     unplaced: o.unplaced,
     deleting: record.value.deleting,
   };
+}
+
+/** What became of the last change; and what has no place, where nothing else is to be said. */
+function reasonOf({ update, shortage, stable, revision }: domain.Service): string {
+  if (update.reason !== "" || !shortage) return update.reason;
+  const { count, wanted, reason, holdsUpdate } = shortage;
+  const short = `${count} of ${wanted} ${count === 1 ? "has" : "have"} no place (${reason})`;
+  if (update.phase !== "rolling" && update.phase !== "canary") return short;
+  // The first template of all waits for room alone.
+  if (!holdsUpdate || stable?.revision === revision) return `waits: ${short}`;
+  return `waits: ${short}; fewer replicas or more of maxParallel let it go on`;
 }
 
 export function toInstance(

@@ -28,6 +28,7 @@ export type Template = Pick<
   | "restart"
   | "stopGraceMs"
   | "resources"
+  | "limits"
 >;
 
 export interface LaunchSpec {
@@ -44,6 +45,8 @@ export interface LaunchStatus {
   /** For people: why it is not well, or how it ended. */
   readonly reason: string;
   readonly pid: number;
+  /** What holds it and which limits do, for people. */
+  readonly confinement: string;
   /** Of `exited`: ended by itself with code 0. */
   readonly clean: boolean;
 }

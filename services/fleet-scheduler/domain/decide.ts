@@ -1,6 +1,7 @@
 import { decidePerNode } from "./per_node.ts";
 import { Placer, Room } from "./placement.ts";
 import { decideReplicas } from "./replicas.ts";
+import { changed } from "./rollout.ts";
 import type {
   Decision,
   Drain,
@@ -136,7 +137,40 @@ export function decide(
     else decideReplicas(service, context);
   }
   for (const node of world.nodes) drain(node, services, context);
+  // Another change of a service's record is under way: the next look sees its shortage, too.
+  const changing = new Set(
+    decisions.flatMap((decision) => decision.kind === "change" || decision.kind === "remove" ? [decision.service] : []),
+  );
+  const short = new Map<string, Unplaced[]>();
+  for (const entry of unplaced) short.set(entry.service, [...short.get(entry.service) ?? [], entry]);
+  for (const service of services) {
+    if (!changing.has(service.name)) noteShortage(service, short.get(service.name) ?? [], context);
+  }
   return { decisions, unplaced };
+}
+
+/** Keeps what has no place and since when, so that the next scheduler tells the same. */
+function noteShortage(service: ServiceView, all: readonly Unplaced[], { world, decisions }: Context): void {
+  const before = service.shortage ?? null;
+  if (all.length === 0) {
+    if (before !== null) {
+      decisions.push({ kind: "change", service: service.name, to: changed(service, {}, { shortage: null }) });
+    }
+    return;
+  }
+  const count = all.reduce((sum, entry) => sum + entry.count, 0);
+  const [most] = all.flatMap(({ reasons }) => Object.entries(reasons)).sort(([a, n], [b, m]) =>
+    m - n || (a < b ? -1 : 1)
+  );
+  const { wanted } = all[0]!;
+  const holdsUpdate = all.some((entry) => entry.holdsUpdate);
+  const reason = most?.[0] ?? "there is no node";
+  if (
+    before?.count === count && before.wanted === wanted && before.reason === reason &&
+    before.holdsUpdate === holdsUpdate
+  ) return;
+  const shortage = { count, wanted, reason, holdsUpdate, sinceMs: before?.sinceMs ?? world.nowMs };
+  decisions.push({ kind: "change", service: service.name, to: changed(service, {}, { shortage }) });
 }
 
 function remove(service: ServiceView, decisions: Decision[]): void {

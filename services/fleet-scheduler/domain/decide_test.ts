@@ -28,12 +28,65 @@ Deno.test("instances spread over nodes, and over zones where that is asked", () 
 Deno.test("a service that nothing can take says why, node by node", () => {
   const f = fleet(4, { replicas: 2, classes: ["big"], constraints: [{ label: "disk", values: ["nvme"] }] });
   const { decisions, unplaced } = decide(f.view());
-  assert.deepEqual(decisions, []);
   assert.deepEqual(unplaced, [{
     service: "web",
     count: 2,
+    wanted: 2,
+    holdsUpdate: false,
     reasons: { 'its label disk is "ssd", wanted in nvme': 1, 'its class is "small", wanted big': 3 },
   }]);
+  assert.deepEqual(decisions.map(({ kind }) => kind), ["change"]);
+  const shortage = () => f.services.get("web")!.kept.shortage;
+  f.settle(10_000);
+  const noted = shortage()!;
+  assert.deepEqual([noted.count, noted.wanted, noted.reason], [2, 2, 'its class is "small", wanted big']);
+  // It is kept as it is while it lasts, and gone when there is room.
+  f.settle(10_000);
+  assert.deepEqual(shortage(), noted);
+  f.setNode("node0000", { labels: { disk: "nvme" } });
+  f.settle(60_000);
+  assert.equal(shortage(), null);
+  assert.deepEqual(where(f), ["node0000", "node0000"]);
+});
+
+Deno.test("a change that lacks places waits and leaves what serves; with fewer replicas it goes on", () => {
+  const f = fleet(2, { replicas: 3, ports: { main: { port: 80 } } });
+  f.settle(60_000);
+  f.apply("web", f.services.get("web")!.kept.spec, "v2");
+  f.settle(60_000, () => assert.equal(f.serving("web"), 2));
+  const { kept, instances } = f.services.get("web")!;
+  assert.deepEqual(instances.map((i) => i.hash), ["v1", "v1"]);
+  const { count, wanted, reason, holdsUpdate } = kept.shortage!;
+  assert.deepEqual({ count, wanted, reason, holdsUpdate }, {
+    count: 1,
+    wanted: 3,
+    reason: "port 80/tcp is taken by web",
+    holdsUpdate: true,
+  });
+  f.apply("web", { ...kept.spec, replicas: 2 }, "v2");
+  f.settle(120_000, () => assert.ok(f.serving("web") >= 1));
+  assert.deepEqual(f.services.get("web")!.instances.map((i) => i.hash), ["v2", "v2"]);
+  assert.equal(f.services.get("web")!.kept.shortage, null);
+});
+
+Deno.test("affinity places beside what it requires, prefers it where there is a choice, and avoids where it can", () => {
+  const f = fleet(6, { replicas: 2, classes: ["big"] });
+  f.settle(60_000);
+  const homes = where(f);
+  assert.deepEqual(homes, ["node0000", "node0004"]);
+  const with_ = (name: string, rule: string, replicas: number) => {
+    f.apply(name, specOf({ replicas, affinity: [{ service: "web", rule }], update: { minHealthyMs: 1000 } }), "v1");
+    f.settle(60_000);
+    return new Set(f.services.get(name)!.instances.map((i) => i.node));
+  };
+  assert.deepEqual([...with_("near", "require", 4)].sort(), homes);
+  assert.deepEqual([...with_("liked", "prefer", 3)].sort(), homes);
+  assert.ok([...with_("shy", "avoid", 4)].every((node) => !homes.includes(node)));
+  assert.ok([...with_("never", "forbid", 8)].every((node) => !homes.includes(node)));
+  // Required of what runs nowhere: no place, and it says so.
+  f.apply("lonely", specOf({ affinity: [{ service: "absent", rule: "require" }] }), "v1");
+  f.settle(10_000);
+  assert.equal(f.services.get("lonely")!.kept.shortage?.reason, "it does not run absent");
 });
 
 Deno.test("a port is given to one instance of a node, and a service that forbids itself runs once a node", () => {

@@ -69,7 +69,7 @@ export function decidePerNode(service: ServiceView, context: Context): void {
     });
   }
   if (short > 0) {
-    context.unplaced.push({ service: name, count: short, reasons });
+    context.unplaced.push({ service: name, count: short, wanted: targets.length, holdsUpdate: false, reasons });
   }
 
   // Nodes without a serving instance: stopped, starting or ill.

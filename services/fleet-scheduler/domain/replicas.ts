@@ -88,7 +88,11 @@ export function decideReplicas(service: ServiceView, context: Context): void {
       for (const why of Object.values(own.whyNot())) {
         reasons[why] = (reasons[why] ?? 0) + 1;
       }
-      context.unplaced.push({ service: name, count: need, reasons });
+      // What serves is not taken away for a change that has no room: with fewer than it wants it has nothing to spare.
+      const holdsUpdate = excess.some((instance) => usable.has(instance) && !isLeaving(nodeOf(instance)));
+      // Where old ones serve meanwhile, only the rest is really without a place.
+      const count = missing > 0 ? Math.min(need, missing) : need;
+      context.unplaced.push({ service: name, count, wanted: spec.replicas, holdsUpdate, reasons });
     }
   }
 

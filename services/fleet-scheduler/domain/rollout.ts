@@ -22,8 +22,8 @@ export interface Group {
 
 /** The service as it is kept, changed. */
 export function changed(service: Service, update: Partial<UpdateStatus>, more: Partial<Service> = {}): Service {
-  const { spec, revision, hash, stable, previous, rejectedHash, deleting } = service;
-  const kept = { spec, revision, hash, stable, previous, rejectedHash, deleting };
+  const { spec, revision, hash, stable, previous, rejectedHash, deleting, shortage = null } = service;
+  const kept = { spec, revision, hash, stable, previous, rejectedHash, deleting, shortage };
   return { ...kept, ...more, update: { ...service.update, ...update } };
 }
 

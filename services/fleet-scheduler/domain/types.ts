@@ -19,6 +19,7 @@ export const templateFields = [
   "restart",
   "stopGraceMs",
   "resources",
+  "limits",
 ] as const satisfies readonly (keyof ServiceSpec)[];
 
 export type Resources = ServiceSpec["resources"];
@@ -61,6 +62,19 @@ export interface Service {
   /** A template that was rolled back is not tried again unless that is asked for. */
   readonly rejectedHash: string;
   readonly deleting: boolean;
+  /** What has no place, kept so that it can be told since when; absent or null: everything has one. */
+  readonly shortage?: Shortage | null;
+}
+
+/** Wanted instances without a place. */
+export interface Shortage {
+  readonly count: number;
+  readonly wanted: number;
+  /** What most nodes say. */
+  readonly reason: string;
+  /** A change of template waits for it. */
+  readonly holdsUpdate: boolean;
+  readonly sinceMs: number;
 }
 
 /** One process to run on one node. Immutable but for `desired`. */
@@ -174,6 +188,10 @@ export type Decision =
 export interface Unplaced {
   readonly service: string;
   readonly count: number;
+  /** Instances there shall be in all. */
+  readonly wanted: number;
+  /** Instances of another template serve on until there is room. */
+  readonly holdsUpdate: boolean;
   /** How many nodes give each reason. */
   readonly reasons: Readonly<Record<string, number>>;
 }

@@ -15,7 +15,87 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ultracloud/nodeagent/v1/nodeagent.proto.
  */
 export const file_ultracloud_nodeagent_v1_nodeagent: GenFile = /*@__PURE__*/
-  fileDesc("Cid1bHRyYWNsb3VkL25vZGVhZ2VudC92MS9ub2RlYWdlbnQucHJvdG8SF3VsdHJhY2xvdWQubm9kZWFnZW50LnYxIhYKFExpc3RJbnN0YW5jZXNSZXF1ZXN0In0KDUxvY2FsSW5zdGFuY2USCgoCaWQYASABKAkSDwoHc2VydmljZRgCIAEoCRI8CgZzdGF0dXMYAyABKAsyLC51bHRyYWNsb3VkLmZsZWV0c2NoZWR1bGVyLnYxLkluc3RhbmNlU3RhdHVzEhEKCWxvZ19ieXRlcxgEIAEoAyJSChVMaXN0SW5zdGFuY2VzUmVzcG9uc2USOQoJaW5zdGFuY2VzGAEgAygLMiYudWx0cmFjbG91ZC5ub2RlYWdlbnQudjEuTG9jYWxJbnN0YW5jZTL0AQoQTm9kZUFnZW50U2VydmljZRJzCg1MaXN0SW5zdGFuY2VzEi0udWx0cmFjbG91ZC5ub2RlYWdlbnQudjEuTGlzdEluc3RhbmNlc1JlcXVlc3QaLi51bHRyYWNsb3VkLm5vZGVhZ2VudC52MS5MaXN0SW5zdGFuY2VzUmVzcG9uc2UiA5ACARJrCgdSZWFkTG9nEiwudWx0cmFjbG91ZC5mbGVldHNjaGVkdWxlci52MS5SZWFkTG9nUmVxdWVzdBotLnVsdHJhY2xvdWQuZmxlZXRzY2hlZHVsZXIudjEuUmVhZExvZ1Jlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_ultracloud_fleetscheduler_v1_fleet]);
+  fileDesc("Cid1bHRyYWNsb3VkL25vZGVhZ2VudC92MS9ub2RlYWdlbnQucHJvdG8SF3VsdHJhY2xvdWQubm9kZWFnZW50LnYxIhIKEEdldFN0YXR1c1JlcXVlc3QiOwoLQ29uZmluZW1lbnQSDAoEa2luZBgBIAEoCRIOCgZsaW1pdHMYAiADKAkSDgoGcmVhc29uGAMgASgJIoABCgtBZ2VudFN0YXR1cxIMCgRub2RlGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSOQoLY29uZmluZW1lbnQYAyABKAsyJC51bHRyYWNsb3VkLm5vZGVhZ2VudC52MS5Db25maW5lbWVudBIXCg9pbnN0YW5jZXNfY291bnQYBCABKAUiFgoUTGlzdEluc3RhbmNlc1JlcXVlc3QikgEKDUxvY2FsSW5zdGFuY2USCgoCaWQYASABKAkSDwoHc2VydmljZRgCIAEoCRI8CgZzdGF0dXMYAyABKAsyLC51bHRyYWNsb3VkLmZsZWV0c2NoZWR1bGVyLnYxLkluc3RhbmNlU3RhdHVzEhEKCWxvZ19ieXRlcxgEIAEoAxITCgtjb25maW5lbWVudBgFIAEoCSJSChVMaXN0SW5zdGFuY2VzUmVzcG9uc2USOQoJaW5zdGFuY2VzGAEgAygLMiYudWx0cmFjbG91ZC5ub2RlYWdlbnQudjEuTG9jYWxJbnN0YW5jZTLXAgoQTm9kZUFnZW50U2VydmljZRJhCglHZXRTdGF0dXMSKS51bHRyYWNsb3VkLm5vZGVhZ2VudC52MS5HZXRTdGF0dXNSZXF1ZXN0GiQudWx0cmFjbG91ZC5ub2RlYWdlbnQudjEuQWdlbnRTdGF0dXMiA5ACARJzCg1MaXN0SW5zdGFuY2VzEi0udWx0cmFjbG91ZC5ub2RlYWdlbnQudjEuTGlzdEluc3RhbmNlc1JlcXVlc3QaLi51bHRyYWNsb3VkLm5vZGVhZ2VudC52MS5MaXN0SW5zdGFuY2VzUmVzcG9uc2UiA5ACARJrCgdSZWFkTG9nEiwudWx0cmFjbG91ZC5mbGVldHNjaGVkdWxlci52MS5SZWFkTG9nUmVxdWVzdBotLnVsdHJhY2xvdWQuZmxlZXRzY2hlZHVsZXIudjEuUmVhZExvZ1Jlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_ultracloud_fleetscheduler_v1_fleet]);
+
+/**
+ * @generated from message ultracloud.nodeagent.v1.GetStatusRequest
+ */
+export type GetStatusRequest = Message<"ultracloud.nodeagent.v1.GetStatusRequest"> & {
+};
+
+/**
+ * Describes the message ultracloud.nodeagent.v1.GetStatusRequest.
+ * Use `create(GetStatusRequestSchema)` to create a new message.
+ */
+export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*/
+  messageDesc(file_ultracloud_nodeagent_v1_nodeagent, 0);
+
+/**
+ * What holds instances together on this host, and within their limits.
+ *
+ * @generated from message ultracloud.nodeagent.v1.Confinement
+ */
+export type Confinement = Message<"ultracloud.nodeagent.v1.Confinement"> & {
+  /**
+   * "systemd", "cgroup" or "group".
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * Limits that hold here, of cpuMillis, memoryBytes and tasksMax.
+   *
+   * @generated from field: repeated string limits = 2;
+   */
+  limits: string[];
+
+  /**
+   * How it was found, and why the rest does not hold.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message ultracloud.nodeagent.v1.Confinement.
+ * Use `create(ConfinementSchema)` to create a new message.
+ */
+export const ConfinementSchema: GenMessage<Confinement> = /*@__PURE__*/
+  messageDesc(file_ultracloud_nodeagent_v1_nodeagent, 1);
+
+/**
+ * @generated from message ultracloud.nodeagent.v1.AgentStatus
+ */
+export type AgentStatus = Message<"ultracloud.nodeagent.v1.AgentStatus"> & {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * @generated from field: string version = 2;
+   */
+  version: string;
+
+  /**
+   * @generated from field: ultracloud.nodeagent.v1.Confinement confinement = 3;
+   */
+  confinement?: Confinement | undefined;
+
+  /**
+   * @generated from field: int32 instances_count = 4;
+   */
+  instancesCount: number;
+};
+
+/**
+ * Describes the message ultracloud.nodeagent.v1.AgentStatus.
+ * Use `create(AgentStatusSchema)` to create a new message.
+ */
+export const AgentStatusSchema: GenMessage<AgentStatus> = /*@__PURE__*/
+  messageDesc(file_ultracloud_nodeagent_v1_nodeagent, 2);
 
 /**
  * @generated from message ultracloud.nodeagent.v1.ListInstancesRequest
@@ -28,7 +108,7 @@ export type ListInstancesRequest = Message<"ultracloud.nodeagent.v1.ListInstance
  * Use `create(ListInstancesRequestSchema)` to create a new message.
  */
 export const ListInstancesRequestSchema: GenMessage<ListInstancesRequest> = /*@__PURE__*/
-  messageDesc(file_ultracloud_nodeagent_v1_nodeagent, 0);
+  messageDesc(file_ultracloud_nodeagent_v1_nodeagent, 3);
 
 /**
  * @generated from message ultracloud.nodeagent.v1.LocalInstance
@@ -55,6 +135,13 @@ export type LocalInstance = Message<"ultracloud.nodeagent.v1.LocalInstance"> & {
    * @generated from field: int64 log_bytes = 4;
    */
   logBytes: bigint;
+
+  /**
+   * What holds it and which limits do, for people.
+   *
+   * @generated from field: string confinement = 5;
+   */
+  confinement: string;
 };
 
 /**
@@ -62,7 +149,7 @@ export type LocalInstance = Message<"ultracloud.nodeagent.v1.LocalInstance"> & {
  * Use `create(LocalInstanceSchema)` to create a new message.
  */
 export const LocalInstanceSchema: GenMessage<LocalInstance> = /*@__PURE__*/
-  messageDesc(file_ultracloud_nodeagent_v1_nodeagent, 1);
+  messageDesc(file_ultracloud_nodeagent_v1_nodeagent, 4);
 
 /**
  * @generated from message ultracloud.nodeagent.v1.ListInstancesResponse
@@ -79,12 +166,20 @@ export type ListInstancesResponse = Message<"ultracloud.nodeagent.v1.ListInstanc
  * Use `create(ListInstancesResponseSchema)` to create a new message.
  */
 export const ListInstancesResponseSchema: GenMessage<ListInstancesResponse> = /*@__PURE__*/
-  messageDesc(file_ultracloud_nodeagent_v1_nodeagent, 2);
+  messageDesc(file_ultracloud_nodeagent_v1_nodeagent, 5);
 
 /**
  * @generated from service ultracloud.nodeagent.v1.NodeAgentService
  */
 export const NodeAgentService: GenService<{
+  /**
+   * @generated from rpc ultracloud.nodeagent.v1.NodeAgentService.GetStatus
+   */
+  getStatus: {
+    methodKind: "unary";
+    input: typeof GetStatusRequestSchema;
+    output: typeof AgentStatusSchema;
+  },
   /**
    * @generated from rpc ultracloud.nodeagent.v1.NodeAgentService.ListInstances
    */
