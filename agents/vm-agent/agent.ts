@@ -62,6 +62,7 @@ export function openVmAgent(config: VmAgentConfig, deps: VmAgentDeps): VmAgent {
       consoleBytesMax: config.consoleBytesMax,
       imageCacheBytesMax: config.imageCacheBytesMax,
       tickMs: config.tickMs,
+      migration: config.migration,
     }, { ...deps, readImage: imageReader(deps.images), user: user.user, lease, signal: stop.signal });
     try {
       await opened.open();

@@ -29,6 +29,13 @@ export const configSchema = z.strictObject({
   // Above those of Debian's packages and of people, below those of containers.
   qemuUids: z.union([z.literal("auto"), z.literal("own"), z.number().int().min(1_000).max(2 ** 31)]).default("own")
     .describe("First of 1 024 uids QEMUs run as, one each; auto: 640000 where root and reachable; own: as the agent"),
+  // Above what Linux hands out by itself, below nothing that DECISIONS names.
+  migration: z.strictObject({
+    address: z.ipv4().describe("Of this host, as the QEMUs of other workers reach it"),
+    portFirst: z.number().int().min(1_024).max(65_535 - 128).default(7300).describe(
+      "First of 128 TCP ports: two for each VM that arrives, its memory and its disks",
+    ),
+  }).optional().describe("Takes in guests of other hosts by TLS; without it only those of workers on this host"),
   consoleBytesMax: bytes.default(mib).describe("Console history kept for each VM"),
   imageCacheBytesMax: bytes.default(16 * gib).describe("Images no VM uses are removed beyond this"),
   tickMs: z.number().int().min(50).default(1_000).describe("How often consoles are trimmed and silent VMs looked at"),

@@ -2,7 +2,7 @@ import { type Clock, Fault, fault } from "@ultracloud/base";
 import type { QmpClient } from "@ultracloud/qmp";
 import { blockDevice, blockDeviceOf, blockNode, type Disk, nodeOf, spareNodeOf } from "./domain/block.ts";
 import { type Layout, placed } from "./domain/layout.ts";
-import { netdev, netdevOf, nicDevice, nicDeviceOf } from "./domain/nics.ts";
+import { forwardChanges, netdev, netdevOf, nicDevice, nicDeviceOf } from "./domain/nics.ts";
 import type { NicSpec } from "./domain/spec.ts";
 
 /** A guest lets go of a device within a moment unless it is busy with its boot. */
@@ -59,9 +59,15 @@ export async function plugDevices(
       if (nodes.has(node)) await monitor.execute("blockdev-del", { "node-name": node });
     }
   }
+  const before = (await readPlugged(monitor)).ports;
   for (const nic of from.nics) {
     const wanted = to.nics.find(({ portId }) => portId === nic.portId);
     if (wanted && JSON.stringify(wanted) === JSON.stringify(nic)) continue;
+    const changes = wanted && before[nic.portId] !== undefined ? forwardChanges(nic, wanted) : undefined;
+    if (changes) {
+      await followForwards(monitor, nic.portId, changes);
+      continue;
+    }
     await unplug(monitor, nicDeviceOf(nic.portId), deps);
     await monitor.execute("netdev_del", { id: netdevOf(nic.portId) }).catch(unlessAbsent);
   }
@@ -100,6 +106,31 @@ async function plugNic(monitor: QmpClient, nic: NicSpec, port: number): Promise<
   } catch (error) {
     await monitor.execute("netdev_del", { id: netdevOf(nic.portId) }).catch(() => {});
     throw error;
+  }
+}
+
+/** Changes what of the host leads to a guest; the guest keeps its NIC and its connections. */
+async function followForwards(
+  monitor: QmpClient,
+  portId: string,
+  changes: { readonly remove: readonly string[]; readonly add: readonly string[] },
+): Promise<void> {
+  // These two commands exist for people only: they answer in words.
+  const say = (words: string) =>
+    monitor.execute<string>("human-monitor-command", {
+      "command-line": `${words.replace(" ", ` ${netdevOf(portId)} `)}`,
+    });
+  // One that is not there was removed by an agent that died before it could write that down.
+  for (const end of changes.remove) await say(`hostfwd_remove ${end}`);
+  for (const rule of changes.add) {
+    // Likewise one that is there already.
+    await say(`hostfwd_remove ${rule.slice(0, rule.indexOf("-"))}`);
+    const said = (await say(`hostfwd_add ${rule}`)).trim();
+    if (said !== "") {
+      throw fault("unavailable", "forward_refused", `Cannot forward ${rule} to ${portId} as QEMU says: ${said}`, {
+        retryAfterMs: 1_000,
+      });
+    }
   }
 }
 

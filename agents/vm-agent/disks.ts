@@ -44,7 +44,7 @@ export async function createDisk(
  * How qemu-img is to open an image: the format is said, never guessed (a raw disk whose guest wrote a qcow2 header
  * would be believed), and a backing file is not opened whatever the header says.
  */
-function alone(path: string, format: DiskFormat): string {
+export function alone(path: string, format: DiskFormat): string {
   const file = { driver: "file", filename: path };
   return `json:${
     JSON.stringify(format === "qcow2" ? { driver: format, backing: null, file } : { driver: format, file })

@@ -4,7 +4,9 @@ import { attachedNode, unlessAbsent } from "./devices.ts";
 import { nbdNode } from "./domain/block.ts";
 import type { MigrationProgress, MigrationRecord } from "./domain/migration.ts";
 import { localVolumes } from "./domain/spec_parts.ts";
+import type { HostUser } from "./host_user.ts";
 import type { Machine } from "./machine.ts";
+import { addTlsKey, dropTlsKey, tlsCreds } from "./migration_tls.ts";
 import type { Volumes } from "./volumes.ts";
 
 /** Beyond what any host sends: no limit. */
@@ -17,6 +19,7 @@ export const movedAway = { state: "stopped", reason: "moved to another worker" }
 export interface StepDeps {
   readonly clock: Clock;
   readonly volumes: Volumes;
+  readonly user: HostUser;
   readonly progress: (progress: MigrationProgress) => void;
 }
 
@@ -62,6 +65,9 @@ export async function stepSource(machine: Machine, migration: MigrationRecord, d
 
   if (!begun) {
     try {
+      const { psk } = migration.endpoints;
+      const { run } = machine.record;
+      if (psk !== undefined) await addTlsKey(monitor, machine.at!, run!.slot, { psk, endpoint: "client" }, deps.user);
       if (!await mirrorsReady(monitor, migration, disks, jobs)) return;
       await send(monitor, migration);
     } catch (error) {
@@ -91,6 +97,7 @@ export async function stepSource(machine: Machine, migration: MigrationRecord, d
       migration: {
         ...machine.record.migration!,
         phase: "completed",
+        endpoints: { ...migration.endpoints, psk: undefined },
         downtimeMs: now.downtime ?? 0,
         totalMs: deps.clock.nowMs() - migration.startedAtMs,
       },
@@ -120,6 +127,7 @@ async function giveUp(machine: Machine, migration: MigrationRecord, deps: StepDe
   for (const { device } of machine.disks()) {
     await monitor.execute("blockdev-del", { "node-name": mirrorNode(device) }).catch(unlessAbsent);
   }
+  if (machine.at) await dropTlsKey(monitor, machine.at);
   if (machine.record.desired === "running") {
     await monitor.execute("cont");
     if (machine.live) machine.live.runState = { kind: "running" };
@@ -127,6 +135,7 @@ async function giveUp(machine: Machine, migration: MigrationRecord, deps: StepDe
   await machine.saveMigration({
     ...machine.record.migration!,
     phase: migration.cancelled ? "cancelled" : "failed",
+    endpoints: { ...migration.endpoints, psk: undefined },
     reason,
     totalMs: deps.clock.nowMs() - migration.startedAtMs,
   });
@@ -150,7 +159,8 @@ async function mirrorsReady(
     await monitor.execute("blockdev-del", { "node-name": mirrorNode(device) }).catch(unlessAbsent);
     const target = nbdNode(mirrorNode(device), uri, false);
     // A target that is gone ends the copy at once, and with it the migration.
-    await monitor.execute("blockdev-add", { ...target, "reconnect-delay": 0 });
+    const tls = migration.endpoints.psk === undefined ? {} : { "tls-creds": tlsCreds };
+    await monitor.execute("blockdev-add", { ...target, ...tls, "reconnect-delay": 0 });
     await monitor.execute("blockdev-mirror", {
       "job-id": jobPrefix + device,
       device: node.node,
@@ -185,6 +195,8 @@ async function send(monitor: QmpClient, migration: MigrationRecord): Promise<voi
     "downtime-limit": options.maxDowntimeMs,
     "cpu-throttle-initial": 20,
     "cpu-throttle-increment": 20,
+    // Empty: none, whatever a migration before this one went by.
+    "tls-creds": migration.endpoints.psk === undefined ? "" : tlsCreds,
   });
   await monitor.execute("migrate", { uri: migration.endpoints.stateUri });
 }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { fault, systemClock } from "@ultracloud/base";
 import type { MigrationRecord } from "./domain/migration.ts";
+import { HostUser } from "./host_user.ts";
 import type { Machine } from "./machine.ts";
 import { stepSource } from "./migration_source.ts";
 import type { VmRecord } from "./records.ts";
@@ -87,6 +88,7 @@ class World {
     await stepSource(machine, this.migration, {
       clock: { ...systemClock, nowMs: () => this.nowMs },
       volumes: {} as Volumes,
+      user: new HostUser({ uidFirst: undefined }),
       progress: () => {},
     });
   }

@@ -14,13 +14,15 @@ import {
 import { nodeOf } from "./domain/block.ts";
 import type { Layout } from "./domain/layout.ts";
 import type { VmSpec } from "./domain/spec.ts";
-import { nbdUri } from "./domain/volume_spec.ts";
+import { nbdTcpUri, nbdUri } from "./domain/volume_spec.ts";
 import type { HostUser } from "./host_user.ts";
 import { localVolumes } from "./domain/spec_parts.ts";
 import type { Machine } from "./machine.ts";
 import { reasonOf } from "./machine_checks.ts";
+import { addTlsKey, dropTlsKey, freshPsk, type MigrationListen, tlsCreds } from "./migration_tls.ts";
 import { movedAway, setCapabilities, type StepDeps, stepSource } from "./migration_source.ts";
 import { checkLayout } from "./power_on.ts";
+import type { SlotFiles } from "./slots.ts";
 import type { Volumes } from "./volumes.ts";
 
 /** How long a step may wait for an event before QEMU is asked anyway. */
@@ -33,6 +35,8 @@ export interface MigrationsDeps {
   readonly log: Logger;
   readonly volumes: Volumes;
   readonly user: HostUser;
+  /** Where guests from other hosts arrive; undefined: only those of workers on this host do. */
+  readonly listen: MigrationListen | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -237,12 +241,17 @@ export class Migrations {
   /** Opens the sockets of a QEMU that waits for a guest. */
   async #listen(machine: Machine, storage: MigrationStorage): Promise<Endpoints> {
     const monitor = machine.monitor("take in a guest for");
+    const { user } = this.#deps;
+    const { slot } = machine.record.run!;
     const at = machine.at!;
+    const ways = waysTo(at, slot, this.#deps.listen);
+    if (ways.psk !== undefined) await addTlsKey(monitor, at, slot, { psk: ways.psk, endpoint: "server" }, user);
+    const tls = ways.psk === undefined ? {} : { "tls-creds": tlsCreds };
     await setCapabilities(monitor, { events: true });
     const mirrors: { device: string; uri: string }[] = [];
     const files = machine.disks().filter((disk) => disk.source.kind === "file");
     if (storage === "mirror" && files.length > 0) {
-      await monitor.execute("nbd-server-start", { addr: { type: "unix", data: { path: at.mirrorSocket } } });
+      await monitor.execute("nbd-server-start", { addr: ways.mirrorAddress, ...tls });
       for (const { device } of files) {
         const name = `mirror-${device}`;
         await monitor.execute("block-export-add", {
@@ -252,13 +261,14 @@ export class Migrations {
           name,
           writable: true,
         });
-        mirrors.push({ device, uri: nbdUri(at.mirrorSocket, name) });
+        mirrors.push({ device, uri: ways.mirrorUri(name) });
       }
-      await this.#deps.user.giveGroup(at.mirrorSocket);
+      if (ways.psk === undefined) await user.giveGroup(at.mirrorSocket);
     }
-    await monitor.execute("migrate-incoming", { uri: `unix:${at.migrationSocket}` });
-    await this.#deps.user.giveGroup(at.migrationSocket);
-    return { stateUri: `unix:${at.migrationSocket}`, mirrors };
+    if (ways.psk !== undefined) await monitor.execute("migrate-set-parameters", tls);
+    await monitor.execute("migrate-incoming", { uri: ways.stateUri });
+    if (ways.psk === undefined) await user.giveGroup(at.migrationSocket);
+    return { stateUri: ways.stateUri, mirrors, ...(ways.psk === undefined ? {} : { psk: ways.psk }) };
   }
 
   #source(machine: Machine, id: string, action: string): MigrationRecord {
@@ -288,7 +298,7 @@ export class Migrations {
   }
 
   async #run(machine: Machine): Promise<void> {
-    const { clock, log, signal, volumes } = this.#deps;
+    const { clock, log, signal, user, volumes } = this.#deps;
     const { vmId } = machine.spec;
     const progress = (value: MigrationProgress) => void this.#progress.set(vmId, value);
     for (let failures = 0; !signal.aborted;) {
@@ -297,7 +307,7 @@ export class Migrations {
       const event = this.#nextEvent(machine);
       try {
         const step = migration.role === "source" ? stepSource : stepTarget;
-        if (machine.live) await step(machine, migration, { clock, volumes, progress });
+        if (machine.live) await step(machine, migration, { clock, volumes, user, progress });
         failures = 0;
       } catch (error) {
         // A monitor that is silent for a moment, or gone: the record tells when the VM's end is known.
@@ -328,17 +338,43 @@ export class Migrations {
   }
 }
 
+/** Where a QEMU of the slot listens: on unix sockets, or for other hosts by TCP and TLS. */
+function waysTo(at: SlotFiles, slot: number, listen: MigrationListen | undefined) {
+  if (listen === undefined) {
+    return {
+      psk: undefined,
+      stateUri: `unix:${at.migrationSocket}`,
+      mirrorAddress: { type: "unix", data: { path: at.mirrorSocket } },
+      mirrorUri: (name: string) => nbdUri(at.mirrorSocket, name),
+    };
+  }
+  const { address, portFirst } = listen;
+  const port = portFirst + 2 * slot;
+  return {
+    psk: freshPsk(),
+    stateUri: `tcp:${address}:${port}`,
+    mirrorAddress: { type: "inet", data: { host: address, port: String(port + 1) } },
+    mirrorUri: (name: string) => nbdTcpUri(address, port + 1, name),
+  };
+}
+
 /** One look at a QEMU that waits for its guest. */
 async function stepTarget(machine: Machine, migration: MigrationRecord, deps: StepDeps): Promise<void> {
   const monitor = machine.live!.qemu.monitor;
   const { status } = await monitor.execute<{ status?: string }>("query-migrate");
   if (status === "completed") {
     await monitor.execute("nbd-server-stop").catch(() => {});
+    await dropTlsKey(monitor, machine.at!);
     const { status: run } = await monitor.execute<{ status: string }>("query-status");
     if (machine.live && run === "running") machine.live.runState = { kind: "running" };
     await machine.save({
       desired: run === "running" ? "running" : "paused",
-      migration: { ...migration, phase: "completed", totalMs: deps.clock.nowMs() - migration.startedAtMs },
+      migration: {
+        ...migration,
+        phase: "completed",
+        endpoints: { ...migration.endpoints, psk: undefined },
+        totalMs: deps.clock.nowMs() - migration.startedAtMs,
+      },
     });
     return;
   }

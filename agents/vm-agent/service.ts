@@ -95,12 +95,16 @@ export function vmAgentService(vms: () => Vms): BoundService {
       return wireExport(await vms().volumes.export(volumeId, epochOf(writerEpoch), keepOlder));
     },
     async unexportVolume(request) {
-      await vms().volumes.unexport(request.volumeId, epochOf(request.writerEpoch));
+      const { volumeId, writerEpoch, only } = request;
+      if (only && writerEpoch === 0n) {
+        throw invalidField("writer_epoch", "Cannot end the export of no epoch alone: wanted one above 0");
+      }
+      await vms().volumes.unexport(volumeId, epochOf(writerEpoch), { only });
       return {};
     },
 
     async createSnapshot(request) {
-      return wireSnapshot(await vms().createSnapshot(request.vmId, request.snapshotId));
+      return wireSnapshot(await vms().createSnapshot(request.vmId, request.snapshotId, request.devices));
     },
     async deleteSnapshot(request) {
       await vms().removeSnapshot(request.snapshotId);

@@ -1,10 +1,10 @@
 import { fault } from "@ultracloud/base";
 
-/** Power-ons at a time; as many as the manifest declares sockets for (`slot-{00..31}`). */
-export const slotCount = 32;
+/** Power-ons at a time; as many as the manifest declares sockets for (`slot-{00..63}`). */
+export const slotCount = 64;
 
-/** Volumes exported at a time; as many as the manifest declares sockets for (`vol-{00..31}`). */
-export const volumeSlotCount = 32;
+/** Volumes exported at a time; as many as the manifest declares sockets for (`vol-{00..63}`). */
+export const volumeSlotCount = 64;
 
 /** Files of a slot; its sockets are granted to this process by exact path, so slots are fixed and used again. */
 export interface SlotFiles {
@@ -16,6 +16,8 @@ export interface SlotFiles {
   readonly migrationSocket: string;
   readonly mirrorSocket: string;
   readonly screenshot: string;
+  /** The key of a migration's TLS, as QEMU reads it. */
+  readonly pskFile: string;
 }
 
 export interface VolumeSlotFiles {
@@ -40,6 +42,7 @@ export function slotFiles(runDir: string, slot: number): SlotFiles {
     migrationSocket: `${dir}/state.sock`,
     mirrorSocket: `${dir}/nbd.sock`,
     screenshot: `${dir}/screen.png`,
+    pskFile: `${dir}/keys.psk`,
   };
 }
 

@@ -3,7 +3,7 @@ import type { Logger } from "@ultracloud/observe";
 import type { QmpClient } from "@ultracloud/qmp";
 import { z } from "zod";
 import { attachedNode, nodeNames, unlessAbsent } from "./devices.ts";
-import { createDisk, growDisk, qemuImg, virtualSizeOf } from "./disks.ts";
+import { alone, createDisk, growDisk, qemuImg, virtualSizeOf } from "./disks.ts";
 import { type Disk, qcow2Node } from "./domain/block.ts";
 import { isOver } from "./domain/migration.ts";
 import { checkId } from "./domain/volume_spec.ts";
@@ -78,8 +78,11 @@ export class Snapshots {
     }
   }
 
-  /** Makes the snapshot, or answers the one of that id; for one caller of the VM at a time. */
-  async create(machine: Machine, snapshotId: string): Promise<SnapshotView> {
+  /**
+   * Makes the snapshot, of these devices or of every disk when none is named, or answers the one of that id; for one
+   * caller of the VM at a time.
+   */
+  async create(machine: Machine, snapshotId: string, devices: readonly string[] = []): Promise<SnapshotView> {
     checkId(snapshotId, "snapshot_id");
     const { vmId } = machine.spec;
     const known = this.#records.get(snapshotId);
@@ -94,7 +97,12 @@ export class Snapshots {
     if (migration && !isOver(migration.phase)) {
       throw fault("failed_precondition", "vm_migrating", `Cannot copy the disks of ${vmId} while it migrates`);
     }
-    const disks = machine.disks();
+    const all = machine.disks();
+    const missing = devices.find((device) => !all.some((disk) => disk.device === device));
+    if (missing !== undefined) {
+      throw fault("failed_precondition", "disk_detached", `Cannot copy ${missing} as ${vmId} does not have it`);
+    }
+    const disks = devices.length === 0 ? all : all.filter((disk) => devices.includes(disk.device));
     if (disks.length === 0) {
       throw fault("failed_precondition", "no_disks", `Cannot copy the disks of ${vmId}: it has none`);
     }
@@ -263,7 +271,7 @@ export class Snapshots {
   }
 
   async #copyOff(disk: Disk, path: string): Promise<void> {
-    const from = disk.source.kind === "file" ? ["-f", "qcow2", disk.source.path] : ["-f", "raw", disk.source.uri];
+    const from = disk.source.kind === "file" ? [alone(disk.source.path, "qcow2")] : ["-f", "raw", disk.source.uri];
     await qemuImg(["convert", "-q", "-O", "qcow2", ...from, path]);
     await Deno.chmod(path, 0o600);
   }

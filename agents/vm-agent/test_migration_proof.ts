@@ -179,6 +179,53 @@ withWorkers(
   },
 );
 
+withWorkers("a guest moves by TCP and TLS with its local disk; without its key nothing arrives", async (workers) => {
+  const { vms: a } = await workers.open("a", { migration: { address: "127.0.0.2", portFirst: 47_300 } });
+  const { vms: b } = await workers.open("b", { migration: { address: "127.0.0.3", portFirst: 47_300 } });
+  const spec = specOf();
+  const { vmId } = spec;
+  const { pid } = await a.ensure(spec);
+  const guest = await openGuest(a, vmId);
+  const before = await counterOf(guest);
+
+  // A source that has another key than the target made.
+  const there = { ...spec, writerEpoch: 2, generation: 2 };
+  const options = { id: migrationId(1), storage: "mirror", layout: a.get(vmId).layout!, deadlineMs: 0 } as const;
+  const endpoints = await b.prepareIncoming(there, options);
+  assert.match(endpoints.stateUri, /^tcp:127\.0\.0\.3:47300$/);
+  assert.match(endpoints.psk!, /^[0-9a-f]{64}$/);
+  const start = (id: string, psk: string) =>
+    a.startMigration(vmId, {
+      id,
+      storage: "mirror",
+      endpoints: { ...endpoints, psk },
+      targetWriterEpoch: 2,
+      autoConverge: true,
+      bandwidthBytesPerSecond: 0,
+      maxDowntimeMs: 100,
+      hold: false,
+      deadlineMs: 60_000,
+    });
+  await start(migrationId(1), "0".repeat(64));
+  const refused = await over(a, vmId, migrationId(1));
+  assert.equal(refused.phase, "failed");
+  console.log(`with another key: ${refused.reason}`);
+  assert.deepEqual([a.get(vmId).state, a.get(vmId).pid], ["running", pid]);
+  await b.abortIncoming(vmId, migrationId(1));
+
+  await move(a, b, { ...there, generation: 3, writerEpoch: 3 }, { id: migrationId(2), storage: "mirror" });
+  const done = await over(a, vmId, migrationId(2));
+  show("by TLS over TCP, disk mirrored", done);
+  assert.equal(done.phase, "completed", done.reason);
+  assert.equal((await over(b, vmId, migrationId(2))).endpoints.psk, undefined, "a key that was used is forgotten");
+  assert.ok(await counterOf(guest.on(b)) >= before);
+  const keys = (name: string) =>
+    [...Deno.readDirSync(`${workers.dir}/${name}/run`)].flatMap((slot) =>
+      [...Deno.readDirSync(`${workers.dir}/${name}/run/${slot.name}`)].filter((file) => file.name.endsWith(".psk"))
+    );
+  assert.deepEqual([...keys("a"), ...keys("b")], []);
+});
+
 withWorkers("agents that die while a guest moves find it and carry on", async (workers) => {
   let a = await workers.open("a");
   let b = await workers.open("b");

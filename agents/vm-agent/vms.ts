@@ -11,6 +11,7 @@ import type { WorkerLease } from "./lease.ts";
 import { Lock } from "./lock.ts";
 import { Machine } from "./machine.ts";
 import type { MachineDeps } from "./machine_deps.ts";
+import type { MigrationListen } from "./migration_tls.ts";
 import { Migrations } from "./migrations.ts";
 import { adoptEngine } from "./qemu.ts";
 import { RecordStore } from "./records.ts";
@@ -36,6 +37,8 @@ export interface VmsOptions {
   readonly imageCacheBytesMax: number;
   /** How often consoles are trimmed and silent QEMUs are asked again. */
   readonly tickMs: number;
+  /** Where guests from other hosts arrive; undefined: only those of workers on this host do. */
+  readonly migration?: MigrationListen | undefined;
 }
 
 export interface VmsDeps {
@@ -88,7 +91,7 @@ export class Vms implements AsyncDisposable {
       },
     });
     this.snapshots = new Snapshots({ dir: `${options.stateDir}/snapshots` }, deps);
-    this.#migrations = new Migrations({ ...deps, volumes: this.volumes, signal });
+    this.#migrations = new Migrations({ ...deps, volumes: this.volumes, listen: options.migration, signal });
     this.#machineDeps = {
       volumes: this.volumes,
       user: deps.user,
@@ -156,8 +159,9 @@ export class Vms implements AsyncDisposable {
     return this.#entry(vmId).machine;
   }
 
-  async createSnapshot(vmId: string, snapshotId: string): Promise<SnapshotView> {
-    return await this.#with(vmId, (machine) => this.snapshots.create(machine, snapshotId));
+  /** Of these devices, or of every disk when there are none named. */
+  async createSnapshot(vmId: string, snapshotId: string, devices: readonly string[] = []): Promise<SnapshotView> {
+    return await this.#with(vmId, (machine) => this.snapshots.create(machine, snapshotId, devices));
   }
 
   async restoreSnapshot(vmId: string, snapshotId: string): Promise<VmView> {

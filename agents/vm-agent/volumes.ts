@@ -193,10 +193,15 @@ export class Volumes {
     });
   }
 
-  /** Ends exports up to `epoch`, or all, and cuts whoever uses them. */
-  async unexport(volumeId: string, epoch: number): Promise<void> {
+  /** Ends exports up to `epoch`, or all, or that of `epoch` alone, and cuts whoever uses them. */
+  async unexport(
+    volumeId: string,
+    epoch: number,
+    options: { readonly only: boolean } = { only: false },
+  ): Promise<void> {
     await this.#alone(volumeId, async (entry) => {
-      const exports = epoch === 0 ? [] : entry.record.exports.filter((one) => one > epoch);
+      const stays = (one: number) => options.only ? one !== epoch : one > epoch;
+      const exports = epoch === 0 ? [] : entry.record.exports.filter(stays);
       if (exports.length === 0) return await this.#endDaemon(entry);
       await this.#save(entry, { ...entry.record, exports });
       await this.#follow(entry);

@@ -222,13 +222,18 @@ export function endpointsOf(wire: WireEndpoints | undefined): Endpoints {
   if (!wire) {
     throw invalidField("endpoints", "Cannot send a guest without endpoints: wanted what PrepareIncoming answers");
   }
-  return { stateUri: wire.stateUri, mirrors: wire.mirrors.map(({ device, nbdUri }) => ({ device, uri: nbdUri })) };
+  return {
+    stateUri: wire.stateUri,
+    mirrors: wire.mirrors.map(({ device, nbdUri }) => ({ device, uri: nbdUri })),
+    ...(wire.psk === "" ? {} : { psk: wire.psk }),
+  };
 }
 
 export function wireEndpoints(endpoints: Endpoints) {
   return {
     stateUri: endpoints.stateUri,
     mirrors: endpoints.mirrors.map(({ device, uri }) => ({ device, nbdUri: uri })),
+    psk: endpoints.psk ?? "",
   };
 }
 

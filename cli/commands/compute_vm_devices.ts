@@ -114,15 +114,19 @@ export const vmSnapshot = buildRouteMap({
         await one(SnapshotSchema, await client.getSnapshot({ project: session.project, snapshot }), snapshotColumns);
       },
     }),
-    create: command<{ label?: readonly string[] }, [string, string]>({
+    create: command<{ label?: readonly string[]; volume: string }, [string, string]>({
       brief: "Take a snapshot, of a running VM too",
       args: deviceArgs("Name of the snapshot", "name"),
-      flags: { label: labelFlag },
+      flags: {
+        label: labelFlag,
+        volume: { kind: "parsed", parse: text, default: "", brief: "Only this volume, not every disk" },
+      },
       complete: vmNames,
       async run(run, flags, vm, name) {
         const { project } = run.session;
         const client = run.session.client(SnapshotService, "plasmavmc");
-        const operation = await client.createSnapshot({ project, name, vm, labels: labelsOf(flags.label) });
+        const { label, volume } = flags;
+        const operation = await client.createSnapshot({ project, name, vm, volume, labels: labelsOf(label) });
         if (!await follow(run, "plasmavmc", project, operation)) return;
         await run.one(SnapshotSchema, await client.getSnapshot({ project, snapshot: name }), snapshotColumns);
       },

@@ -18,8 +18,16 @@ export function imageIntakeService(control: Control, sagas: Sagas): BoundService
   const { platform } = control;
 
   /** Which disk of the VM: the root disk, or a volume that is part of it. */
-  async function deviceOf(tx: Tx, request: PublishImageRequest, vm: StoredRecord<Vm>, volumeIds: readonly string[]) {
+  async function deviceOf(
+    tx: Tx,
+    request: PublishImageRequest,
+    vm: StoredRecord<Vm>,
+    { volumeIds, volumesOnly }: Pick<Snapshot, "volumeIds" | "volumesOnly">,
+  ) {
     if (request.volume === "") {
+      if (volumesOnly) {
+        throw invalidField("volume", "Cannot publish a root disk that is no part of the snapshot: wanted a volume");
+      }
       if (vm.value.diskBytes > 0) return "root";
       throw invalidField("volume", `Cannot publish the root disk of VM ${vm.name} as it has none: wanted a volume`);
     }
@@ -74,7 +82,7 @@ export function imageIntakeService(control: Control, sagas: Sagas): BoundService
           }
         }
         const volumeIds = snapshot?.value.volumeIds ?? vm.value.volumes.map((a) => a.volumeId);
-        const device = await deviceOf(tx, request, vm, volumeIds);
+        const device = await deviceOf(tx, request, vm, snapshot?.value ?? { volumeIds });
         const snapshotId = snapshot?.id ?? tx.newId("snap");
         const operation = platform.sagas.start(tx, sagas.publish, {
           project,

@@ -60,11 +60,11 @@ export function localVolumes(workers: Workers): VolumeEngine {
       const answer = await typed((await agentOf(volume)).exportVolume(request, { signal, timeoutMs: changeTimeoutMs }));
       return { kind: "nbd", uri: answer.nbdUri };
     },
-    async close(volume, writerEpoch, signal) {
+    async close(volume, writerEpoch, signal, o = { only: false }) {
       if (!volume.value.shared) return;
       const agent = await reachable(volume);
       if (!agent) return;
-      const request = { volumeId: volume.id, writerEpoch: BigInt(writerEpoch) };
+      const request = { volumeId: volume.id, writerEpoch: BigInt(writerEpoch), only: o.only };
       await orAbsent(agent.unexportVolume(request, { signal, timeoutMs: changeTimeoutMs }));
     },
   };

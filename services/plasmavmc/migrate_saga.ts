@@ -1,6 +1,11 @@
 import { fault } from "@ultracloud/base";
 import type { OperationRow, Saga, StepContext, StoredRecord, Tx } from "@ultracloud/platform";
-import { type Migration as Seen, MigrationPhase, MigrationStorage as WireStorage } from "@ultracloud/proto/vmagent/v1";
+import {
+  type Migration as Seen,
+  type MigrationEndpoints,
+  MigrationPhase,
+  MigrationStorage as WireStorage,
+} from "@ultracloud/proto/vmagent/v1";
 import { toFault } from "@ultracloud/rpc";
 import { orAbsent, typed } from "./calls.ts";
 import type { Control } from "./control.ts";
@@ -22,10 +27,6 @@ export interface MigrateData extends Outcome {
   readonly targetNics: readonly Nic[];
   /** How the target reaches each volume, by id. */
   readonly targetSources: Readonly<Record<string, VolumeSource>>;
-  readonly endpoints?: {
-    readonly stateUri: string;
-    readonly mirrors: readonly { readonly device: string; readonly nbdUri: string }[];
-  };
 }
 
 const wireStorages: Record<MigrationStorage, WireStorage> = { shared: WireStorage.SHARED, mirror: WireStorage.MIRROR };
@@ -103,6 +104,33 @@ export function migrateSaga(control: Control): Saga<MigrateData> {
     if (node === "" || !await workers.isAlive(node)) return undefined;
     const agent = await workers.agentOf(node);
     return await orAbsent(agent.getMigration({ vmId, migrationId }, { signal, timeoutMs: callMs }));
+  }
+
+  /** Has the target wait for the guest, or finds it waiting; answers where. */
+  async function prepare(
+    operation: OperationRow,
+    data: MigrateData,
+    sources: ReadonlyMap<string, VolumeSource>,
+    signal: AbortSignal,
+  ): Promise<MigrationEndpoints> {
+    const vm = await steps.vmOf(operation);
+    const source = await workers.agentOf(data.source);
+    const { layout } = await typed(source.getVm({ vmId: vm.id }, { signal, timeoutMs: callMs }));
+    if (!layout) {
+      throw fault("failed_precondition", "vm_not_running", `Cannot migrate VM ${vm.name} as its guest is off`);
+    }
+    const target = await workers.agentOf(data.target);
+    const { endpoints } = await typed(target.prepareIncoming({
+      spec: await control.specOf(vm, { nics: data.targetNics, writerEpoch: data.epoch, sources }),
+      migrationId: operation.id,
+      storage: wireStorages[data.storage],
+      layout,
+      deadlineMs: data.deadlineMs + graceMs,
+    }, { signal, timeoutMs: startTimeoutMs }));
+    if (!endpoints) {
+      throw fault("internal", "no_endpoints", `Cannot migrate VM ${vm.name} as its target says not where`);
+    }
+    return endpoints;
   }
 
   /** Whether the guest is the target's by now. Waits as long as it cannot be known. */
@@ -245,34 +273,23 @@ export function migrateSaga(control: Control): Saga<MigrateData> {
             const local = !volume.value.shared && !control.volumes.everywhere;
             sources.set(volume.id, local ? { kind: "local" } : await control.volumes.open(volume, open, signal));
           }
-          const source = await workers.agentOf(data.source);
-          const { layout } = await typed(source.getVm({ vmId: vm.id }, { signal, timeoutMs: callMs }));
-          if (!layout) {
-            throw fault("failed_precondition", "vm_not_running", `Cannot migrate VM ${vm.name} as its guest is off`);
-          }
-          const change = { nics: data.targetNics, writerEpoch: data.epoch, sources };
-          const target = await workers.agentOf(data.target);
-          const answer = await typed(target.prepareIncoming({
-            spec: await control.specOf(vm, change),
-            migrationId: operation.id,
-            storage: wireStorages[data.storage],
-            layout,
-            deadlineMs: data.deadlineMs + graceMs,
-          }, { signal, timeoutMs: startTimeoutMs }));
-          const { stateUri, mirrors } = answer.endpoints!;
-          return {
-            targetSources: Object.fromEntries(sources),
-            endpoints: { stateUri, mirrors: mirrors.map(({ device, nbdUri }) => ({ device, nbdUri })) },
-          };
+          await prepare(operation, data, sources, signal);
+          return { targetSources: Object.fromEntries(sources) };
         },
         async undo({ data, operation, signal }) {
           const vm = await steps.findVm(operation);
-          if (!vm || await moved(operation, data) || !await workers.isAlive(data.target)) return;
-          const target = await workers.agentOf(data.target);
-          const request = { vmId: vm.id, migrationId: operation.id };
-          await orAbsent(target.abortIncoming(request, { signal, timeoutMs: 60_000 }));
-          for (const volume of await localVolumes(control, vm)) {
-            await orAbsent(target.deleteVolume({ volumeId: volume.id }, { signal, timeoutMs: 60_000 }));
+          if (!vm || await moved(operation, data)) return;
+          if (await workers.isAlive(data.target)) {
+            const target = await workers.agentOf(data.target);
+            const request = { vmId: vm.id, migrationId: operation.id };
+            await orAbsent(target.abortIncoming(request, { signal, timeoutMs: 60_000 }));
+            for (const volume of await localVolumes(control, vm)) {
+              await orAbsent(target.deleteVolume({ volumeId: volume.id }, { signal, timeoutMs: 60_000 }));
+            }
+          }
+          // The source's own way to the disks stays open: its guest has them.
+          for (const volume of await control.volumesOf(vm)) {
+            await control.volumes.close(volume, data.epoch, signal, { only: true });
           }
         },
       },
@@ -290,7 +307,8 @@ export function migrateSaga(control: Control): Saga<MigrateData> {
             seen = await typed(source.startMigration({
               ...id,
               storage: wireStorages[data.storage],
-              endpoints: { ...data.endpoints!, mirrors: [...data.endpoints!.mirrors] },
+              // Asked again rather than kept: the key in it is nobody else's.
+              endpoints: await prepare(operation, data, new Map(Object.entries(data.targetSources)), signal),
               targetWriterEpoch: BigInt(data.epoch),
               deadlineMs: data.deadlineMs,
             }, call));

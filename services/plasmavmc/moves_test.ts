@@ -105,6 +105,8 @@ Deno.test("a cancelled migration leaves the guest running where it was", async (
   const vm = await process.vms.getVm({ project, vm: "web" });
   assert.deepEqual([vm.node, vm.state], [source, VmState.RUNNING]);
   assert.equal([...world.network.ports.values()][0]!.host, source);
+  const [exported] = [...world.agent("node01").volumes.values()].filter((v) => v.exports.size > 0);
+  assert.equal(exported!.exports.size, 1, "the target's way to the disk is closed, the source's is not");
   // The disk has seen the target's epoch: what the guest has open stays open all the same.
   await done(process.vms.attachVolume({ project, vm: "web", volume: "two" }));
   await done(process.vms.migrateVm({ project, vm: "web" }));

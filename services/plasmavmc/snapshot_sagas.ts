@@ -68,8 +68,10 @@ export function snapshotSagas(control: Control): SnapshotSagas {
         async do({ data, operation, signal }) {
           const vm = await platform.getById(vmKind, data.vmId);
           const agent = await workers.agentOf(vm.value.node);
+          const { volumesOnly, volumeIds } = (await platform.getById(snapshotKind, operation.target.id)).value;
+          const devices = volumesOnly ? [...volumeIds] : [];
           const made = await typed(
-            agent.createSnapshot({ vmId: vm.id, snapshotId: operation.target.id }, {
+            agent.createSnapshot({ vmId: vm.id, snapshotId: operation.target.id, devices }, {
               signal,
               timeoutMs: copyTimeoutMs,
             }),

@@ -1,4 +1,4 @@
-import { checkLabels, checkName, fault } from "@ultracloud/base";
+import { checkLabels, checkName, fault, invalidField } from "@ultracloud/base";
 import {
   idempotencyOf,
   type OperationRow,
@@ -22,7 +22,7 @@ import { bind, type BoundService, toFault } from "@ultracloud/rpc";
 import type { Control } from "./control.ts";
 import { checkSchedule, expired, nextAfter, snapshotName } from "./domain/schedules.ts";
 import type { Snapshot, SnapshotSchedule, Vm } from "./domain/types.ts";
-import { scheduleKind, snapshotKind, vmKind } from "./kinds.ts";
+import { scheduleKind, snapshotKind, vmKind, volumeKind } from "./kinds.ts";
 import type { Sagas } from "./sagas.ts";
 import { checkIdle, checkState, ownRequest, targetOf } from "./vm_begin.ts";
 import { views } from "./wire.ts";
@@ -37,6 +37,8 @@ interface NewSnapshot {
   readonly labels: Readonly<Record<string, string>>;
   readonly scheduleId: string;
   readonly requestId: string;
+  /** Only this volume, by name or id; empty: every disk. */
+  readonly volume: string;
 }
 
 /** Takes a snapshot of a VM that has one to take. */
@@ -63,6 +65,10 @@ async function beginSnapshot(
   }
   const id = tx.newId("snap");
   const { name, labels, scheduleId, requestId } = fresh;
+  const only = fresh.volume === "" ? undefined : await tx.get(volumeKind, project, fresh.volume);
+  if (only && !value.volumes.some((a) => a.volumeId === only.id)) {
+    throw invalidField("volume", `Cannot take a snapshot of volume ${only.name} as VM ${vm.name} does not have it`);
+  }
   const operation = control.platform.sagas.start(tx, sagas.snapshot.create, {
     project,
     target: { kind: "snapshot", project, name, id },
@@ -73,7 +79,8 @@ async function beginSnapshot(
     state: "creating",
     reason: "",
     vmId: vm.id,
-    volumeIds: value.volumes.map((a) => a.volumeId),
+    volumeIds: only ? [only.id] : value.volumes.map((a) => a.volumeId),
+    ...(only ? { volumesOnly: true } : {}),
     sizeBytes: 0,
     node: value.node,
     scheduleId,
@@ -137,6 +144,7 @@ async function takeDue(control: Control, sagas: Sagas, schedule: StoredRecord<Sn
         labels: {},
         scheduleId: current.id,
         requestId: ownRequest,
+        volume: "",
       };
       await beginSnapshot(control, sagas, tx, vm, fresh);
       step(tx, current, current.value.lastFailure);
@@ -173,9 +181,10 @@ export function snapshotService(control: Control, sagas: Sagas): BoundService {
       checkLabels(request.labels);
       return platform.transact(async (tx) => {
         const vm = await tx.get(vmKind, request.project, request.vm);
-        const { labels } = request;
+        const { labels, volume } = request;
         const { requestId } = context;
-        return toOperation(await beginSnapshot(control, sagas, tx, vm, { name, labels, scheduleId: "", requestId }));
+        const fresh = { name, labels, scheduleId: "", requestId, volume };
+        return toOperation(await beginSnapshot(control, sagas, tx, vm, fresh));
       }, { idempotency: idempotencyOf(context, CreateSnapshotRequestSchema, request, OperationSchema) });
     },
     getSnapshot: async (request) => toSnapshot(await platform.get(snapshotKind, request.project, request.snapshot)),

@@ -143,7 +143,7 @@ Deno.test("a volume nobody knows is removed from its worker", async () => {
   await using _ = stack;
   const agent = world.agent("node01");
   agent.volumes.set("vol_01J00000000000000000000000", { sizeBytes: 1n, epoch: 0n, exports: new Map([[1n, "x"]]) });
-  agent.snapshots.set("snap_01J00000000000000000000000", { vmId: "vm" });
+  agent.snapshots.set("snap_01J00000000000000000000000", { vmId: "vm", devices: [] });
   await until("both are gone", () => agent.volumes.size === 0 && agent.snapshots.size === 0);
   assert.equal((await process.nodes.getNode({ name: "node01" })).allocated!.diskBytes, 0n);
 });
@@ -193,6 +193,29 @@ Deno.test("a snapshot is taken, restored to a stopped VM and deleted; a VM takes
   assert.deepEqual((await snapshots.listSnapshots({ project })).snapshots, []);
   await done(volumes.deleteVolume({ project, volume: "data" }));
   assert.deepEqual(await world.leftovers(process.platform), nothing);
+});
+
+Deno.test("a snapshot of one volume leaves the VM's other disks alone", async () => {
+  const { world, process, stack, done } = await ready();
+  await using _ = stack;
+  const { vms, snapshots, volumes } = process;
+  await done(vms.createVm(vmRequest));
+  for (const name of ["one", "two", "free"]) await done(volumes.createVolume({ project, name, sizeBytes: mib }));
+  for (const name of ["one", "two"]) await done(vms.attachVolume({ project, vm: "web", volume: name }));
+  const take = (name: string, volume: string) => snapshots.createSnapshot({ project, name, vm: "web", volume });
+  assert.equal(await code(take("none", "free")), "invalid_argument/invalid_field");
+  await done(take("of-one", "one"));
+  const { meta } = await volumes.getVolume({ project, volume: "one" });
+  const seen = await snapshots.getSnapshot({ project, snapshot: "of-one" });
+  assert.deepEqual([seen.volumeIds, seen.volumesOnly], [[meta!.id], true]);
+  assert.deepEqual([...world.agent("node01").snapshots.values()].map((s) => s.devices), [[meta!.id]]);
+  await done(take("of-all", ""));
+  const all = await snapshots.getSnapshot({ project, snapshot: "of-all" });
+  assert.deepEqual([all.volumeIds.length, all.volumesOnly], [2, false]);
+  const publish = (volume: string) =>
+    process.intake.publishImage({ project, name: "again", snapshot: "of-one", volume });
+  assert.equal(await code(publish("")), "invalid_argument/invalid_field");
+  assert.equal(await code(publish("two")), "invalid_argument/invalid_field");
 });
 
 Deno.test("a schedule takes snapshots by itself and keeps the newest", async () => {

@@ -38,7 +38,7 @@ export class FakeAgent {
   readonly name: string;
   readonly vms = new Map<string, AgentVm>();
   readonly volumes = new Map<string, AgentVolume>();
-  readonly snapshots = new Map<string, { readonly vmId: string }>();
+  readonly snapshots = new Map<string, { readonly vmId: string; readonly devices: readonly string[] }>();
   readonly migrations = new Map<string, AgentMigration>();
   readonly calls: string[] = [];
   /** Runs before a call is served; throw to fail it. */
@@ -229,16 +229,17 @@ export class FakeAgent {
         exports.set(writerEpoch, nbdUri);
         return { nbdUri, writerEpoch };
       },
-      unexportVolume: async ({ volumeId, writerEpoch }, { signal }) => {
+      unexportVolume: async ({ volumeId, writerEpoch, only }, { signal }) => {
         await enter("unexport", signal);
         const { exports } = this.#volume(volumeId);
-        for (const epoch of [...exports.keys()]) if (writerEpoch === 0n || epoch <= writerEpoch) exports.delete(epoch);
+        const ends = (epoch: bigint) => only ? epoch === writerEpoch : writerEpoch === 0n || epoch <= writerEpoch;
+        for (const epoch of [...exports.keys()]) if (ends(epoch)) exports.delete(epoch);
         return {};
       },
-      createSnapshot: async ({ vmId, snapshotId }, { signal }) => {
+      createSnapshot: async ({ vmId, snapshotId, devices }, { signal }) => {
         await enter("snapshot", signal);
         this.#vm(vmId);
-        this.snapshots.set(snapshotId, { vmId });
+        this.snapshots.set(snapshotId, { vmId, devices });
         return {
           snapshotId,
           vmId,
@@ -256,7 +257,7 @@ export class FakeAgent {
         if (!this.snapshots.has(snapshotId)) throw fault("not_found", "snapshot_not_found", "Cannot find it");
         return this.#view(vmId);
       },
-      listSnapshots: () => ({ snapshots: [...this.snapshots].map(([snapshotId, s]) => ({ snapshotId, ...s })) }),
+      listSnapshots: () => ({ snapshots: [...this.snapshots].map(([snapshotId, { vmId }]) => ({ snapshotId, vmId })) }),
       async *readSnapshot() {
         yield await Promise.resolve({ chunk: new Uint8Array(1024) });
       },

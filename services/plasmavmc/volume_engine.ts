@@ -24,6 +24,11 @@ export interface VolumeEngine {
   remove(volume: StoredRecord<Volume>, signal: AbortSignal): Promise<void>;
   /** Admits a writer. A lower epoch than any before is refused (aborted, `stale_writer_epoch`). */
   open(volume: StoredRecord<Volume>, o: OpenVolume, signal: AbortSignal): Promise<VolumeSource>;
-  /** Ends what was opened up to the epoch and cuts its connections; 0: all of it. */
-  close(volume: StoredRecord<Volume>, writerEpoch: number, signal: AbortSignal): Promise<void>;
+  /** Ends what was opened up to the epoch and cuts its connections; 0: all of it. With `only`, of that epoch alone. */
+  close(
+    volume: StoredRecord<Volume>,
+    writerEpoch: number,
+    signal: AbortSignal,
+    o?: { readonly only: boolean },
+  ): Promise<void>;
 }

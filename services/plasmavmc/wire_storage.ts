@@ -98,13 +98,14 @@ export function packVolume(record: StoredRecord<domain.Volume>) {
 }
 
 export function toSnapshot(record: StoredRecord<domain.Snapshot>): MessageInitShape<typeof SnapshotSchema> {
-  const { state, reason, vmId, volumeIds, sizeBytes, node, scheduleId, operation } = record.value;
+  const { state, reason, vmId, volumeIds, volumesOnly, sizeBytes, node, scheduleId, operation } = record.value;
   return {
     meta: toMeta(record),
     state: snapshotStates[state],
     stateReason: reason,
     vmId,
     volumeIds: [...volumeIds],
+    volumesOnly: volumesOnly ?? false,
     sizeBytes: BigInt(sizeBytes),
     node,
     scheduleId,

@@ -2,7 +2,7 @@ import { missingPrograms } from "@ultracloud/testing";
 import { serialConsole } from "./console.ts";
 import { fencing } from "./fencing.ts";
 import { images } from "./images.ts";
-import { kills } from "./kills.ts";
+import { killed, kills } from "./kills.ts";
 import { lifecycle } from "./lifecycle.ts";
 import { migration } from "./migration.ts";
 import { printingProof, type Proof } from "./proof.ts";
@@ -20,7 +20,7 @@ const proofs: Readonly<Record<string, (proof: Proof) => Promise<void>>> = {
   migration,
   fencing,
   race,
-  kills,
+  ...Object.fromEntries(killed.map((which) => [`kills-${which}`, (proof: Proof) => kills(proof, which)])),
 };
 
 const names = Deno.args.filter((arg) => arg !== "--");

@@ -14,6 +14,8 @@ export type MigrationPhase =
 /** Where a target listens. */
 export interface Endpoints {
   readonly stateUri: string;
+  /** Of the TLS sessions, as 64 hex digits; undefined on unix sockets, which do not leave the host. */
+  readonly psk?: string | undefined;
   readonly mirrors: readonly { readonly device: string; readonly uri: string }[];
 }
 
@@ -103,7 +105,11 @@ export function checkEndpoints(endpoints: Endpoints, storage: MigrationStorage, 
       }: wanted unix:<path> or tcp:<address>:<port>`,
     );
   }
-  endpoints.mirrors.forEach(({ uri }, i) => nbdTarget(uri, `endpoints.mirrors[${i}].nbd_uri`));
+  const targets = endpoints.mirrors.map(({ uri }, i) => nbdTarget(uri, `endpoints.mirrors[${i}].nbd_uri`));
+  const leaves = endpoints.stateUri.startsWith("tcp:") || targets.some(({ server }) => server.type === "inet");
+  if (leaves && !/^[0-9a-f]{64}$/.test(endpoints.psk ?? "")) {
+    throw invalidField("endpoints.psk", "Cannot send a guest over TCP without a key: wanted 64 hex digits");
+  }
   if (storage === "shared") {
     if (mirrored.length === 0) return;
     throw fault(

@@ -1,4 +1,4 @@
-import type { NicSpec } from "./spec.ts";
+import type { Forward, NicSpec } from "./spec.ts";
 
 /** Ids of a NIC's two halves in QEMU. */
 export function netdevOf(portId: string): string {
@@ -35,9 +35,7 @@ export function netdev(nic: NicSpec): Record<string, unknown> {
     dhcpstart: nic.ip,
     restrict: binding.restrict,
     ...(binding.forwards.length === 0 ? {} : {
-      hostfwd: binding.forwards.map((forward) => ({
-        str: `${forward.protocol}:${forward.hostIp}:${forward.hostPort}-${nic.ip}:${forward.guestPort}`,
-      })),
+      hostfwd: binding.forwards.map((forward) => ({ str: `${outside(forward)}-${nic.ip}:${forward.guestPort}` })),
     }),
   };
 }
@@ -53,5 +51,31 @@ export function nicDevice(nic: NicSpec, port: number): Record<string, unknown> {
     bus: `rp${port}`,
     romfile: "",
     ...(mtu === 0 ? {} : { host_mtu: mtu }),
+  };
+}
+
+/** The host's end of a forward. */
+function outside({ protocol, hostIp, hostPort }: Forward): string {
+  return `${protocol}:${hostIp}:${hostPort}`;
+}
+
+/**
+ * How a plugged NIC becomes the wanted one by its forwards alone, as words for `hostfwd_remove` and `hostfwd_add`;
+ * undefined when it has to be plugged anew, which its guest notices.
+ */
+export function forwardChanges(
+  was: NicSpec,
+  is: NicSpec,
+): { readonly remove: readonly string[]; readonly add: readonly string[] } | undefined {
+  if (was.binding.kind !== "user" || is.binding.kind !== "user") return undefined;
+  const bare = (nic: NicSpec) => JSON.stringify({ ...nic, binding: { ...nic.binding, forwards: [] } });
+  if (bare(was) !== bare(is)) return undefined;
+  const rulesOf = (nic: NicSpec, forwards: readonly Forward[]) =>
+    new Map(forwards.map((forward) => [`${outside(forward)}-${nic.ip}:${forward.guestPort}`, outside(forward)]));
+  const had = rulesOf(was, was.binding.forwards);
+  const wanted = rulesOf(is, is.binding.forwards);
+  return {
+    remove: [...had].filter(([rule]) => !wanted.has(rule)).map(([, end]) => end),
+    add: [...wanted.keys()].filter((rule) => !had.has(rule)),
   };
 }

@@ -5,7 +5,8 @@ import { specFixture } from "../testdata/spec_fixture.ts";
 import { blockNode, nodeOf, spareNodeOf } from "./block.ts";
 import { hotPlugPorts, placed } from "./layout.ts";
 import { checkEndpoints, noProgress, percentOf } from "./migration.ts";
-import { checkSpec } from "./spec.ts";
+import { forwardChanges } from "./nics.ts";
+import { checkSpec, type Forward, type NicSpec } from "./spec.ts";
 import { localVolumes, needsLease, runnable, union } from "./spec_parts.ts";
 import { checkId, checkSize, nbdTarget, nbdUri, type VolumeSpec } from "./volume_spec.ts";
 
@@ -93,7 +94,14 @@ Deno.test("block nodes are named within QEMU's 31 characters and name their form
 Deno.test("checkEndpoints() lets QEMU connect to sockets only, and wants a place for every copied disk", () => {
   const mirrors = [{ device: "root", uri: nbdUri("/run/nbd.sock", "mirror-root") }];
   checkEndpoints({ stateUri: "unix:/run/state.sock", mirrors }, "mirror", ["root"]);
-  checkEndpoints({ stateUri: "tcp:10.77.0.12:49152", mirrors: [] }, "shared", []);
+  const psk = "0123456789abcdef".repeat(4);
+  checkEndpoints({ stateUri: "tcp:10.77.0.12:7300", mirrors: [], psk }, "shared", []);
+  const open = [
+    { stateUri: "tcp:10.77.0.12:7300", mirrors: [] },
+    { stateUri: "tcp:10.77.0.12:7300", mirrors: [], psk: psk.slice(1) },
+    { stateUri: "unix:/run/state.sock", mirrors: [{ device: "root", uri: "nbd://10.77.0.12:7301/mirror-root" }] },
+  ];
+  for (const endpoints of open) assert.throws(() => checkEndpoints(endpoints, "mirror", []), fieldIs("endpoints.psk"));
   for (const stateUri of ["exec:touch /tmp/x", "fd:3", "unix:relative", "unix:/a/../b", "tcp:host", ""]) {
     assert.throws(() => checkEndpoints({ stateUri, mirrors }, "mirror", []), fieldIs("endpoints.state_uri"), stateUri);
   }
@@ -102,6 +110,35 @@ Deno.test("checkEndpoints() lets QEMU connect to sockets only, and wants a place
   assert.throws(
     () => checkEndpoints({ ...state, mirrors }, "shared", ["root"]),
     (error) => error instanceof Fault && error.code === "storage_not_shared",
+  );
+});
+
+Deno.test("forwardChanges() changes what leads to a guest, and leaves the rest to a new plug", () => {
+  const nic = (hostPorts: readonly number[], change: Partial<NicSpec> = {}): NicSpec => {
+    const forwards = hostPorts.map((hostPort): Forward => ({
+      protocol: "tcp",
+      hostIp: "127.0.0.1",
+      hostPort,
+      guestPort: 80,
+    }));
+    const binding = { cidr: "10.9.0.0/24", gatewayIp: "10.9.0.1", dnsIp: "", restrict: true, forwards };
+    return {
+      portId: "port_1",
+      mac: "52:54:00:00:00:01",
+      ip: "10.9.0.5",
+      binding: { kind: "user", ...binding },
+      ...change,
+    };
+  };
+  assert.deepEqual(forwardChanges(nic([1001, 1002]), nic([1002, 1003])), {
+    remove: ["tcp:127.0.0.1:1001"],
+    add: ["tcp:127.0.0.1:1003-10.9.0.5:80"],
+  });
+  assert.deepEqual(forwardChanges(nic([1001]), nic([1001])), { remove: [], add: [] });
+  assert.equal(forwardChanges(nic([1001]), nic([1001], { ip: "10.9.0.6" })), undefined);
+  assert.equal(
+    forwardChanges(nic([1001]), nic([1001], { binding: { kind: "tap", device: "ut0", mtu: 1400 } })),
+    undefined,
   );
 });
 
@@ -135,4 +172,10 @@ Deno.test("a VM that is on keeps its root disk, and is known to have both what i
   assert.equal(wanted.diskBytes, 64 * mib);
   assert.deepEqual(localVolumes(union(was, wanted)).map(({ volumeId }) => volumeId.slice(-1)).sort(), ["A", "B"]);
   assert.equal(union(was, wanted).nics.length, 1);
+  const [nic] = was.nics;
+  assert.deepEqual(
+    union(was, specFixture({ nics: [{ ...nic!, mac: "52:54:00:00:00:01" }] })).nics,
+    [nic],
+    "one that is to change is as it was until it has changed",
+  );
 });

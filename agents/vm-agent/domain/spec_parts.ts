@@ -24,11 +24,14 @@ export function runnable(spec: VmSpec, plugged: VmSpec): VmSpec {
   };
 }
 
-/** Devices of both, the second's where they share one. */
+/**
+ * Devices of both: volumes as they are to be, as what a disk is just now QEMU tells; NICs as they were, so that an agent
+ * that finds this changes them once more.
+ */
 export function union(was: VmSpec, is: VmSpec): VmSpec {
   return {
     ...is,
-    nics: [...is.nics, ...was.nics.filter((nic) => !is.nics.some((other) => other.portId === nic.portId))],
+    nics: [...was.nics, ...is.nics.filter((nic) => !was.nics.some((other) => other.portId === nic.portId))],
     volumes: [
       ...is.volumes,
       ...was.volumes.filter((volume) => !is.volumes.some((other) => other.volumeId === volume.volumeId)),

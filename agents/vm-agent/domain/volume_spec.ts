@@ -54,6 +54,11 @@ export function nbdTarget(uri: string, field: string): NbdTarget {
   );
 }
 
+/** Of an export that QEMUs of other hosts reach. */
+export function nbdTcpUri(host: string, port: number, name: string): string {
+  return `nbd://${host}:${port}/${name}`;
+}
+
 export function nbdUri(socket: string, name: string): string {
   return `nbd+unix:///${name}?socket=${socket}`;
 }

@@ -3,7 +3,7 @@ import { noopLogger, Registry } from "@ultracloud/observe";
 import { HostUser } from "../host_user.ts";
 import { WorkerLease } from "../lease.ts";
 import { qemuVersion } from "../probe.ts";
-import { Vms } from "../vms.ts";
+import { Vms, type VmsOptions } from "../vms.ts";
 import { type TinyImage, tinyImage, until } from "./tiny_image.ts";
 
 export const image: TinyImage | undefined = await tinyImage();
@@ -19,7 +19,7 @@ export interface Worker {
 
 export interface Workers {
   readonly dir: string;
-  open(name: string): Promise<Worker>;
+  open(name: string, options?: Pick<VmsOptions, "migration">): Promise<Worker>;
 }
 
 /** A test with workers of its own in this process; whatever becomes of it, nothing of it stays behind. */
@@ -34,7 +34,7 @@ export function withWorkers(name: string, body: (workers: Workers) => Promise<vo
       const note = () => {
         for (const vms of opened.values()) for (const vm of vms.list()) if (vm.pid > 0) pids.add(vm.pid);
       };
-      const open = async (worker: string): Promise<Worker> => {
+      const open: Workers["open"] = async (worker, options = {}) => {
         note();
         await opened.get(worker)?.[Symbol.asyncDispose]();
         const home = `${dir}/${worker}`;
@@ -48,6 +48,7 @@ export function withWorkers(name: string, body: (workers: Workers) => Promise<vo
           consoleBytesMax: 64 * 1024,
           imageCacheBytesMax: 2 ** 30,
           tickMs: 100,
+          ...options,
         }, {
           clock: systemClock,
           log: noopLogger,
@@ -59,7 +60,7 @@ export function withWorkers(name: string, body: (workers: Workers) => Promise<vo
         });
         opened.set(worker, vms);
         await vms.open();
-        return { vms, lease, dir: home, reopen: () => open(worker) };
+        return { vms, lease, dir: home, reopen: () => open(worker, options) };
       };
       try {
         await body({ dir, open });

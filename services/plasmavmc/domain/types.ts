@@ -220,6 +220,8 @@ export interface Snapshot {
   readonly vmId: string;
   /** Volumes that are part of it, beside the root disk. */
   readonly volumeIds: readonly string[];
+  /** The root disk is no part of it; absent: it is, where there is one. */
+  readonly volumesOnly?: boolean;
   readonly sizeBytes: number;
   readonly node: string;
   readonly scheduleId: string;
