@@ -2,21 +2,28 @@ import type { ComponentManifest } from "@ultracloud/base";
 
 const own = /^\$\{dir\.config\}\/(.+)$/;
 
+/** Names of the programs that a component may start and that are its own: `NAME/main.ts` of its folder. */
+export function helpersOf(manifest: ComponentManifest): string[] {
+  return manifest.run.flatMap((program) => own.exec(program)?.[1] ?? []);
+}
+
 /**
- * Puts the programs of a component that it may start and that are its own beside its configuration: `NAME/main.ts` of
- * its folder, run with everything granted, as it is for what no component may do itself. `deno`: the program and the
- * flags that run a source of this workspace.
+ * Puts the helpers of a component beside its configuration, as programs. `commandOf` says what runs one where the
+ * component will be, with everything granted, as a helper is for what no component may do itself.
  */
 export async function placeHelpers(
   manifest: ComponentManifest,
-  o: { readonly configDir: string; readonly sourceDir: string; readonly deno: readonly string[] },
+  o: { readonly configDir: string; readonly commandOf: (name: string) => readonly string[] },
 ): Promise<void> {
-  for (const program of manifest.run) {
-    const name = own.exec(program)?.[1];
-    if (name === undefined) continue;
-    const command = [...o.deno, "-A", `${o.sourceDir}/${name}/main.ts`].map(quote).join(" ");
+  for (const name of helpersOf(manifest)) {
+    const command = o.commandOf(name).map(quote).join(" ");
     await Deno.writeTextFile(`${o.configDir}/${name}`, `#!/bin/sh\nexec ${command} "$@"\n`, { mode: 0o700 });
   }
+}
+
+/** Where the source of a helper is, in the folder of its component. */
+export function helperSource(sourceDir: string, name: string): string {
+  return `${sourceDir}/${name}/main.ts`;
 }
 
 /** One word of a POSIX shell. */

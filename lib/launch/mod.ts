@@ -7,4 +7,4 @@ export * from "./readiness.ts";
 export * from "./run_dir.ts";
 export * from "./spawn.ts";
 export * from "./stack.ts";
-export { placeHelpers } from "./helpers.ts";
+export { helpersOf, helperSource, placeHelpers } from "./helpers.ts";

@@ -2,7 +2,7 @@ import { fault, type Placement } from "@ultracloud/base";
 import { generateIdentity, standardGrants, svcId, type TrustFile } from "@ultracloud/authz";
 import { stringify } from "smol-toml";
 import { type FleetMember, loadFleet } from "./fleet.ts";
-import { placeHelpers } from "./helpers.ts";
+import { helperSource, placeHelpers } from "./helpers.ts";
 import { configOf } from "./local_config.ts";
 import { endProcesses, findByCommandLine, isAlive, type ProcessIdentity, waitGone } from "./process_table.ts";
 import { waitReady } from "./readiness.ts";
@@ -95,7 +95,10 @@ export async function prepareStack(options: StackOptions): Promise<Stack> {
     await Deno.writeTextFile(`${options.dataDir}/etc/${name}/config.toml`, stringify(config), { mode: 0o600 });
     const { manifest, dir } = stack.member(name);
     const configDir = `${options.dataDir}/etc/${name}`;
-    await placeHelpers(manifest, { configDir, sourceDir: dir, deno: sourceDeno(options.root) });
+    await placeHelpers(manifest, {
+      configDir,
+      commandOf: (name) => [...sourceDeno(options.root), "-A", helperSource(dir, name)],
+    });
   }
   return stack;
 }

@@ -4,12 +4,12 @@ import {
   commandOf,
   componentEnv,
   type FleetMember,
+  helperSource,
   loadFleet,
   nodesWith,
   parseClusterFile,
   placeHelpers,
   probeReady,
-  sourceDeno,
 } from "@ultracloud/launch";
 import { workspaceRoot } from "@ultracloud/testing";
 import { stringify } from "smol-toml";
@@ -121,7 +121,8 @@ export class Cluster implements Disposable {
     const configDir = `${this.substrate.etcDir(node)}/${component}`;
     await Deno.writeTextFile(`${configDir}/config.toml`, stringify(config), { mode: 0o600 });
     const { manifest, dir } = this.#fleet.get(component)!;
-    await placeHelpers(manifest, { configDir, sourceDir: dir, deno: sourceDeno(workspaceRoot) });
+    const commandOf = (name: string) => this.substrate.helper(component, name, helperSource(dir, name));
+    await placeHelpers(manifest, { configDir, commandOf });
   }
 
   #startSpec(node: string, component: string): StartSpec {

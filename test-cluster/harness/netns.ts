@@ -4,6 +4,7 @@ import {
   makeRunDir,
   type ProcessIdentity,
   signalProcess,
+  sourceDeno,
   type SpawnOptions,
   waitGone,
 } from "@ultracloud/launch";
@@ -100,6 +101,10 @@ export class NetnsSubstrate implements Substrate {
 
   program(_component: string, entry: string): SpawnOptions["program"] {
     return { kind: "source", root: workspaceRoot, entry };
+  }
+
+  helper(_component: string, _name: string, source: string): string[] {
+    return [...sourceDeno(workspaceRoot), "-A", source];
   }
 
   async start(node: string, spec: StartSpec): Promise<void> {

@@ -103,7 +103,7 @@ function own(
       const file = (name: string) => `${placement.configDir}/${name}`;
       return {
         mode: "production",
-        issuer: `https://${addressOf(cluster, manifests, nodesWith(cluster, "iam")[0]!, "iam.rpc")}`,
+        issuer: `https://${addressOf(cluster, manifests, nodesWith(cluster, "iam")[0] ?? node, "iam.rpc")}`,
         adminTokenFile: file(iamSecrets.adminTokenFile),
         signingKeyFile: file(iamSecrets.signingKeyFile),
         masterKeyFile: file(iamSecrets.masterKeyFile),

@@ -1,15 +1,16 @@
 import { fault } from "@ultracloud/base";
-import type { ClusterFile } from "@ultracloud/launch";
+import { type ClusterFile, helpersOf, helperSource } from "@ultracloud/launch";
 import { workspaceRoot } from "@ultracloud/testing";
 import { cleanHome } from "./clean.ts";
 import type { SubstrateName } from "./bring_up.ts";
 import { clusterFileName, workspaceFleet } from "./cluster.ts";
 import { buildNodeImage } from "./qemu/node_image.ts";
-import { buildPrograms } from "./qemu/programs.ts";
+import { buildPrograms, helperProgram } from "./qemu/programs.ts";
 import { imagesFile, type QemuImages } from "./qemu/qemu.ts";
 import type { ClusterHome } from "./home.ts";
 import { Journal } from "./journal.ts";
 import { createLan, enterNamespace, lanName, lanStands, reasonAgainstNamespaces } from "./lan.ts";
+import { readSettings, v8FlagsOf } from "./settings.ts";
 import { runTool } from "./tools.ts";
 
 /** Refuses with the reason when this machine cannot hold a test cluster. */
@@ -46,14 +47,15 @@ export async function prepareHost(
   await createLan(home, file.network, journal);
 }
 
-/** Programs of the components that the cluster names. */
+/** Programs of the components that the cluster names, with their helpers. */
 async function programsOf(file: ClusterFile): Promise<Record<string, string>> {
   const names = new Set(Object.values(file.nodes).flatMap((node) => [...node.components, ...node.standby]));
   const fleet = await workspaceFleet();
   return Object.fromEntries(
-    [...fleet].filter(([name]) => names.has(name)).map((
-      [name, { manifest, dir }],
-    ) => [name, `${dir}/${manifest.entry}`]),
+    [...fleet].filter(([component]) => names.has(component)).flatMap(([component, { manifest, dir }]) => [
+      [component, `${dir}/${manifest.entry}`],
+      ...helpersOf(manifest).map((name) => [helperProgram(component, name), helperSource(dir, name)]),
+    ]),
   );
 }
 
@@ -63,8 +65,9 @@ async function buildImages(
   programs: Readonly<Record<string, string>>,
   say: (text: string) => void,
 ): Promise<QemuImages> {
+  const v8Flags = v8FlagsOf(await readSettings("qemu"));
   const { kernel, initrd, root } = await buildNodeImage(home.cacheDir, say);
-  return { kernel, initrd, root, programs: await buildPrograms(home.cacheDir, programs, say) };
+  return { kernel, initrd, root, programs: await buildPrograms(home.cacheDir, programs, v8Flags, say) };
 }
 
 /** Nodes reach nothing outside: every module their components need is fetched before. */

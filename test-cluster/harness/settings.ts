@@ -24,6 +24,11 @@ export async function readSettings(name: Substrate["name"]): Promise<SubstrateSe
   return settingsSchema.parse(JSON.parse(await Deno.readTextFile(path)));
 }
 
+/** Flags of every Deno on a node that is a VM, as DENO_V8_FLAGS takes them. */
+export function v8FlagsOf(settings: SubstrateSettings): string {
+  return settings.vm?.v8Flags.join(",") ?? "";
+}
+
 /** The cluster as it runs on a substrate: emulated processors want longer election timeouts. */
 export function withSettings(file: ClusterFile, settings: SubstrateSettings): ClusterFile {
   const config = { ...file.config };

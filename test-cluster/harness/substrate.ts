@@ -51,6 +51,8 @@ export interface Substrate extends Disposable {
   create(node: string): Promise<void>;
   /** How a component is run on a node; `entry` is its program in this workspace. */
   program(component: string, entry: string): SpawnOptions["program"];
+  /** The command that runs a helper of a component on a node, everything granted; `source` is its program here. */
+  helper(component: string, name: string, source: string): readonly string[];
   /** Starts a component; it is not yet ready when this returns. Nothing happens when it runs. */
   start(node: string, spec: StartSpec): Promise<void>;
   /** Sends a signal to a component; false when it does not run. */

@@ -13,9 +13,11 @@ export interface Seed {
   readonly v8Flags: string;
 }
 
-/** A file the agent writes before it starts a component; readable by root only. */
+/** A file the agent writes before it starts a component; of use to root only. */
 export interface AgentFile {
   readonly path: string;
+  /** A program. */
+  readonly executable?: boolean;
   readonly base64: string;
 }
 

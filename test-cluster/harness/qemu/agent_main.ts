@@ -27,9 +27,9 @@ function isToken(given: string): boolean {
 }
 
 async function writeFiles(files: readonly AgentFile[]): Promise<void> {
-  for (const { path, base64 } of files) {
+  for (const { path, base64, executable } of files) {
     await Deno.mkdir(path.slice(0, path.lastIndexOf("/")), { recursive: true, mode: 0o700 });
-    await Deno.writeFile(`${path}.new`, Uint8Array.fromBase64(base64), { mode: 0o600 });
+    await Deno.writeFile(`${path}.new`, Uint8Array.fromBase64(base64), { mode: executable ? 0o700 : 0o600 });
     await Deno.rename(`${path}.new`, path);
   }
 }

@@ -12,8 +12,12 @@ export const nodeModules = [
   "veth",
 ] as const;
 
-/** Serial console, `eth0` names, and an end instead of a hang after a panic: QEMU runs with -no-reboot. */
-export const nodeCmdline = "console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0 random.trust_cpu=on mitigations=off";
+/**
+ * Serial console, `eth0` names, and an end instead of a hang after a panic: QEMU runs with -no-reboot. An emulated timer
+ * on a busy host fails the kernel's check of it.
+ */
+export const nodeCmdline =
+  "console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0 random.trust_cpu=on mitigations=off no_timer_check";
 
 /** Order of a node's disks: `/dev/vda`, `/dev/vdb` and so on. */
 export const diskOrder = ["root", "programs", "seed", "state", "log"] as const;
@@ -22,7 +26,7 @@ export const diskOrder = ["root", "programs", "seed", "state", "log"] as const;
 export const nodePaths = {
   deno: "/usr/bin/deno",
   programs: "/programs",
-  agent: "/programs/node-agent.js",
+  agent: "/programs/harness.js",
   seed: "/run/seed.json",
   etc: "/run/etc",
   run: "/run/uc",
@@ -61,6 +65,9 @@ mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t ext4 -o ro,noload /dev/vdb ${nodePaths.programs}
 mount -t ext4 -o noatime /dev/vdd ${nodePaths.state}
 mount -t ext4 -o noatime,commit=1 /dev/vde ${nodePaths.log}
+if [ ! -d /node/deno ]; then
+  rm -rf /node/deno.new && cp -r ${nodePaths.programs}/deno /node/deno.new && mv /node/deno.new /node/deno
+fi
 (umask 077 && tr -d '\000' </dev/vdc >${nodePaths.seed})
 field() { sed -n "s/^ *\"$1\": \"\\(.*\\)\",\\{0,1\\}$/\\1/p" ${nodePaths.seed}; }
 export DENO_V8_FLAGS="$(field v8Flags)"

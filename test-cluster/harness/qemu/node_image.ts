@@ -46,6 +46,9 @@ const required: Readonly<Record<string, string>> = {
   ip: "iproute2",
   "qemu-system-x86_64": "qemu-system-x86",
   "qemu-img": "qemu-utils",
+  "qemu-storage-daemon": "qemu-system-common",
+  ps: "procps",
+  pkill: "procps",
 };
 /** Tenant networks over OVN; packed where the host has them. */
 const optional = [

@@ -12,13 +12,14 @@ import type { ClusterHome } from "../home.ts";
 import type { Journal } from "../journal.ts";
 import { enterNamespace, lanName, plug, portName } from "../lan.ts";
 import type { ComponentSignal, NodeDirs, NodeProcess, Pipe, StartSpec, Substrate } from "../substrate.ts";
-import type { SubstrateSettings } from "../settings.ts";
+import { type SubstrateSettings, v8FlagsOf } from "../settings.ts";
 import { tool, type ToolOptions, type ToolResult } from "../tools.ts";
 import { waitFor } from "../wait.ts";
 import type { AgentFile, Seed } from "./agent_api.ts";
 import { AgentClient } from "./agent_client.ts";
 import { diskOrder, nodeCmdline, nodePaths } from "./guest_tree.ts";
 import { makeDisk } from "./packing.ts";
+import { helperProgram } from "./programs.ts";
 
 const mib = 2 ** 20;
 const logBytes = 256 * mib;
@@ -26,6 +27,11 @@ const logBytes = 256 * mib;
 const bootTimeoutMs = 60_000;
 /** A disk is read in blocks of this size. */
 const sectorBytes = 512;
+/**
+ * A plain model: protection keys, five levels of page tables and wide vectors cost an emulator a sixth of its time, and
+ * no program of a node needs them.
+ */
+const emulatedCpu = "Nehalem";
 /** Code that the emulator has translated; beyond this it begins anew. */
 const translatedMib = 256;
 
@@ -57,6 +63,8 @@ export class QemuSubstrate implements Substrate {
   readonly #journal: Journal;
   readonly #vms: NonNullable<SubstrateSettings["vm"]>;
   readonly #patience: number;
+  /** Code that is compiled on a node is translated once more by the emulator: interpreting it costs half of that. */
+  readonly #v8Flags: string;
   readonly #agents = new Map<string, AgentClient>();
 
   constructor(home: ClusterHome, cluster: ClusterFile, journal: Journal, settings: SubstrateSettings) {
@@ -68,11 +76,7 @@ export class QemuSubstrate implements Substrate {
     }
     this.#vms = settings.vm;
     this.#patience = settings.patience;
-  }
-
-  /** Code that is compiled on a node is translated once more by the emulator: interpreting it costs half of that. */
-  get #v8Flags(): string {
-    return this.#vms.v8Flags.join(",");
+    this.#v8Flags = v8FlagsOf(settings);
   }
 
   #dir(node: string): string {
@@ -98,6 +102,11 @@ export class QemuSubstrate implements Substrate {
 
   program(component: string): SpawnOptions["program"] {
     return { kind: "bundle", deno: nodePaths.deno, path: `${nodePaths.programs}/${component}.js` };
+  }
+
+  helper(component: string, name: string, _source: string): string[] {
+    const flags = ["--quiet", "--no-config", "--unstable-no-legacy-abort", "-A"];
+    return [nodePaths.deno, "run", ...flags, `${nodePaths.programs}/${helperProgram(component, name)}.js`];
   }
 
   async create(node: string): Promise<void> {
@@ -156,7 +165,7 @@ export class QemuSubstrate implements Substrate {
     return [
       ...["qemu-system-x86_64", "-name", `${this.#home.prefix}-${node}`, "-nodefaults", "-no-user-config"],
       // Debian's QEMU 7.2 is unreliable with two emulated processors.
-      ...["-machine", "pc", "-accel", `tcg,tb-size=${translatedMib}`, "-cpu", "max", "-smp", "1"],
+      ...["-machine", "pc", "-accel", `tcg,tb-size=${translatedMib}`, "-cpu", emulatedCpu, "-smp", "1"],
       ...["-m", `${this.#vms.memoryMib[this.#cluster.nodes[node]!.role]}`, "-display", "none", "-no-reboot"],
       ...["-kernel", images.kernel, "-initrd", images.initrd, "-append", nodeCmdline],
       ...["-chardev", `file,id=console,path=${this.consoleFile(node)},append=on`, "-serial", "chardev:console"],
@@ -245,8 +254,9 @@ export class QemuSubstrate implements Substrate {
     };
     const files: AgentFile[] = [];
     const add = async (name: string) => {
-      const bytes = await Deno.readFile(`${this.etcDir(node)}/${name}`);
-      files.push({ path: `${nodePaths.etc}/${name}`, base64: bytes.toBase64() });
+      const from = `${this.etcDir(node)}/${name}`;
+      const executable = ((await Deno.stat(from)).mode! & 0o100) !== 0;
+      files.push({ path: `${nodePaths.etc}/${name}`, executable, base64: (await Deno.readFile(from)).toBase64() });
     };
     await add("trust.json");
     for await (const { name, isFile } of Deno.readDir(`${this.etcDir(node)}/${spec.component}`)) {
