@@ -109,9 +109,26 @@ export const db = buildRouteMap({
       brief: "Compare the content of all replicas",
       args: [databaseArg],
       async run({ session, io }, _flags, name) {
-        const { index, sha256 } = await session.client(DatabaseService, "flaredb").checkReplicas({ name });
+        const { index, sha256, replicas } = await session.client(DatabaseService, "flaredb").checkReplicas({ name });
         io.out(`${sha256} at index ${index}\n`);
-        io.err("Replicas whose content differs stop serving the database; `uc api` on Status shows them\n");
+        for (const { member, sha256: own, differs, learner } of replicas) {
+          const found = own === "" ? "did not report" : differs ? `differs: ${own}` : "the same";
+          io.out(`${learner ? "learner" : "member"} ${member}  ${found}\n`);
+        }
+        const ids = (those: typeof replicas) => those.map(({ member }) => member).join(", ");
+        const differing = replicas.filter(({ differs }) => differs);
+        if (differing.length > 0) {
+          throw fault(
+            "data_loss",
+            "database_diverged",
+            `The content of ${name} on ${
+              ids(differing)
+            } differs from that of most members: it is not served there any ` +
+              "more; place the database without, then with them",
+          );
+        }
+        const silent = replicas.filter((each) => each.sha256 === "");
+        if (silent.length > 0) io.err(`Not compared, as they did not report in time: ${ids(silent)}\n`);
       },
     }),
     backup: command<{ after?: string }, [string, string]>({

@@ -143,8 +143,18 @@ export function databaseService(
       return {};
     },
     async checkReplicas({ name }, context) {
-      const { index, sha256 } = await databases.checkReplicas(await databases.find(name), context);
-      return { index: BigInt(index), sha256 };
+      // Whoever differs can still ask, and learn whether it does.
+      const checked = await databases.checkReplicas(await databases.findAny(name), context.signal);
+      return {
+        index: BigInt(checked.index),
+        sha256: checked.sha256,
+        replicas: checked.replicas.map(({ member, sha256 = "", differs, votes }) => ({
+          member: BigInt(member),
+          sha256,
+          differs,
+          learner: !votes,
+        })),
+      };
     },
     status() {
       const groups = [

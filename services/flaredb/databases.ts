@@ -4,13 +4,14 @@ import { backoffMs, type Clock, Fault, fault, type Rng, uniform } from "@ultracl
 import type { Health, Logger } from "@ultracloud/observe";
 import type { Group, ReplicaNode } from "@ultracloud/replica";
 import type { CallContext } from "@ultracloud/rpc";
-import { CheckReplicasResponseSchema, LoggedPlacedSchema } from "@ultracloud/proto/flaredb/v1";
+import { LoggedPlacedSchema } from "@ultracloud/proto/flaredb/v1";
 import { createHash } from "node:crypto";
 import { type DedupeKey, encodeEntry, type EntryKind, entryKinds, noSeed } from "./domain/log_entry.ts";
 import { checkDatabase, databaseNotFound } from "./domain/names.ts";
 import { CatalogMachine, type CatalogRow, holds, systemGroup } from "./state/catalog_machine.ts";
-import { type ContentDigest, DatabaseMachine } from "./state/database_machine.ts";
-import { stepPlacement, surplusLeader } from "./placement.ts";
+import { DatabaseMachine } from "./state/database_machine.ts";
+import { misplacedLeader, stepPlacement } from "./placement.ts";
+import { type CheckedReplicas, ReplicaChecks } from "./replica_checks.ts";
 import { removeFiles } from "./state/store.ts";
 
 /** A database of this replica: its log and its state. */
@@ -63,6 +64,7 @@ export class Databases implements AsyncDisposable {
   readonly #deps: DatabasesDeps;
   readonly #catalog: CatalogMachine;
   readonly #open = new Map<string, OpenDatabase>();
+  readonly #checks: ReplicaChecks;
   readonly #removed = new Set<number>();
   readonly #stop = new AbortController();
   #system!: Group;
@@ -72,6 +74,7 @@ export class Databases implements AsyncDisposable {
   private constructor(options: DatabasesOptions, deps: DatabasesDeps) {
     this.#options = options;
     this.#deps = deps;
+    this.#checks = new ReplicaChecks(options, deps);
     this.#catalog = new CatalogMachine({
       path: `${options.stateDir}/catalog.db`,
       members: options.voters,
@@ -113,12 +116,13 @@ export class Databases implements AsyncDisposable {
     }
     if (database.machine.diverged) {
       // Others are as they should be: callers are to go there.
-      const { leader } = database.group.status();
-      const url = leader === this.#options.memberId ? undefined : this.#options.clientUrls[leader];
+      const { leader, voters } = database.group.status();
+      const other = leader !== this.#options.memberId ? leader : voters.find((id) => id !== leader);
+      const url = other === undefined ? undefined : this.#options.clientUrls[other];
       throw fault(
         "unavailable",
         "database_diverged",
-        `Cannot use database ${name} here as this replica's content differs from its leader's: remove the replica`,
+        `Cannot use database ${name} here as this replica's content differs from that of most: remove the replica`,
         { retryAfterMs: 100, ...(url === undefined ? {} : { leaderHint: url }) },
       );
     }
@@ -184,17 +188,9 @@ export class Databases implements AsyncDisposable {
     return this.#propose(database.group, kind, schema, request, context);
   }
 
-  /**
-   * Lets every replica note a digest of its content at one index, then compare it with this leader's. The digest reads
-   * every row, on every replica, while nothing else of the process runs.
-   */
-  async checkReplicas(database: OpenDatabase, context: Proposer): Promise<ContentDigest> {
-    const proposer = unkeyed(context);
-    const { hash, verify } = entryKinds;
-    const noted = await this.propose(database, hash, EmptySchema, create(EmptySchema), proposer) as ContentDigest;
-    const asked = create(CheckReplicasResponseSchema, { index: BigInt(noted.index), sha256: noted.sha256 });
-    await this.propose(database, verify, CheckReplicasResponseSchema, asked, proposer);
-    return noted;
+  /** Compares the content of all replicas, as `ReplicaChecks.ask` says. */
+  checkReplicas(database: OpenDatabase, signal: AbortSignal): Promise<CheckedReplicas> {
+    return this.#checks.ask(database, signal);
   }
 
   /** The refusal of whoever does not lead, with a hint at who does. */
@@ -273,7 +269,9 @@ export class Databases implements AsyncDisposable {
       const join = row.moved || !row.replicas.includes(this.#options.memberId);
       const machine = new DatabaseMachine({ path: this.#path(row) });
       const group = await node.openGroup({ group: row.group, voters: row.replicas, join }, machine);
-      this.#open.set(row.name, { row, group, machine });
+      const database = { row, group, machine };
+      this.#open.set(row.name, database);
+      this.#checks.follow(database);
     }
   }
 
@@ -328,10 +326,10 @@ export class Databases implements AsyncDisposable {
         await stepPlacement(group, now, memberId).then((done) => done ? this.placed(now) : undefined)
           .catch((error) => log.debug("cannot move a replica yet", { database: row.name, error }));
       }
-      const surplus = surplusLeader(this.opened(), memberId);
-      if (surplus === undefined) continue;
+      const misplaced = misplacedLeader(this.opened(), memberId);
+      if (misplaced === undefined) continue;
       try {
-        surplus.group.transferLeader(surplus.to);
+        misplaced.group.transferLeader(misplaced.to);
       } catch (error) {
         log.debug("cannot hand a leader over", { error });
       }
@@ -359,6 +357,7 @@ export class Databases implements AsyncDisposable {
     this.#stop.abort();
     await this.#loops;
     await this.#agreeing;
+    await this.#checks[Symbol.asyncDispose]();
     await this.#deps.node[Symbol.asyncDispose]();
     for (const { machine } of this.#open.values()) machine.close();
     this.#catalog.close();

@@ -43,8 +43,11 @@ export async function stepPlacement(group: Group, wanted: Wanted, memberId: numb
   return surplus === undefined ? true : await change("remove", surplus);
 }
 
-/** A group this replica should hand over, and to whom: when it leads more than its share of those it holds. */
-export function surplusLeader(
+/**
+ * A group this replica should hand over, and to whom: when its own content was found to differ from that of most, or
+ * when it leads more than its share of those it holds. Nobody whose content differs is handed anything.
+ */
+export function misplacedLeader(
   databases: readonly OpenDatabase[],
   memberId: number,
 ): { readonly group: Group; readonly to: number } | undefined {
@@ -54,12 +57,16 @@ export function surplusLeader(
     for (const id of voters) led.set(id, (led.get(id) ?? 0) + (id === leader ? 1 : 0));
   }
   const mine = led.get(memberId) ?? 0;
-  for (const { group } of databases) {
+  const unfitFirst = [...databases].sort((a, b) => Number(b.machine.diverged) - Number(a.machine.diverged));
+  for (const { group, machine } of unfitFirst) {
     const { role, voters, progress, lastIndex } = group.status();
     if (role !== "leader") continue;
     // Two apart at least: handing one over then makes it even, and nobody hands it back.
-    const poorer = voters.filter((id) => id !== memberId && (led.get(id) ?? 0) <= mine - 2);
-    const to = poorer.sort((a, b) => led.get(a)! - led.get(b)!).find((id) => {
+    const poorer = voters.filter((id) => id !== memberId && (machine.diverged || (led.get(id) ?? 0) <= mine - 2));
+    if (poorer.length === 0) continue;
+    const verdict = machine.parts.check.verdict();
+    const unfit = new Set(verdict.kind === "agreed" ? verdict.differ : []);
+    const to = poorer.filter((id) => !unfit.has(id)).sort((a, b) => led.get(a)! - led.get(b)!).find((id) => {
       const peer = progress?.get(id);
       return peer !== undefined && peer.recentlyActive && peer.match + lagMax >= lastIndex;
     });

@@ -58,6 +58,13 @@ export async function* followIndex<P extends Page>(
       if (machine.closed) {
         throw fault("not_found", "database_not_found", "Cannot go on watching as the database is gone");
       }
+      if (machine.diverged) {
+        throw fault(
+          "unavailable",
+          "database_diverged",
+          "Cannot go on watching here as this replica's content is wrong",
+        );
+      }
       const page = read(at);
       const late = clock.monotonicMs() - toldMs >= progressEveryMs;
       if (page.changes.length > 0 || (late && page.index > at)) {

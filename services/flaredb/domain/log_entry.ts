@@ -24,10 +24,10 @@ export const entryKinds = {
   transaction: 10,
   /** What the database keeps beside its content. */
   settings: 11,
-  /** Every replica notes a digest of its content. */
+  /** Every replica notes a digest of its content, and reports it. */
   hash: 12,
-  /** The leader's digest, to be compared with one's own. */
-  verify: 13,
+  /** What one replica's digest was. */
+  report: 13,
   migrate: 14,
   /** A backup that was taken. */
   recordBackup: 15,

@@ -1,8 +1,11 @@
 import type { Database } from "@ultracloud/sqlite";
 import { createHash } from "node:crypto";
 
-/** Positions move with entries that have no effect; archived entries are covered by what they did. */
-const leftOut: ReadonlySet<string> = new Set(["_uc_meta", "_uc_archive"]);
+/**
+ * Positions move with entries that have no effect; archived entries are covered by what they did; each replica has its
+ * own finding about itself.
+ */
+const leftOut: ReadonlySet<string> = new Set(["_uc_meta", "_uc_archive", "_uc_check"]);
 
 /** Digest over the schema and every row of every table. */
 export function contentHash(db: Database): string {

@@ -7,12 +7,13 @@ import {
   BatchResponseSchema,
   BatchWriteResponseSchema,
   BucketSchema,
-  CheckReplicasResponseSchema,
   CompareAndSwapResponseSchema,
   DatabaseSettingsSchema,
   DeleteResponseSchema,
   ExecuteResponseSchema,
+  LoggedCheckSchema,
   LoggedImportSchema,
+  LoggedReportSchema,
   MigrateResponseSchema,
   PutResponseSchema,
 } from "@ultracloud/proto/flaredb/v1";
@@ -21,6 +22,7 @@ import { decodeEntry, type Entry, type EntryKind, entryKinds } from "../domain/l
 import { contentHash } from "./content_hash.ts";
 import { kvEffect } from "./kv_effects.ts";
 import { openParts, type Parts } from "./parts.ts";
+import type { ContentDigest } from "./replica_check.ts";
 import { sqlEffect } from "./sql_entries.ts";
 import { contentOf, copyContent, openContent, replaceByStaged, replaceContent, stageContent } from "./store.ts";
 
@@ -45,17 +47,11 @@ const answers: Readonly<Record<number, AnyMessage>> = {
 const unarchived: ReadonlySet<EntryKind> = new Set<EntryKind>([
   entryKinds.barrier,
   entryKinds.hash,
-  entryKinds.verify,
+  entryKinds.report,
   entryKinds.recordBackup,
   entryKinds.settings,
   entryKinds.import,
 ]);
-
-/** A digest of the content at an index. */
-export interface ContentDigest {
-  readonly index: number;
-  readonly sha256: string;
-}
 
 /**
  * The replicated state of one database: KV buckets, SQL tables, recent changes and stored answers in one SQLite file,
@@ -71,8 +67,6 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   #applied = 0;
   #offset = 0;
   #closed = false;
-  #noted: ContentDigest | undefined;
-  #diverged = false;
   /** Time of the newest entry; entries never go back in time. */
   #timeMs = 0;
 
@@ -116,11 +110,11 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   }
   /** The newest digest that was asked for, as this replica has it. */
   get noted(): ContentDigest | undefined {
-    return this.#noted;
+    return this.#parts.check.newest;
   }
-  /** This replica's content was found to differ from its leader's. */
+  /** This replica's content was found to differ from that of most; so it stays until it is replaced by another's. */
   get diverged(): boolean {
-    return this.#diverged;
+    return this.#parts.check.diverged;
   }
   /** The file, for copies of it. */
   get path(): string {
@@ -169,6 +163,7 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   }
 
   snapshot(): Uint8Array {
+    this.#refuseDiverged();
     this.#storePosition();
     return contentOf(this.#db);
   }
@@ -178,6 +173,7 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   }
 
   async snapshotTo(path: string): Promise<number> {
+    this.#refuseDiverged();
     this.#storePosition();
     return await copyContent(this.#db, this.#path, path);
   }
@@ -187,15 +183,20 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
     if (!this.#closed) this.#replace(index, () => replaceByStaged(this.#path, path));
   }
 
+  /** Content that is not what the others have is not to spread. */
+  #refuseDiverged(): void {
+    if (!this.diverged) return;
+    throw fault("failed_precondition", "database_diverged", "Cannot copy content that differs from that of most");
+  }
+
   #replace(index: number, open: () => Database): void {
     this.#parts.sql.forget();
     this.#db.close();
     this.#open(open());
     assert(this.#applied <= index, "A snapshot holds nothing beyond its index");
     this.#applied = index;
-    this.#diverged = false;
-    this.#noted = undefined;
     this.#load();
+    this.#parts.check.forget();
     this.#notify();
   }
 
@@ -287,12 +288,15 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
         parts.archive.switch(settings.archive, index);
         return settings;
       }
-      case entryKinds.hash:
-        this.#noted = { index, sha256: this.hash() };
-        return this.#noted;
-      case entryKinds.verify: {
-        const { index: at, sha256 } = fromBinary(CheckReplicasResponseSchema, payload);
-        if (BigInt(this.#noted?.index ?? 0) === at && this.#noted?.sha256 !== sha256) this.#diverged = true;
+      case entryKinds.hash: {
+        const { voters, learners } = fromBinary(LoggedCheckSchema, payload);
+        const digest: ContentDigest = { index, sha256: this.hash() };
+        parts.check.begin(digest, { voters: voters.map(Number), learners: learners.map(Number) });
+        return digest;
+      }
+      case entryKinds.report: {
+        const { index: at, sha256, member } = fromBinary(LoggedReportSchema, payload);
+        parts.check.report({ index: Number(at), sha256 }, Number(member));
         return {};
       }
       case entryKinds.recordBackup:

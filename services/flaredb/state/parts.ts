@@ -8,6 +8,7 @@ import { Import } from "./import.ts";
 import { KvTable } from "./kv_table.ts";
 import { Migrations } from "./migrations.ts";
 import { Quotas } from "./quotas.ts";
+import { ReplicaCheck } from "./replica_check.ts";
 import { RowChanges } from "./row_changes.ts";
 import { createTables, limitConnection, Meta } from "./schema.ts";
 import { SqlEffects } from "./sql_effects.ts";
@@ -29,6 +30,7 @@ export interface Parts {
   readonly migrations: Migrations;
   readonly backups: BackupRecords;
   readonly importer: Import;
+  readonly check: ReplicaCheck;
   /** Reads what is kept in memory from the tables; `index` is that of the newest entry. */
   load(index: number): void;
 }
@@ -48,6 +50,7 @@ export function openParts(db: Database): Parts {
   const rowChanges = new RowChanges(db, meta);
   const archive = new Archive(db, meta);
   const effects = new SqlEffects({ db, sql, inputs, versions, rowChanges });
+  const check = new ReplicaCheck(db, meta);
   const importer = new Import(db, meta, effects, versions);
   return {
     meta,
@@ -63,9 +66,10 @@ export function openParts(db: Database): Parts {
     migrations: new Migrations(db, effects),
     backups: new BackupRecords(db),
     importer,
+    check,
     load(index) {
       changes.load(index);
-      for (const part of [dedupe, quotas, versions, rowChanges, archive, importer]) part.load();
+      for (const part of [dedupe, quotas, versions, rowChanges, archive, importer, check]) part.load();
     },
   };
 }

@@ -34,6 +34,9 @@ export function createTables(db: Database): void {
     CREATE TABLE IF NOT EXISTS _uc_backup(
       idx INTEGER NOT NULL, kind INTEGER NOT NULL, time_ms INTEGER NOT NULL, bytes INTEGER NOT NULL,
       sha256 BLOB NOT NULL, PRIMARY KEY(time_ms, idx, kind)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS _uc_check(
+      idx INTEGER NOT NULL, member INTEGER NOT NULL, votes INTEGER NOT NULL, sha256 TEXT,
+      PRIMARY KEY(idx, member)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS _uc_table(name TEXT PRIMARY KEY, idx INTEGER NOT NULL) WITHOUT ROWID;
   `);
 }
