@@ -1,4 +1,4 @@
-import { fault } from "@ultracloud/base";
+import { fault, type FaultKind } from "@ultracloud/base";
 import { type Operation, OperationSchema, OperationService, OperationState } from "@ultracloud/proto/common/v1";
 import { type Column, enumName, humanAge } from "./columns.ts";
 import type { Run } from "./command.ts";
@@ -68,7 +68,8 @@ export async function waitFor(
     throw fault("cancelled", "operation_cancelled", `${operation.kind} was cancelled`);
   }
   throw fault(
-    "failed_precondition",
+    // Said by a service of this cloud; an older one says nothing.
+    (operation.error?.kind || "failed_precondition") as FaultKind,
     operation.error?.code ?? "operation_failed",
     operation.error?.message ?? `${operation.kind} failed`,
   );

@@ -1,6 +1,6 @@
 import { create, type DescMessage, type MessageInitShape, toBinary, toJson } from "@bufbuild/protobuf";
 import { type AnySchema, timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { type Clock, fault, invalidField, toHex } from "@ultracloud/base";
+import { type Clock, fault, type FaultKind, invalidField, toHex } from "@ultracloud/base";
 import { type Operation, OperationSchema, OperationService, OperationState } from "@ultracloud/proto/common/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import type { KvBackend } from "./kv.ts";
@@ -35,6 +35,8 @@ export interface OperationFailure {
   readonly code: string;
   readonly message: string;
   readonly cause: string;
+  /** What a call would have failed with; absent in rows of earlier versions. */
+  readonly kind?: FaultKind;
 }
 
 /** A message kept by its type name. */

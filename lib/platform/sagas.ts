@@ -348,16 +348,19 @@ const cancelled: OperationFailure = {
   code: "operation_cancelled",
   message: "Cannot finish the operation as it was cancelled",
   cause: "",
+  kind: "cancelled",
 };
 
 function failureOf(error: Fault): OperationFailure {
   // A bug's own words are for the log.
   if (error.kind === "internal") {
-    return { code: "internal", message: "Cannot finish the operation because of an internal error", cause: "" };
+    const message = "Cannot finish the operation because of an internal error";
+    return { code: "internal", message, cause: "", kind: error.kind };
   }
   return {
     code: error.code,
     message: error.message,
     cause: error.cause instanceof Error ? error.cause.message : error.cause === undefined ? "" : String(error.cause),
+    kind: error.kind,
   };
 }
