@@ -15,10 +15,11 @@ let
   # ahead in use says "no step upwards" or "not absolute"; those are asked in words.
   posix = text:
     let
-      plain = replaceStrings [ "\\/" "(?:" "[^\\0]" "\\." ] [ "/" "(" "." "[.]" ] text;
+      plain = replaceStrings
+        [ "\\/" "(?:" "[^\\0]" "\\." "\\{" "\\}" "\\$" ] [ "/" "(" "." "[.]" "[{]" "[}]" "@DOLLAR@" ] text;
       withoutAnchors = replaceStrings [ "^" "$" ] [ "" "" ] (replaceStrings [ "[^" ] [ "@NOT@" ] plain);
       looks = split "\\(\\?!([^()]|\\([^()]*\\))*\\)" withoutAnchors;
-    in replaceStrings [ "@NOT@" ] [ "[^" ] (concatStringsSep "" (filter isString looks));
+    in replaceStrings [ "@NOT@" "@DOLLAR@" ] [ "[^" "[$]" ] (concatStringsSep "" (filter isString looks));
   looksAhead = text: match ".*\\(\\?!.*" text != null;
   refusesAbsolute = text: match "\\^\\(\\?!\\\\/\\).*" text != null;
   stepsUp = value: elem ".." (filter isString (split "/" value)) || (elem "." (filter isString (split "/" value)));

@@ -1,0 +1,4 @@
+{
+  description = "Stands in for disko: its options as far as they are used";
+  outputs = { self }: { nixosModules.disko = ./module.nix; };
+}

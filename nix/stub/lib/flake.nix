@@ -1,0 +1,4 @@
+{
+  description = "The functions of nixpkgs' lib that UltraCloud's flake uses";
+  outputs = { self }: { lib = import ./.; };
+}

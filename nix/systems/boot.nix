@@ -1,0 +1,12 @@
+# A host that boots by UEFI from its own disk. The entry of a new generation counts its tries: one that does not come up
+# is left for the one before by the loader itself, whatever became of nix-agent.
+{ lib, ... }:
+{
+  boot.loader.systemd-boot = {
+    enable = true;
+    # The boot partition holds few kernels.
+    configurationLimit = lib.mkDefault 8;
+  };
+  boot.loader.efi.canTouchEfiVariables = lib.mkDefault true;
+  boot.kernelParams = [ "console=ttyS0,115200" ];
+}
