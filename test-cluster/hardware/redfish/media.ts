@@ -10,7 +10,7 @@ export interface MediaState {
 }
 
 /** A BMC that says yes attaches the image within seconds, or never. */
-const attachTimeoutMs = 30_000;
+const attachTimeoutMsDefault = 15_000;
 const attachPollMs = 500;
 /** Success without an attached image happens; more than twice in a row is a fault of the image or its URL. */
 const insertTries = 3;
@@ -31,6 +31,8 @@ export interface InsertOptions {
   readonly image: string;
   /** Images of earlier runs of ours, which may be taken out without asking. */
   readonly ours: (image: string) => boolean;
+  /** How long an accepted image may take to show. */
+  readonly attachTimeoutMs?: number;
   readonly say: (line: string) => void;
 }
 
@@ -73,10 +75,11 @@ export async function insertMedia(
   );
 }
 
-async function fill(redfish: Redfish, slot: MediaSlot, { image, say }: InsertOptions): Promise<void> {
+async function fill(redfish: Redfish, slot: MediaSlot, options: InsertOptions): Promise<void> {
+  const { image, say } = options;
   for (let attempt = 1; attempt <= insertTries; attempt++) {
     await callInsert(redfish, slot, image);
-    if (await becomes(redfish, slot, (state) => state.inserted)) return;
+    if (await becomes(redfish, slot, (state) => state.inserted, options.attachTimeoutMs)) return;
     say(`${slot.path}: the BMC answered success without an attached image (${attempt} of ${insertTries})`);
   }
   throw fault(
@@ -114,8 +117,13 @@ export async function ejectMedia(redfish: Redfish, slot: MediaSlot): Promise<voi
   throw fault("failed_precondition", "bmc_media_stays", `Cannot eject ${slot.path}: the BMC accepted it and it stays`);
 }
 
-async function becomes(redfish: Redfish, slot: MediaSlot, wanted: (state: MediaState) => boolean): Promise<boolean> {
-  const end = redfish.clock.monotonicMs() + attachTimeoutMs;
+async function becomes(
+  redfish: Redfish,
+  slot: MediaSlot,
+  wanted: (state: MediaState) => boolean,
+  timeoutMs = attachTimeoutMsDefault,
+): Promise<boolean> {
+  const end = redfish.clock.monotonicMs() + timeoutMs;
   for (;;) {
     if (wanted(await readMedia(redfish, slot))) return true;
     if (redfish.clock.monotonicMs() >= end) return false;
