@@ -22,6 +22,8 @@ export interface NixBox {
   readonly binDir: string;
   /** Runs `nix` and answers what it says; throws what it complains about. */
   nix(...args: string[]): Promise<string>;
+  /** The same for `nix-instantiate`, which parses files without evaluating them. */
+  instantiate(...args: string[]): Promise<string>;
   /** A store of its own with what was built in it; removed by its owner. */
   workshop(dir: string): Promise<Workshop>;
 }
@@ -144,22 +146,30 @@ async function wrap(dir: string, home: string): Promise<void> {
   );
   // Through its own loader: the host's C library is older.
   for (const name of ["nix", "nix-env"]) {
-    const loader =
-      `${root}/usr/lib64/ld-linux-x86-64.so.2 --argv0 ${name} --library-path ${root}/usr/lib/x86_64-linux-gnu`;
+    const command = commandOf(root, name).join(" ");
     await Deno.writeTextFile(
       `${dir}/bin/${name}`,
-      `#!/bin/sh\nexport NIX_CONF_DIR="\${NIX_CONF_DIR:-${home}/etc}"\nexec ${loader} ${root}/usr/bin/nix "$@"\n`,
+      `#!/bin/sh\nexport NIX_CONF_DIR="\${NIX_CONF_DIR:-${home}/etc}"\nexec ${command} "$@"\n`,
       { mode: 0o755 },
     );
   }
 }
 
+/** Runs a program of Nix through its own loader; all of them are one, which goes by the name it is called by. */
+function commandOf(root: string, name: string): string[] {
+  const loader = `${root}/usr/lib64/ld-linux-x86-64.so.2`;
+  return [loader, "--argv0", name, "--library-path", `${root}/usr/lib/x86_64-linux-gnu`, `${root}/usr/bin/nix`];
+}
+
 function boxAt(dir: string): NixBox {
   const binDir = `${dir}/bin`;
+  const [loader, ...words] = commandOf(`${dir}/root`, "nix-instantiate");
   const nix = (...args: string[]) => run(`${binDir}/nix`, args, { HOME: `${dir}/home` });
   return {
     binDir,
     nix,
+    instantiate: (...args) =>
+      run(loader!, [...words, ...args], { HOME: `${dir}/home`, NIX_CONF_DIR: `${dir}/etc` }),
     async workshop(own) {
       await Deno.mkdir(own, { recursive: true });
       const secret = `${own}/secret.key`;

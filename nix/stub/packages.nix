@@ -10,7 +10,7 @@ let
     system = "x86_64-linux";
     builder = "/bin/sh";
     args = [ "-c" "echo a stub > $out" ];
-  } // plain attrs) // { meta = attrs.meta or { }; pname = attrs.pname or attrs.name; version = attrs.version or "0"; } // (attrs.passthru or { });
+  } // plain attrs) // { meta = attrs.meta or { }; pname = attrs.pname or attrs.name; version = attrs.version or "0"; passthru = attrs.passthru or { }; } // (attrs.passthru or { });
   stub = name: attrs: make ({ inherit name; } // attrs);
 
   names = [
