@@ -14,7 +14,12 @@ export const certificateSchema = z.strictObject({
 
 export const configSchema = z.strictObject({
   ...baseShape,
-  peers: z.strictObject({ iam: z.array(z.url()).min(1).describe("Who issues certificates") }),
+  peers: z.strictObject({
+    iam: z.array(z.url()).min(1).describe("Who issues certificates"),
+    deployer: z.array(z.url()).default([]).describe(
+      "Who says whom this node trusts; empty: the trust file stays as somebody wrote it",
+    ),
+  }),
   certificates: z.array(certificateSchema).max(64).default([]).describe("What is kept"),
   standingCaFile: z.string().min(1).optional().describe(
     "Authorities that are trusted beside iam's while this file is there: for certificates signed by hand",

@@ -62,7 +62,7 @@ const byPrincipal: Readonly<Record<string, readonly Grant[]>> = {
   ],
   "node-agent": [grant("fleetscheduler.node.register"), grant("fleetscheduler.node.heartbeat")],
   // Certificates it asks for in the name of each identity, with that identity's key.
-  "mtls-agent": [grant("iam.authority.list")],
+  "mtls-agent": [grant("iam.authority.list"), grant("deployer.trust.get")],
   operator: [
     grant("chainfire.*.*"),
     grant("flaredb.*.*"),
@@ -79,6 +79,25 @@ const byPrincipal: Readonly<Record<string, readonly Grant[]>> = {
 /** Grants of a component or of the operator; none for a name the table does not have. */
 export function standardGrants(name: string): Grant[] {
   return [...byPrincipal[name] ?? []];
+}
+
+/** Agents that a node brings keys of its own for. */
+export const nodePrincipals = ["mtls-agent", "net-agent", "nix-agent", "node-agent", "vm-agent"] as const;
+export type NodePrincipal = typeof nodePrincipals[number];
+
+/** Grants of an agent with its node's own key: what the table gives it, and of keys in chainfire those of its node. */
+export function nodeGrants(name: NodePrincipal, node: string): Grant[] {
+  if (name !== "nix-agent") return standardGrants(name);
+  const own = (key: string, permission: string) =>
+    grant(permission, keyScope(utf8.encode(`/ultracloud/${key}/${node}`)));
+  return [
+    grant("deployer.agent.*"),
+    ...["kv", "watch", "lease"].map((resource) => own("drain/requests", `chainfire.${resource}.*`)),
+    own("drain/answers", "chainfire.kv.get"),
+    own("drain/answers", "chainfire.watch.*"),
+    own("systems/desired", "chainfire.kv.get"),
+    ...["kv", "watch", "lease"].map((resource) => own("systems/observed", `chainfire.${resource}.*`)),
+  ];
 }
 
 /** Every name the table has. */

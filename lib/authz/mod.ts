@@ -10,4 +10,5 @@ export * from "./policy_client.ts";
 export type * from "./policy_view.ts";
 export * from "./setup.ts";
 export * from "./trust.ts";
+export * from "./trust_document.ts";
 export * from "./workload.ts";

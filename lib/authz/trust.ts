@@ -19,8 +19,12 @@ export const trustSchema = z.strictObject({
     z.strictObject({
       publicKey: z.custom<JWK>((value) => typeof value === "object" && value !== null && (value as JWK).kty === "OKP"),
       grants: z.array(grantSchema),
+      /** Node whose enrolment brought it: the deployer takes it out with the node. */
+      node: z.string().optional(),
     }),
   ),
+  /** Grows with every change that the deployer makes; absent in a file that somebody wrote by hand. */
+  revision: z.number().int().min(0).optional(),
 });
 
 export type TrustFile = z.infer<typeof trustSchema>;
@@ -30,6 +34,11 @@ export type VerifyKey = Awaited<ReturnType<typeof importJWK>>;
 /** SPIFFE id of a component of the cluster. */
 export function svcId(clusterId: string, name: string): string {
   return `spiffe://${clusterId}/svc/${name}`;
+}
+
+/** SPIFFE id of a component of one node, with a key of its own. */
+export function nodeSvcId(clusterId: string, name: string, node: string): string {
+  return `${svcId(clusterId, name)}/${node}`;
 }
 
 /** The file's time is looked at no more often than this: well below the two seconds that a revocation may take. */
@@ -60,6 +69,11 @@ export class TrustStore {
 
   get clusterId(): string {
     return this.#loaded.file.clusterId;
+  }
+
+  /** What is in force now. */
+  get file(): TrustFile {
+    return this.#loaded.file;
   }
 
   /** Key of a principal; undefined when it is not trusted. */

@@ -1,5 +1,5 @@
 import { type Clock, fault } from "@ultracloud/base";
-import { importJWK, SignJWT } from "jose";
+import { importJWK, type JWK, SignJWT } from "jose";
 import { svcId } from "./trust.ts";
 
 /** Life of a workload token: long enough for clock skew, too short to be worth stealing. */
@@ -17,7 +17,11 @@ export interface WorkloadSigner {
   sign(payload: Record<string, unknown>, typ: string): Promise<string>;
 }
 
-/** A signer over the private JWK in `keyFile`; failed_precondition when it cannot be read. */
+/**
+ * A signer over the private JWK in `keyFile`; failed_precondition when it cannot be read. A key that a node made for
+ * itself says so: its `kid` is the SPIFFE id of the component there, `spiffe://<cluster>/svc/<name>/<node>`, and that
+ * is who signs.
+ */
 export async function createWorkloadSigner(
   options: {
     readonly clusterId: string;
@@ -30,8 +34,10 @@ export async function createWorkloadSigner(
 ): Promise<WorkloadSigner> {
   const { clock } = deps;
   let key: Awaited<ReturnType<typeof importJWK>>;
+  let jwk: JWK;
   try {
-    key = await importJWK(JSON.parse(await Deno.readTextFile(options.keyFile)), "EdDSA");
+    jwk = JSON.parse(await Deno.readTextFile(options.keyFile));
+    key = await importJWK(jwk, "EdDSA");
   } catch (cause) {
     throw fault(
       "failed_precondition",
@@ -42,7 +48,8 @@ export async function createWorkloadSigner(
       },
     );
   }
-  const id = options.id ?? svcId(options.clusterId, options.name);
+  const role = options.id ?? svcId(options.clusterId, options.name);
+  const id = jwk.kid?.startsWith(`${role}/`) ? jwk.kid : role;
   const held = new Map<string, { readonly header: Promise<string>; readonly renewAtMs: number }>();
   const make = async (audience: string, nowMs: number) => {
     const token = await new SignJWT({})

@@ -11,6 +11,7 @@ export function configOf(
   const peers: Record<string, string[]> = {};
   for (const callee of stack.member(name).manifest.calls) {
     const [component, listener] = callee.split(".") as [string, string];
+    if (optional[name]?.includes(component) && !options.components.includes(component)) continue;
     if (listener === "rpc") peers[component] = [stack.endpoint(component)];
   }
   return {
@@ -24,6 +25,9 @@ export function configOf(
     ...own[name]?.(stack, placement),
   };
 }
+
+/** Callees that a component does without where they are not part of the stack. */
+const optional: Readonly<Record<string, readonly string[]>> = { "mtls-agent": ["deployer"] };
 
 /** What only one component has. */
 const own: Readonly<Record<string, (stack: Stack, placement: Placement) => Record<string, unknown>>> = {

@@ -9,7 +9,7 @@ export function nodeScope(node: string): string {
 
 /**
  * Binds agents to their nodes: behind mutual TLS the certificate `svc/nix-agent/<node>` says which node calls, and that
- * agent reads and reports this node and no other. On loopback, where there are no certificates, all agents are those
+ * agent reads and reports this node and no other. An agent with a key of its node's own says so by itself. On loopback, where there are no certificates, all agents are those
  * of this host.
  */
 export function bindAgents(
@@ -19,6 +19,17 @@ export function bindAgents(
   const agent = svcId(clusterId, "nix-agent");
   const nodeId = `spiffe://${clusterId}/node/`;
   const bound = (principal: Principal, certificateId: string | undefined): Principal => {
+    // Its own key says whose agent it is; a certificate of another node beside it is somebody else's connection.
+    if (principal.id.startsWith(`${agent}/`)) {
+      if (certificateId === undefined || certificateId === principal.id) {
+        return { kind: "workload", id: `${nodeId}${principal.id.slice(agent.length + 1)}` };
+      }
+      throw fault(
+        "unauthenticated",
+        "certificate_mismatch",
+        `Cannot accept the token of ${principal.id} from ${certificateId}: wanted its own certificate`,
+      );
+    }
     if (principal.id !== agent || certificateId === undefined) return principal;
     if (certificateId.startsWith(`${agent}/`)) {
       return { kind: "workload", id: `${nodeId}${certificateId.slice(agent.length + 1)}` };

@@ -10,6 +10,7 @@ import { labModeWarning, toBundle } from "./cluster_service.ts";
 import type { Core } from "./core.ts";
 import { readCredentials } from "./credentials.ts";
 import { type Enrolled, type Enrolment, phoneHomeSchema } from "./enrolment.ts";
+import { certificateSchema, type Identities, identitySchema } from "./identities.ts";
 
 /** Facts of a machine with 128 disks take half of it. */
 const bodyBytesMax = 256 * 1024;
@@ -41,12 +42,14 @@ export class BootstrapApi {
   readonly #core: Core;
   readonly #enrolment: Enrolment;
   readonly #bundles: Bundles;
+  readonly #identities: Identities;
   #inFlight = 0;
 
-  constructor(core: Core, enrolment: Enrolment, bundles: Bundles) {
+  constructor(core: Core, enrolment: Enrolment, bundles: Bundles, identities: Identities) {
     this.#core = core;
     this.#enrolment = enrolment;
     this.#bundles = bundles;
+    this.#identities = identities;
   }
 
   async answer(request: Request, address: string): Promise<Response> {
@@ -72,6 +75,15 @@ export class BootstrapApi {
       const marker = await bodyOf(request, markerSchema);
       await this.#enrolment.marker(marker, bearerOf(request));
       return Response.json({ status: "kept" });
+    }
+    if (route === "POST /api/v1/identity") {
+      const { node } = await this.#identities.keep(await bodyOf(request, identitySchema), bearerOf(request));
+      const { file, document } = await this.#identities.signed();
+      return Response.json({ node, cluster_id: file.clusterId, trust: file, trust_document: document });
+    }
+    if (route === "POST /api/v1/certificate") {
+      const body = await bodyOf(request, certificateSchema);
+      return Response.json(await this.#identities.certificate(body, bearerOf(request)));
     }
     if (route === "GET /api/v1/ca.crt") {
       const pem = await this.#core.options.caPem?.();

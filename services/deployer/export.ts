@@ -3,6 +3,7 @@ import { parseClusterState } from "@ultracloud/cluster-state";
 import { Tx } from "@ultracloud/platform";
 import { z } from "zod";
 import type { Core } from "./core.ts";
+import { bumpTrust } from "./identities.ts";
 import { nodeKind, type NodeValue, type QuarantineRow, type RolloutRow, rowKeys, type TokenRow } from "./kinds.ts";
 
 const nodesMax = 10_000;
@@ -78,6 +79,7 @@ export async function restoreState(
     }
     for (const { name, row } of rollouts) tx.putRow(rowKeys.rollout(name), row);
   }, { serialize: "cluster" });
+  await writer.change((tx) => bumpTrust(tx));
   const named = new Set(nodes.map(({ name }) => name));
   for (const { name } of present) {
     if (!named.has(name)) await writer.change(async (tx) => tx.remove(nodeKind, await tx.get(nodeKind, "", name)));

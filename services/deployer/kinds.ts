@@ -1,3 +1,4 @@
+import type { NodePrincipal } from "@ultracloud/authz";
 import type { DesiredSystem, MachineFacts } from "@ultracloud/cluster-state";
 import { defineKind } from "@ultracloud/platform";
 
@@ -28,6 +29,15 @@ export interface NodeValue {
   /** Disk of the plan it was last given. */
   readonly disk?: { readonly serial: string; readonly wwn: string };
   readonly markers: readonly MarkerRow[];
+  /** Public keys that the machine made for its agents, by agent. */
+  readonly identities?: Readonly<Partial<Record<NodePrincipal, PublicKey>>>;
+}
+
+/** The public half of an Ed25519 key, as a JWK. */
+export interface PublicKey {
+  readonly kty: "OKP";
+  readonly crv: "Ed25519";
+  readonly x: string;
 }
 
 export const nodeKind = defineKind<NodeValue>({ name: "node" });
@@ -117,7 +127,13 @@ export interface BundleRow {
   readonly signature: string;
 }
 
+/** How often what nodes are trusted by has changed; it grows with the clock, so that a restored deployer goes on. */
+export interface TrustRow {
+  readonly revision: number;
+}
+
 export const rowKeys = {
+  trust: "trust",
   writer: "writer",
   cluster: "cluster",
   clusterPart: (revision: number, part: number) => `cluster-part|${revision}|${String(part).padStart(4, "0")}`,

@@ -1,7 +1,8 @@
-import { setupAuth } from "@ultracloud/authz";
+import { setupAuth, signTrust } from "@ultracloud/authz";
 import { flaredbBackend, openPlatform, runBackground } from "@ultracloud/platform";
 import { KvService as CoordinationService, LeaseService } from "@ultracloud/proto/chainfire/v1";
 import { DatabaseService, KvService } from "@ultracloud/proto/flaredb/v1";
+import { CertificateService } from "@ultracloud/proto/iam/v1";
 import { createRpcClient, runComponent, startRpcServer } from "@ultracloud/rpc";
 import { configSchema } from "./config.ts";
 import {
@@ -46,6 +47,14 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
     platform: openPlatform({ service: name }, { ...boot, kv }),
     bundleSigner: await openBundleSigner(config.identityKeyFile),
     coordination: clients.kv,
+    identities: {
+      trust: auth.trust,
+      sign: (file) => signTrust(file, auth.signer),
+      // In the name of the machine that asks: its token is in each call, ours in none.
+      ...(iam.length === 0
+        ? {}
+        : { certificates: stack.use(createRpcClient(CertificateService, { endpoints: iam, tls })) }),
+    },
   });
   if (config.allow_unauthenticated) {
     boot.log.warn(labModeWarning);

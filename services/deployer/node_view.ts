@@ -48,6 +48,7 @@ export async function nodeView(core: Core, cluster: ClusterState | undefined, no
       detail,
       time: timestampFromMs(timeMs),
     })),
+    identities: Object.keys(value?.identities ?? {}),
     ...(value?.facts === undefined ? {} : { facts: toFacts(value.facts) }),
     ...(value?.phoneHomeMs === undefined ? {} : { phoneHomeTime: timestampFromMs(value.phoneHomeMs) }),
     ...(token === undefined ? {} : { tokenExpireTime: timestampFromMs(token.expiresMs) }),

@@ -11,6 +11,7 @@ import {
 } from "@ultracloud/proto/deployer/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import type { Core } from "./core.ts";
+import { bumpTrust } from "./identities.ts";
 import { newToken, sha256Hex } from "./hashes.ts";
 import { emptyNode, type MachineRow, nodeKind, type NodeValue, rowKeys } from "./kinds.ts";
 import { type NodeInit, nodeView } from "./node_view.ts";
@@ -191,6 +192,8 @@ export function nodeService(core: Core): BoundService {
         const { tokenSha256 } = record.value;
         if (tokenSha256 !== undefined) tx.deleteRow(rowKeys.token(tokenSha256));
         for (const key of [rowKeys.observed(name), rowKeys.offer(name)]) tx.deleteRow(key);
+        // Whoever holds its keys is nobody from now on.
+        if (record.value.identities !== undefined) await bumpTrust(tx);
         tx.remove(nodeKind, record, { etag: request.etag });
       }, { serialize: `node/${name}` });
       platform.log.info("node removed", { node: name });

@@ -9,8 +9,10 @@ import { clusterService } from "./cluster_service.ts";
 import { Coordination } from "./coordination.ts";
 import { Core, type DeployerOptions } from "./core.ts";
 import { Enrolment } from "./enrolment.ts";
+import { Identities, type IdentityDeps } from "./identities.ts";
 import { nodeService } from "./nodes.ts";
 import { Rollouts, rolloutService } from "./rollouts.ts";
+import { trustService } from "./trust_service.ts";
 
 export interface Deployer {
   /** Everything the deployer answers to people and agents. */
@@ -29,20 +31,24 @@ export function createDeployer(
     readonly bundleSigner: BundleSigner;
     /** Absent: systems are told by RPC alone. */
     readonly coordination?: Client<typeof KvService>;
+    readonly identities: IdentityDeps;
   },
 ): Deployer {
   const { platform } = deps;
   const core = new Core(options, platform);
   const bundles = new Bundles(core, deps.bundleSigner);
   const rollouts = new Rollouts(core);
+  const enrolment = new Enrolment(core);
+  const identities = new Identities(core, enrolment, deps.identities);
   return {
     services: [
       clusterService(core, bundles),
       nodeService(core),
       rolloutService(core, rollouts),
       agentService(core),
+      trustService(core, identities),
     ],
-    api: new BootstrapApi(core, new Enrolment(core), bundles),
+    api: new BootstrapApi(core, enrolment, bundles, identities),
     async lead(signal) {
       await core.writer.take(signal);
       const coordination = deps.coordination && new Coordination(core, deps.coordination);

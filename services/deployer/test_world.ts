@@ -2,8 +2,16 @@ import type { ClusterStateInput } from "@ultracloud/cluster-state";
 import { type Clock, seededRng, systemClock } from "@ultracloud/base";
 import { noopLogger } from "@ultracloud/observe";
 import { type KvBackend, memoryBackend, openPlatform } from "@ultracloud/platform";
-import { AgentService, DeployerService, NodeService, RolloutService, SystemState } from "@ultracloud/proto/deployer/v1";
+import {
+  AgentService,
+  DeployerService,
+  NodeService,
+  RolloutService,
+  SystemState,
+  TrustService,
+} from "@ultracloud/proto/deployer/v1";
 import { serveLocally } from "@ultracloud/testing";
+import type { IdentityDeps } from "./identities.ts";
 import { createDeployer } from "./mod.ts";
 
 export const gib = 2 ** 30;
@@ -54,6 +62,12 @@ export const factsOf = (serial: string, disk: Record<string, unknown> = {}) => (
   disks: [{ by_id: [diskName], serial: `D-${serial}`, bytes_count: 20 * gib, ...disk }],
 });
 
+/** What the deployer's own trust file says, and documents that anybody can read. */
+const identities: IdentityDeps = {
+  trust: { file: { clusterId: "test", principals: {} } },
+  sign: (file) => Promise.resolve(JSON.stringify(file)),
+};
+
 const signer = { publicKey: "cHVibGlj", sign: (text: string) => Promise.resolve(btoa(`signed ${text}`)) };
 
 /** The machine's clock, which a test may put forward. */
@@ -71,6 +85,7 @@ export async function openWorld(o: {
   readonly instance?: string;
   readonly lead?: boolean;
   readonly options?: Record<string, unknown>;
+  readonly identities?: IdentityDeps;
 } = {}) {
   const clock = o.clock ?? new TestClock();
   const kv = o.kv ?? memoryBackend({ clock });
@@ -87,7 +102,7 @@ export async function openWorld(o: {
     reconcileMs: 10,
     version: "test",
     ...o.options,
-  }, { platform, bundleSigner: signer });
+  }, { platform, bundleSigner: signer, identities: o.identities ?? identities });
   const stack = new AsyncDisposableStack();
   const server = stack.use(await serveLocally("deployer", deployer.services));
   const leading = new AbortController();
@@ -102,6 +117,7 @@ export async function openWorld(o: {
     nodes: server.client(NodeService),
     rollouts: server.client(RolloutService),
     agents: server.client(AgentService),
+    trust: server.client(TrustService),
   };
   const call = async (
     path: string,

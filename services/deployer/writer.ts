@@ -26,6 +26,12 @@ export class Writer {
     return this.#epoch !== undefined;
   }
 
+  /** Throws `not_leader` with the writer's URL where another replica writes. */
+  async expectWriting(): Promise<void> {
+    const row = await this.current();
+    if (this.#epoch === undefined || row?.epoch !== this.#epoch) throw notWriter(row);
+  }
+
   /** Takes over: from here on the writer before commits nothing. */
   async take(signal: AbortSignal): Promise<void> {
     this.#epoch = await this.#platform.transact(async (tx) => {
