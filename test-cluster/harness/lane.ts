@@ -27,6 +27,8 @@ export interface Lane {
   readonly summary: string;
   /** File of the cluster it needs, in test-cluster/profiles. */
   readonly profile: string;
+  /** Components that the lane runs in machines of its own: the cluster file leaves them out, and nothing is missing. */
+  readonly ownComponents?: readonly string[];
   /** The guest image is built before the lane begins. */
   readonly guestImage?: boolean;
   /** Fetches what the lane needs, while the host's network is there; the lane itself runs without. */

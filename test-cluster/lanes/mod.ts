@@ -1,5 +1,6 @@
 import { fault } from "@ultracloud/base";
 import type { Lane } from "../harness/lane.ts";
+import { baremetalIso } from "../baremetal/lane.ts";
 import { benchStorage } from "./bench_storage.ts";
 import { controlPlaneOps } from "./control_plane_ops.ts";
 import { deployerBootstrapE2e, hostLifecycleE2e } from "./deployer_bootstrap.ts";
@@ -27,6 +28,7 @@ export const lanes: readonly Lane[] = [
   deployerBootstrapE2e,
   hostLifecycleE2e,
   durabilityDeployer,
+  baremetalIso,
   rolloutSoak,
   soak,
   benchStorage,
