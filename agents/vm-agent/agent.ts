@@ -51,7 +51,7 @@ export function openVmAgent(config: VmAgentConfig, deps: VmAgentDeps): VmAgent {
       hostKey: `${version.text} ${Deno.osRelease()}`,
     }, { clock: deps.clock, signal: stop.signal });
     deps.log.info("accelerator chosen", { ...choice, qemu: version.text });
-    const user = await chooseHostUser(config);
+    const user = await chooseHostUser(config, choice.accelerator, { clock: deps.clock, signal: stop.signal });
     deps.log.info("QEMU runs as", { separateUsers: user.user.separate, reason: user.reason });
     const lease = new WorkerLease({ stateDir: config.stateDir }, deps);
     await lease.restore();

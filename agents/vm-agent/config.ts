@@ -27,7 +27,7 @@ export const configSchema = z.strictObject({
     diskBytes: bytes.default(64 * gib).describe("Room for disks below stateDir"),
   }).default({ vcpusPerCore: 4, memoryReserveBytes: gib, diskBytes: 64 * gib }),
   // Above those of Debian's packages and of people, below those of containers.
-  qemuUids: z.union([z.literal("auto"), z.literal("own"), z.number().int().min(1_000).max(2 ** 31)]).default("own")
+  qemuUids: z.union([z.literal("auto"), z.literal("own"), z.number().int().min(1_000).max(2 ** 31)]).default("auto")
     .describe("First of 1 024 uids QEMUs run as, one each; auto: 640000 where root and reachable; own: as the agent"),
   // Above what Linux hands out by itself, below nothing that DECISIONS names.
   migration: z.strictObject({

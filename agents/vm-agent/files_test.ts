@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import { Fault, utf8 } from "@ultracloud/base";
+import { Fault, systemClock, utf8 } from "@ultracloud/base";
 import { missingPrograms, testUnless } from "@ultracloud/testing";
 import { ConsoleLog } from "./console_log.ts";
-import { createDisk } from "./disks.ts";
+import { Disks } from "./disks.ts";
 import { readBundle } from "./domain/bundle.ts";
 import { checkQcow2 } from "./domain/qcow2.ts";
 import { sizeOf } from "./files.ts";
+import { HostUser } from "./host_user.ts";
 import { RecordStore, type VmRecord } from "./records.ts";
 import { slotCount, Slots } from "./slots.ts";
 import { specFixture } from "./testdata/spec_fixture.ts";
@@ -106,7 +107,7 @@ Deno.test("Slots hands out the lowest free one and refuses when all are taken", 
   for (let i = slots.free; i > 0; i--) slots.take();
   assert.throws(() => slots.take(), (error) => error instanceof Fault && error.code === "no_slot");
   slots.release(7);
-  assert.deepEqual([slots.take(), slotCount], [7, 32]);
+  assert.deepEqual([slots.take(), slotCount], [7, 64]);
 });
 
 function tar(members: readonly (readonly [name: string, data: string, type?: string])[]): Uint8Array {
@@ -156,8 +157,35 @@ Deno.test("checkQcow2() refuses images that would make qemu-img read other files
   assert.throws(() => checkQcow2(new Uint8Array(10)), /it has no qcow2 header/);
 });
 
+const disks = new Disks({ clock: systemClock, user: new HostUser({ uidFirst: undefined }) });
+
 testUnless(
-  "createDisk() copies an image into a disk of the size asked for, and refuses a smaller one and a backing file",
+  "qemu-img runs as a user of its own, who has the files of its run alone and no longer than that",
+  missingPrograms("qemu-img") ?? (Deno.uid() === 0 ? undefined : "running as another user needs root"),
+  async () => {
+    await inTempDir(async (dir) => {
+      await Deno.chmod(dir, 0o711);
+      const confined = new Disks({ clock: systemClock, user: new HostUser({ uidFirst: 640_000 }) });
+      const image = { path: `${dir}/image`, format: "raw" as const };
+      await Deno.writeFile(image.path, new Uint8Array(2 ** 20).fill(7), { mode: 0o600 });
+      await Promise.all([1, 2].map((i) => confined.create(`${dir}/disk${i}`, { bytes: 2 ** 21, image })));
+      for (const name of ["image", "disk1", "disk2"]) {
+        const { uid, mode } = await Deno.stat(`${dir}/${name}`);
+        assert.deepEqual([name, uid, mode! & 0o777], [name, 0, 0o600]);
+      }
+      // Not its own: a file it is told to write to without having been given it.
+      await Deno.writeTextFile(`${dir}/foreign`, "kept", { mode: 0o600 });
+      await assert.rejects(
+        confined.fill(`${dir}/foreign`, `${dir}/disk1`),
+        (error) => error instanceof Fault && error.code === "disk_failed" && /Permission denied/.test(error.message),
+      );
+      assert.equal(await Deno.readTextFile(`${dir}/foreign`), "kept");
+    });
+  },
+);
+
+testUnless(
+  "Disks.create() copies an image into a disk of the size asked for, and refuses a smaller one and a backing file",
   missingPrograms("qemu-img"),
   async () => {
     await inTempDir(async (dir) => {
@@ -165,18 +193,18 @@ testUnless(
         JSON.parse(text((await new Deno.Command("qemu-img", { args }).output()).stdout) || "null");
       const image = { path: `${dir}/image`, format: "raw" as const };
       await Deno.writeFile(image.path, new Uint8Array(2 * 2 ** 20).fill(7));
-      await createDisk(`${dir}/disk`, { bytes: 4 * 2 ** 20, image });
+      await disks.create(`${dir}/disk`, { bytes: 4 * 2 ** 20, image });
       const info = await run("info", "--output=json", "-f", "qcow2", `${dir}/disk`);
       assert.equal(info["virtual-size"], 4 * 2 ** 20);
-      await createDisk(`${dir}/disk`, { bytes: 8 * 2 ** 20, image: undefined });
+      await disks.create(`${dir}/disk`, { bytes: 8 * 2 ** 20, image: undefined });
       assert.equal((await run("info", "--output=json", `${dir}/disk`))["virtual-size"], 4 * 2 ** 20);
       await assert.rejects(
-        createDisk(`${dir}/small`, { bytes: 2 ** 20, image }),
+        disks.create(`${dir}/small`, { bytes: 2 ** 20, image }),
         /Cannot put an image of 2097152 bytes/,
       );
       await run("create", "-q", "-f", "qcow2", "-b", "/etc/passwd", "-F", "raw", `${dir}/liar`);
       await assert.rejects(
-        createDisk(`${dir}/stolen`, { bytes: 0, image: { path: `${dir}/liar`, format: "qcow2" } }),
+        disks.create(`${dir}/stolen`, { bytes: 0, image: { path: `${dir}/liar`, format: "qcow2" } }),
         /it names a backing file/,
       );
       assert.equal(await sizeOf(`${dir}/stolen`), undefined);

@@ -1,5 +1,8 @@
+import type { Clock } from "@ultracloud/base";
 import type { VmAgentConfig } from "./config.ts";
 import { removeAll } from "./files.ts";
+import type { Accelerator } from "./domain/argv.ts";
+import { bootUnder } from "./probe.ts";
 import type { RunAs } from "./qemu.ts";
 
 /**
@@ -36,6 +39,14 @@ export class HostUser {
     return { uid, gid: this.#uidFirst };
   }
 
+  /** Gives qemu-img the files of one run, and answers whom it is to run as; take them back after it. */
+  async forTool(files: readonly string[]): Promise<RunAs> {
+    if (this.#uidFirst === undefined) return undefined;
+    const uid = this.#uidFirst + toolUid;
+    for (const path of files) await Deno.chown(path, uid, this.#uidFirst);
+    return { uid, gid: this.#uidFirst };
+  }
+
   /** Takes a file from a VM that is to change it no more. */
   async takeBack(path: string): Promise<void> {
     if (this.#uidFirst !== undefined) await Deno.chown(path, 0, 0);
@@ -55,8 +66,9 @@ export class HostUser {
   }
 }
 
-/** Uids of daemons come after those of VMs. */
+/** Uids of daemons come after those of VMs, that of qemu-img after all. */
 const volumeUidsFrom = 512;
+const toolUid = 1_023;
 
 /** Uids that nothing of Debian hands out, one for each slot. */
 const uidFirstDefault = 640_000;
@@ -67,6 +79,8 @@ const uidFirstDefault = 640_000;
  */
 export async function chooseHostUser(
   config: Pick<VmAgentConfig, "qemuUids" | "stateDir" | "runDir">,
+  accelerator: Accelerator,
+  deps: { readonly clock: Clock; readonly signal: AbortSignal },
 ): Promise<{ readonly user: HostUser; readonly reason: string }> {
   const own = (reason: string) => ({ user: new HostUser({ uidFirst: undefined }), reason });
   if (config.qemuUids === "own") return own("configured");
@@ -95,6 +109,12 @@ export async function chooseHostUser(
     } finally {
       await removeAll(probe);
     }
+  }
+  if (accelerator === "kvm") {
+    // Whoever may open /dev/kvm says the host's own rules.
+    const image = `${config.stateDir}/probe.img`;
+    const refusal = await bootUnder("kvm", image, deps, { runAs: { uid: uidFirst, gid: uidFirst } });
+    if (refusal !== undefined) return own(`uid ${uidFirst} cannot use KVM: ${refusal}`);
   }
   return { user: new HostUser({ uidFirst }), reason: `uids from ${uidFirst}` };
 }

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { Fault } from "@ultracloud/base";
+import { Fault, systemClock } from "@ultracloud/base";
 import { missingPrograms, testUnless } from "@ultracloud/testing";
-import { createDisk } from "./disks.ts";
+import { Disks } from "./disks.ts";
 import { sizeOf } from "./files.ts";
+import { HostUser } from "./host_user.ts";
 
 const mib = 2 ** 20;
 const canary = "canary-4d1c7a";
@@ -20,6 +21,8 @@ async function patch(path: string, change: (bytes: DataView) => void): Promise<v
   change(new DataView(bytes.buffer));
   await Deno.writeFile(path, bytes);
 }
+
+const disks = new Disks({ clock: systemClock, user: new HostUser({ uidFirst: undefined }) });
 
 interface Hostile {
   readonly what: string;
@@ -184,7 +187,7 @@ testUnless(
           await make(path, host);
           await age();
           await assert.rejects(
-            createDisk(`${dir}/disk`, { bytes, image: { path, format } }),
+            disks.create(`${dir}/disk`, { bytes, image: { path, format } }),
             (error) => error instanceof Fault && error.code === code,
           );
           if (shows) assert.equal(await wasRead(), false, "the host's file was not read");
@@ -197,7 +200,7 @@ testUnless(
         const path = `${dir}/image`;
         await backed(path, host);
         await age();
-        await createDisk(`${dir}/disk`, { bytes: 0, image: { path, format: "raw" } });
+        await disks.create(`${dir}/disk`, { bytes: 0, image: { path, format: "raw" } });
         if (shows) assert.equal(await wasRead(), false);
         await qemuImg("convert", "-f", "qcow2", "-O", "raw", `${dir}/disk`, `${dir}/out`);
         assert.ok(!(await Deno.readTextFile(`${dir}/out`)).includes(canary));

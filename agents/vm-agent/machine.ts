@@ -262,11 +262,13 @@ export class Machine {
     // Others of the group reach its sockets, as a guest from another worker must.
     await Deno.mkdir(at.dir, { recursive: true, mode: 0o710 });
     const { kernel } = provisions;
-    const runAs = await deps.user.forVm(
+    const own = await deps.user.forVm(
       slot,
       [at.dir, ...provisions.own],
       kernel ? [kernel.kernel, kernel.initrd] : [],
     );
+    // A tap is opened by whoever may change the host's network.
+    const runAs = spec.nics.some((nic) => nic.binding.kind === "tap") ? undefined : own;
     requireLease(spec, deps.leaseHeld());
     const args = qemuArgs(spec, options.layout, filesOf(at, this.dir, provisions), deps.host, options);
     const qemu = await startEngine("qemu-system-x86_64", args, { qmpSocket: at.qmpSocket, runAs }, deps);

@@ -1,6 +1,7 @@
 import type { Clock } from "@ultracloud/base";
 import type { Logger } from "@ultracloud/observe";
 import type { Plugged } from "./devices.ts";
+import type { Disks } from "./disks.ts";
 import type { Host } from "./domain/argv.ts";
 import type { RunState } from "./domain/state.ts";
 import type { HostUser } from "./host_user.ts";
@@ -20,6 +21,7 @@ export interface MachineDeps {
   readonly records: RecordStore;
   readonly images: ImageCache;
   readonly volumes: Volumes;
+  readonly disks: Disks;
   readonly slots: Slots;
   readonly user: HostUser;
   /** False once VMs that another worker may start are to be ended. */

@@ -1,5 +1,5 @@
 import { fault, utf8 } from "@ultracloud/base";
-import { createDisk, growDisk, virtualSizeOf } from "./disks.ts";
+import { type Disks, virtualSizeOf } from "./disks.ts";
 import { type Host, machineTypeOf, vcpusOn, type VmFiles } from "./domain/argv.ts";
 import { type Disk, diskOf } from "./domain/block.ts";
 import { devicesOf, type Layout, placed } from "./domain/layout.ts";
@@ -25,6 +25,7 @@ export interface Provisions {
 export interface ProvisionDeps {
   readonly images: ImageCache;
   readonly volumes: Volumes;
+  readonly disks: Disks;
 }
 
 /** Whether the VM has a root disk at all: one that boots a kernel of its own may do without. */
@@ -63,13 +64,13 @@ export async function provision(
     const fromImage = image?.kind === "disk" && spec.image.format !== "kernel_bundle"
       ? { path: image.path, format: spec.image.format }
       : undefined;
-    await createDisk(
+    await deps.disks.create(
       rootPath(dir),
       options.blankRootBytes === undefined
         ? { bytes: spec.diskBytes, image: fromImage }
         : { bytes: options.blankRootBytes, image: undefined },
     );
-    if (await virtualSizeOf(rootPath(dir)) < spec.diskBytes) await growDisk(rootPath(dir), spec.diskBytes);
+    if (await virtualSizeOf(rootPath(dir)) < spec.diskBytes) await deps.disks.grow(rootPath(dir), spec.diskBytes);
     own.push(rootPath(dir));
   }
   const seed = `${dir}/seed.iso`;

@@ -1,6 +1,7 @@
 import { type Clock, fault, utf8 } from "@ultracloud/base";
 import type { Accelerator } from "./domain/argv.ts";
 import { writeDurable } from "./files.ts";
+import type { RunAs } from "./qemu.ts";
 
 export interface AcceleratorChoice {
   readonly accelerator: Accelerator;
@@ -72,13 +73,17 @@ export async function chooseAccelerator(
   return { accelerator: "tcg", reason: refusal };
 }
 
-/** Boots the probe's boot sector; undefined when it ran to its end, otherwise what went wrong. */
+/** Boots the probe's boot sector, as another user if one is named; undefined when it ran to its end, otherwise what went wrong. */
 export async function bootUnder(
   accelerator: Accelerator,
   imagePath: string,
   deps: { readonly clock: Clock; readonly signal: AbortSignal },
+  options: { readonly runAs?: RunAs; readonly timeoutMs?: number } = {},
 ): Promise<string | undefined> {
+  const timeoutMs = options.timeoutMs ?? probeTimeoutMs;
   await Deno.writeFile(imagePath, bootDisk());
+  // Nothing in it is anybody's secret.
+  await Deno.chmod(imagePath, 0o644);
   const child = new Deno.Command("qemu-system-x86_64", {
     args: [
       ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35", "-m", "32"],
@@ -88,12 +93,13 @@ export async function bootUnder(
       ...["-device", `isa-debug-exit,iobase=${exitPort},iosize=4`],
     ],
     clearEnv: true,
+    ...options.runAs,
     stdin: "null",
     stdout: "null",
     stderr: "null",
   }).spawn();
   const stop = new AbortController();
-  const late = deps.clock.sleep(probeTimeoutMs, AbortSignal.any([stop.signal, deps.signal])).catch(() => {});
+  const late = deps.clock.sleep(timeoutMs, AbortSignal.any([stop.signal, deps.signal])).catch(() => {});
   const status = await Promise.race([child.status, late]);
   stop.abort();
   if (status) {
@@ -102,7 +108,7 @@ export async function bootUnder(
   child.kill("SIGKILL");
   await child.status;
   deps.signal.throwIfAborted();
-  return `the probe guest under ${accelerator} did not boot within ${probeTimeoutMs} ms`;
+  return `the probe guest under ${accelerator} did not boot within ${timeoutMs} ms`;
 }
 
 function bootDisk(): Uint8Array {

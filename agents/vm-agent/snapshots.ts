@@ -3,7 +3,7 @@ import type { Logger } from "@ultracloud/observe";
 import type { QmpClient } from "@ultracloud/qmp";
 import { z } from "zod";
 import { attachedNode, nodeNames, unlessAbsent } from "./devices.ts";
-import { alone, createDisk, growDisk, qemuImg, virtualSizeOf } from "./disks.ts";
+import { type Disks, virtualSizeOf } from "./disks.ts";
 import { type Disk, qcow2Node } from "./domain/block.ts";
 import { isOver } from "./domain/migration.ts";
 import { checkId } from "./domain/volume_spec.ts";
@@ -44,6 +44,7 @@ export interface SnapshotsDeps {
   readonly clock: Clock;
   readonly log: Logger;
   readonly user: HostUser;
+  readonly disks: Disks;
 }
 
 /**
@@ -181,14 +182,14 @@ export class Snapshots {
       if (!disk) continue;
       const copy = this.#pathOf(snapshotId, device);
       if (disk.source.kind === "nbd") {
-        await qemuImg(["convert", "-q", "-n", "-f", "qcow2", "-O", "raw", copy, disk.source.uri]);
+        await this.#deps.disks.fill(disk.source.uri, copy);
         continue;
       }
       const { path } = disk.source;
       const bytes = Math.max(await virtualSizeOf(path), sizeBytes);
       await removeAll(`${path}.new`);
-      await createDisk(`${path}.new`, { bytes: 0, image: { path: copy, format: "qcow2" } });
-      if (bytes > sizeBytes) await growDisk(`${path}.new`, bytes);
+      await this.#deps.disks.create(`${path}.new`, { bytes: 0, image: { path: copy, format: "qcow2" } });
+      if (bytes > sizeBytes) await this.#deps.disks.grow(`${path}.new`, bytes);
       await Deno.rename(`${path}.new`, path);
     }
     await machine.save({ restoring: undefined });
@@ -224,7 +225,7 @@ export class Snapshots {
     const actions = [];
     for (const { disk, sizeBytes, node } of disks) {
       const path = this.#pathOf(snapshotId, disk.device);
-      await createDisk(path, { bytes: sizeBytes, image: undefined });
+      await this.#deps.disks.create(path, { bytes: sizeBytes, image: undefined });
       await this.#deps.user.forVm(slot, [path], []);
       await monitor.execute("blockdev-add", qcow2Node(copyNode(disk.device), path, false));
       const data = {
@@ -270,10 +271,8 @@ export class Snapshots {
     }
   }
 
-  async #copyOff(disk: Disk, path: string): Promise<void> {
-    const from = disk.source.kind === "file" ? [alone(disk.source.path, "qcow2")] : ["-f", "raw", disk.source.uri];
-    await qemuImg(["convert", "-q", "-O", "qcow2", ...from, path]);
-    await Deno.chmod(path, 0o600);
+  async #copyOff({ source }: Disk, path: string): Promise<void> {
+    await this.#deps.disks.copy(source.kind === "file" ? { ...source, format: "qcow2" } : source, path);
   }
 
   async #sizeOf(monitor: QmpClient | undefined, disk: Disk): Promise<{ sizeBytes: number; node: string }> {

@@ -4,6 +4,7 @@ import type { Host } from "./domain/argv.ts";
 import type { Endpoints, MigrationView } from "./domain/migration.ts";
 import { checkSpec, checkVmId, type VmSpec } from "./domain/spec.ts";
 import type { VmView } from "./domain/state.ts";
+import { Disks } from "./disks.ts";
 import { removeAll } from "./files.ts";
 import { ImageCache, type ImageReader } from "./images.ts";
 import type { HostUser } from "./host_user.ts";
@@ -81,8 +82,10 @@ export class Vms implements AsyncDisposable {
       { read: deps.readImage, clock: deps.clock, signal: AbortSignal.any([deps.signal, this.#stop.signal]) },
     );
     const signal = AbortSignal.any([deps.signal, this.#stop.signal]);
+    const disks = new Disks(deps);
     this.volumes = new Volumes({ dir: `${options.stateDir}/volumes`, runDir: options.runDir }, {
       ...deps,
+      disks,
       images: this.#images,
       growPlugged: async (vmId, volumeId, bytes) => {
         const machine = this.#entries.get(vmId)?.machine;
@@ -90,10 +93,11 @@ export class Vms implements AsyncDisposable {
         await machine?.growPlugged(isRoot ? "root" : volumeId, bytes);
       },
     });
-    this.snapshots = new Snapshots({ dir: `${options.stateDir}/snapshots` }, deps);
+    this.snapshots = new Snapshots({ dir: `${options.stateDir}/snapshots` }, { ...deps, disks });
     this.#migrations = new Migrations({ ...deps, volumes: this.volumes, listen: options.migration, signal });
     this.#machineDeps = {
       volumes: this.volumes,
+      disks,
       user: deps.user,
       leaseHeld: () => deps.lease.held,
       finishRestore: (machine, snapshotId) => this.snapshots.finishRestore(machine, snapshotId),

@@ -1,7 +1,7 @@
 import { type Clock, Fault, fault, utf8 } from "@ultracloud/base";
 import type { Logger } from "@ultracloud/observe";
 import { z } from "zod";
-import { createDisk, growDisk, virtualSizeOf } from "./disks.ts";
+import { type Disks, virtualSizeOf } from "./disks.ts";
 import type { ImageRef } from "./domain/spec.ts";
 import { checkId, checkSize, nbdUri, type VolumeSpec } from "./domain/volume_spec.ts";
 import { ExportDaemon } from "./export_daemon.ts";
@@ -52,6 +52,7 @@ export interface VolumesDeps {
   readonly log: Logger;
   readonly images: ImageCache;
   readonly user: HostUser;
+  readonly disks: Disks;
   /** Resizes the disk of a VM of this worker that runs and has the volume plugged. */
   readonly growPlugged: (vmId: string, volumeId: string, bytes: number) => Promise<void>;
 }
@@ -290,7 +291,7 @@ export class Volumes {
     const source = local?.kind === "disk" && image!.format !== "kernel_bundle"
       ? { path: local.path, format: image!.format }
       : undefined;
-    await createDisk(this.pathOf(volumeId), { bytes: sizeBytes, image: source });
+    await this.#deps.disks.create(this.pathOf(volumeId), { bytes: sizeBytes, image: source });
     await this.#save(entry, entry.record);
     await syncDir(this.#dir);
   }
@@ -309,7 +310,7 @@ export class Volumes {
     await this.#save(entry, { ...entry.record, sizeBytes });
     if (entry.vmId !== undefined) await this.#deps.growPlugged(entry.vmId, volumeId, sizeBytes);
     else if (entry.daemon?.alive) await entry.daemon.grow(sizeBytes);
-    else await growDisk(this.pathOf(volumeId), sizeBytes);
+    else await this.#deps.disks.grow(this.pathOf(volumeId), sizeBytes);
   }
 
   /** Brings the daemon to what the record says. */

@@ -6,6 +6,7 @@ import {
   type AuditRecord,
   type BoundService,
   createRpcClient,
+  type HttpHandler,
   type Principal,
   type RpcClient,
   startRpcServer,
@@ -22,7 +23,11 @@ export interface LocalServer extends AsyncDisposable {
 }
 
 /** A service's handlers behind a real server on loopback, with an authority the test decides for. */
-export async function serveLocally(name: string, services: readonly BoundService[]): Promise<LocalServer> {
+export async function serveLocally(
+  name: string,
+  services: readonly BoundService[],
+  http?: HttpHandler,
+): Promise<LocalServer> {
   const stack = new AsyncDisposableStack();
   const asked: LocalServer["asked"] = [];
   const audit: AuditRecord[] = [];
@@ -30,6 +35,7 @@ export async function serveLocally(name: string, services: readonly BoundService
   const server = stack.use(
     await startRpcServer({ name, version: "0.0.0", listen: "127.0.0.1:0" }, {
       services,
+      http,
       authenticator: { authenticate: (header) => header.has("authorization") ? self.who.principal : anonymous },
       authorizer: {
         authorize(_principal, permission, scope) {

@@ -6,7 +6,7 @@ import { PortService, SecurityGroupService, SubnetService } from "@ultracloud/pr
 import { VmAgentService } from "@ultracloud/proto/vmagent/v1";
 import { clientsByUrl, createRpcClient, runComponent, startRpcServer } from "@ultracloud/rpc";
 import { configSchema } from "./config.ts";
-import { createPlasmavmc, localQuota, localVolumes, openLocalImages } from "./mod.ts";
+import { consoleSocket, createPlasmavmc, localQuota, localVolumes, openLocalImages } from "./mod.ts";
 
 const name = "plasmavmc";
 const version = "0.1.0";
@@ -49,6 +49,12 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   });
   stack.use(runBackground({ name, clients: coordination }, { ...boot, kv }, reconcile));
   stack.use(
-    await startRpcServer({ name, version, listen, tls }, { ...boot, services, authenticator, authorizer }),
+    await startRpcServer({ name, version, listen, tls }, {
+      ...boot,
+      services,
+      authenticator,
+      authorizer,
+      http: consoleSocket(boot),
+    }),
   );
 });

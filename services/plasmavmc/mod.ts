@@ -1,4 +1,5 @@
 /** Virtual machines: images, flavors, placement, life cycle by sagas, consoles, and the workers that run them. */
+export { consoleSocket } from "./console_socket.ts";
 export type { ImageEngine, ImageUpload } from "./image_engine.ts";
 export { openLocalImages } from "./local_images.ts";
 export { localVolumes } from "./local_volumes.ts";

@@ -117,6 +117,8 @@ export class ComputeCloud implements AsyncDisposable {
       ports,
       clusterId,
     });
+    // QEMUs are users of their own: they have to get through to what is theirs.
+    for (const path of [dir, `${dir}/state`, stack.runDir]) await Deno.chmod(path, 0o711);
     await grantAll(`${dir}/etc/trust.json`);
     const signer = await createWorkloadSigner(
       { clusterId, name: "operator", keyFile: stack.operatorKeyFile },
@@ -225,6 +227,15 @@ export class ComputeCloud implements AsyncDisposable {
   /** QEMU processes of a worker. */
   qemusOf(name: string): number[] {
     return this.#qemus(name).map((p) => p.pid);
+  }
+
+  /** Whom a process runs as, and what it may beyond a user: the bits of its effective capabilities. */
+  async rightsOf(pid: number): Promise<{ readonly uid: number; readonly capabilities: string }> {
+    const status = await Deno.readTextFile(`/proc/${pid}/status`);
+    return {
+      uid: Number(/^Uid:\t(\d+)/m.exec(status)![1]),
+      capabilities: /^CapEff:\t([0-9a-f]+)/m.exec(status)![1]!,
+    };
   }
 
   /** QEMU processes of one VM on a worker. */

@@ -13,6 +13,14 @@ export async function lifecycle(proof: Proof): Promise<void> {
   await cloud.done(vms.createVm(cloud.vmRequest("web")));
   const hostname = await cloud.guest("web", "hostname");
   proof.check(hostname === "web", "the guest runs and has its name from NoCloud");
+  const rights = await cloud.rightsOf(cloud.qemusOf("n1")[0]!);
+  if (Deno.uid() !== 0) proof.seen("skipped: whom QEMU runs as, as that is another user only where root is");
+  else {
+    proof.check(
+      rights.uid >= 640_000 && /^0+$/.test(rights.capabilities),
+      `its QEMU runs as uid ${rights.uid} without any capability`,
+    );
+  }
   const count = async () => Number(await cloud.guest("web", "cat /tmp/count"));
 
   await cloud.done(vms.pauseVm({ project, vm: "web" }));
