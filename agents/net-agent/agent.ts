@@ -11,6 +11,12 @@ const waitMs = 5_000;
 const retryMs = 500;
 /** How often the host is made what is wanted, whatever was told: devices vanish and people change things. */
 const applyMs = 1_000;
+/** Share of the time that looking at an unchanged host may take: a thousand taps are looked at less often. */
+const lookShare = 0.05;
+/** How often all wanted ports are asked for, not only what has changed. */
+const completeEveryMs = 60_000;
+/** Ports in trouble that are told at a time. */
+const troublesMax = 4_096;
 
 export interface AgentDeps extends HostDeps {
   readonly hosts: Pick<Client<typeof HostService>, "syncHost">;
@@ -32,8 +38,9 @@ export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): NetAgent 
   const options = { ...config, tls: config.rpc.tls };
   const host = new NetHost(options, deps);
   const insight = new Insight(host, southboundArgs(options), deps.programs);
-  let wanted: readonly WantedPort[] | undefined;
+  let wanted: Map<string, WantedPort> | undefined;
   let fingerprint = "";
+  let completeMs = 0;
   let changed = new AbortController();
   health.set("prismnet", "starting", "not yet asked");
   health.set("switch", "starting", "not yet set up");
@@ -42,19 +49,25 @@ export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): NetAgent 
     let reached = false;
     while (!signal.aborted) {
       try {
+        // Now and then all is asked for, whatever changes have been told.
+        if (clock.monotonicMs() - completeMs > completeEveryMs) fingerprint = "";
         const answer = await deps.hosts.syncHost({
           host: config.nodeName,
           agentUrl: config.agentUrl ?? `${config.rpc.tls ? "https" : "http"}://${config.rpc.listen}`,
           uplinks: config.uplinks.map(({ name }) => name),
-          ports: host.observed().map(({ logicalPort, up, error }) => ({ portId: logicalPort, up, error })),
+          ports: host.observed().filter(({ up }) => !up).slice(0, troublesMax)
+            .map(({ logicalPort, up, error }) => ({ portId: logicalPort, up, error })),
           fingerprint,
           waitMs,
         }, { signal, timeoutMs: waitMs * 2 });
-        if (answer.fingerprint !== fingerprint || wanted === undefined) {
-          fingerprint = answer.fingerprint;
-          wanted = answer.ports.map(({ portId, device, mtu }) => ({ portId, device, mtu }));
-          changed.abort();
+        if (!answer.partial) {
+          wanted = new Map();
+          completeMs = clock.monotonicMs();
         }
+        for (const { portId, device, mtu } of answer.ports) wanted!.set(portId, { portId, device, mtu });
+        for (const portId of answer.removedPortIds) wanted!.delete(portId);
+        fingerprint = answer.fingerprint;
+        if (!answer.partial || answer.ports.length + answer.removedPortIds.length > 0) changed.abort();
         if (!reached) health.set("prismnet", "ready");
         reached = true;
       } catch (error) {
@@ -71,9 +84,10 @@ export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): NetAgent 
     let failing = false;
     while (!signal.aborted) {
       changed = new AbortController();
+      const begin = clock.monotonicMs();
       try {
         // Before prismnet has said what is wanted nothing is known to be unwanted: guests may be running.
-        const done = wanted === undefined ? 0 : await host.apply(wanted);
+        const done = wanted === undefined ? 0 : await host.apply([...wanted.values()]);
         if (wanted !== undefined && done === 0) health.set("switch", "ready");
         if (done > 0) log.debug("host changed", { changes: done });
         failing = false;
@@ -83,7 +97,8 @@ export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): NetAgent 
         failing = true;
         health.set("switch", "starting", error instanceof Error ? error.message : String(error));
       }
-      await clock.sleep(applyMs, AbortSignal.any([signal, changed.signal])).catch(() => {});
+      const pauseMs = Math.max(applyMs, (clock.monotonicMs() - begin) / lookShare);
+      await clock.sleep(pauseMs, AbortSignal.any([signal, changed.signal])).catch(() => {});
     }
   })();
 

@@ -55,6 +55,15 @@ export interface ObservedPort {
 const texts = (value: Value | undefined): Record<string, string> =>
   Object.fromEntries(entriesOf(value).map(([key, text]) => [String(key), String(text)]));
 
+/** Marks of rows, which are replaced and never changed. */
+const known = new WeakMap<Row, Readonly<Record<string, string>>>();
+function marksOf(row: Row | undefined): Readonly<Record<string, string>> {
+  if (!row) return {};
+  let marks = known.get(row);
+  if (!marks) known.set(row, marks = texts(row.external_ids));
+  return marks;
+}
+
 /**
  * The operations that make the switch what `config` says; none when it is. Ports and bridges that this agent did not
  * make stay, those it made and nobody wants go.
@@ -92,7 +101,7 @@ export function switchOperations(config: SwitchConfig, db: OvsdbClient): Operati
     for (const atom of atomsOf(row.ports)) {
       const portId = uuidOf(atom)!;
       const portRow = replica.get("Port", portId);
-      const ours = texts(portRow?.external_ids)[ownerId] === owner;
+      const ours = marksOf(portRow)[ownerId] === owner;
       const portName = names.get(portId) ?? "";
       if (!ours || portName === name) continue;
       const want = wanted.get(portName);
@@ -112,7 +121,7 @@ export function switchOperations(config: SwitchConfig, db: OvsdbClient): Operati
 
 function logicalPortOf(db: OvsdbClient, port: Row | undefined): string {
   const [first] = atomsOf(port?.interfaces);
-  return texts(db.replica.get("Interface", uuidOf(first) ?? "")?.external_ids)["iface-id"] ?? "";
+  return marksOf(db.replica.get("Interface", uuidOf(first) ?? ""))["iface-id"] ?? "";
 }
 
 function bridgeOperations({ name, secure }: BridgeSpec, rootId: string): Operation[] {
@@ -193,7 +202,7 @@ export async function applySwitch(config: SwitchConfig, db: OvsdbClient): Promis
 export function observedPorts(db: OvsdbClient): ObservedPort[] {
   const observed: ObservedPort[] = [];
   for (const row of db.replica.rows("Interface").values()) {
-    const ids = texts(row.external_ids);
+    const ids = marksOf(row);
     if (ids[ownerId] !== owner || ids["iface-id"] === undefined) continue;
     observed.push({
       device: String(row.name),

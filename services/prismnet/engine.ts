@@ -47,6 +47,8 @@ export interface PortView {
 export interface Engine {
   readonly name: "user" | "ovn";
   readonly features: readonly EngineFeature[];
+  /** Name under which bindings of a port wait for each other; those that take from one pool share it. */
+  turnOf(port: string): string;
   /** True when the port's binding is what `bind` would make of these rules now. */
   stands(port: Port, rules: readonly Rule[]): boolean;
   bind(tx: Tx, request: BindRequest): Promise<Binding>;

@@ -12,8 +12,8 @@ import { derivedMac } from "./domain/mac.ts";
 import type { Port } from "./domain/types.ts";
 import { type Engine, requireFeature } from "./engine.ts";
 import { groupKind, hostKind, portKind } from "./kinds.ts";
+import { readNetwork } from "./network_records.ts";
 import { routerPort, uplinkPort } from "./ovn/names.ts";
-import { StateReader } from "./ovn/reader.ts";
 import { keyOf } from "./ovn/rows.ts";
 import type { NetworkState } from "./ovn/state.ts";
 import { fromProtocol } from "./wire.ts";
@@ -91,7 +91,7 @@ export function insightService({ platform, engine, northbound, agents }: Insight
       }
       requireFeature(engine, "east_west", "trace a flow");
       const from = await platform.get(portKind, request.project, request.port);
-      const all = await new StateReader(platform).read();
+      const { state: all } = await readNetwork(platform);
       const answer = new FlowTracer(inProject(all, request.project)).trace(from, { destination, protocol, port });
       const verdict = (allowed: boolean) => allowed ? Verdict.ALLOWED : Verdict.DENIED;
       const steps = answer.steps.map(({ stage, allowed, text, by }) => ({

@@ -32,12 +32,13 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const northbound = config.engine === "ovn" ? stack.use(openNorthbound(config, boot)) : undefined;
   const engine = northbound ? ovnEngine(northbound) : userEngine(config, boot);
   const agents = stack.use(clientsByUrl(NetAgentService, { authorization: signer.authorization("net-agent"), tls })).of;
-  const { services, reconcile } = createPrismnet({
+  const { services, follow, reconcile } = createPrismnet({
     platform,
     engine,
     addressGraceMs: config.addressGraceMs,
     ...(northbound ? { northbound, agents } : {}),
   });
+  stack.use(follow());
   stack.use(runBackground({ name, clients: coordination }, { ...boot, kv }, reconcile));
   stack.use(
     await startRpcServer({ name, version, listen, tls }, { ...boot, services, authenticator, authorizer }),

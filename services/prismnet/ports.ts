@@ -27,6 +27,7 @@ import { checkMac, randomMac } from "./domain/mac.ts";
 import type { Owner, Port, Subnet } from "./domain/types.ts";
 import { type Engine, requireFeature } from "./engine.ts";
 import { addressPool, floatingIpKind, macKey, portKind, subnetKind } from "./kinds.ts";
+import type { PortTroubles } from "./hosts.ts";
 import { bindPort, groupsOf, noteGroupUse, resolveGroups } from "./ports_core.ts";
 import { claimAwake, rest, restingText } from "./resting.ts";
 import { type PortInit, toPort, views } from "./wire.ts";
@@ -38,6 +39,8 @@ const allowedAddressesMax = 8;
 const waitMsMax = 30_000;
 /** How often a waiting call looks. */
 const lookMs = 100;
+/** Looks until the record is read again. */
+const looksPerRead = 10;
 const hostPattern = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
 
 function ownerOf(ref: Owner | undefined): Owner | undefined {
@@ -131,14 +134,24 @@ function allowedOf(wanted: readonly string[]): string[] {
   });
 }
 
-export function portService(platform: Platform, engine: Engine, graceMs: number): BoundService {
+export function portService(
+  platform: Platform,
+  engine: Engine,
+  { graceMs, troubles }: { readonly graceMs: number; readonly troubles: PortTroubles },
+): BoundService {
   const scope = (project: string, port: string) => resourceScope("prismnet", "port", project, port);
   /** The port with what the data plane says of it. */
   const seen = (record: StoredRecord<Port>): PortInit => {
     const port = toPort(record);
     if (record.value.host === "") return { ...port, state: PortState.UNBOUND, stateReason: "no host has it" };
     const { active, reason } = engine.view(record.id, record.value);
-    return { ...port, state: active ? PortState.ACTIVE : PortState.PENDING, stateReason: reason };
+    if (active) return { ...port, state: PortState.ACTIVE, stateReason: "" };
+    const trouble = troubles.of(record.value.host, record.id);
+    return {
+      ...port,
+      state: PortState.PENDING,
+      stateReason: trouble === "" ? reason : `${reason} It says: ${trouble}`,
+    };
   };
   return bind(PortService, {
     createPort(request, context) {
@@ -147,11 +160,18 @@ export function portService(platform: Platform, engine: Engine, graceMs: number)
       const allowedAddresses = allowedOf(request.allowedAddresses);
       if (allowedAddresses.length > 0) requireFeature(engine, "anti_spoofing", "allow a port more addresses");
       return platform.transact<PortInit>(async (tx) => {
-        const subnet = await tx.get(subnetKind, request.project, request.subnet);
-        const groups = await resolveGroups(tx, request.project, request.securityGroups);
+        // Whether the name is free is asked meanwhile: the transaction remembers what it has read.
+        const [subnet, groups] = await Promise.all([
+          tx.get(subnetKind, request.project, request.subnet),
+          resolveGroups(tx, request.project, request.securityGroups),
+          tx.find(portKind, request.project, name),
+        ]);
         const id = tx.newId("port");
         const vpcId = subnet.value.vpcId;
-        const ipAddress = await takeAddress(tx, subnet, request.ipAddress, id);
+        const [ipAddress, macAddress] = await Promise.all([
+          takeAddress(tx, subnet, request.ipAddress, id),
+          takeMac(tx, platform, vpcId, request.macAddress, id),
+        ]);
         const { cidrV6 } = subnet.value;
         const value: Port = {
           subnetId: subnet.id,
@@ -159,7 +179,7 @@ export function portService(platform: Platform, engine: Engine, graceMs: number)
           ipAddress,
           ...(cidrV6 === undefined ? {} : { ipv6Address: addressOf(cidrV6, ipAddress) }),
           ...(allowedAddresses.length > 0 ? { allowedAddresses } : {}),
-          macAddress: await takeMac(tx, platform, vpcId, request.macAddress, id),
+          macAddress,
           securityGroupIds: groups.map((group) => group.id),
           host: "",
           ...(owner ? { owner } : {}),
@@ -181,9 +201,13 @@ export function portService(platform: Platform, engine: Engine, graceMs: number)
       }
       const deadline = platform.clock.monotonicMs() + request.timeoutMs;
       for (;;) {
-        const port = seen(await platform.get(portKind, request.project, request.port));
-        if (port.state !== PortState.PENDING || platform.clock.monotonicMs() >= deadline) return port;
-        await platform.clock.sleep(lookMs, context.signal);
+        const record = await platform.get(portKind, request.project, request.port);
+        // What its host has taken is known here: the store is asked only whether somebody else wants something else.
+        for (let look = 0; look < looksPerRead; look++) {
+          const port = seen(record);
+          if (port.state !== PortState.PENDING || platform.clock.monotonicMs() >= deadline) return port;
+          await platform.clock.sleep(lookMs, context.signal);
+        }
       }
     },
     async listPorts(request) {
@@ -208,7 +232,7 @@ export function portService(platform: Platform, engine: Engine, graceMs: number)
         return toPort(next.value.host === "" ? next : await bindPort(tx, engine, next, next.value.host, groups));
       }, {
         idempotency: idempotencyOf(context, SetPortSecurityGroupsRequestSchema, request, PortSchema),
-        serialize: "bindings",
+        serialize: engine.turnOf(request.port),
       });
     },
     bindPort(request, context) {
@@ -218,8 +242,11 @@ export function portService(platform: Platform, engine: Engine, graceMs: number)
       return platform.transact<PortInit>(async (tx) => {
         const record = await tx.get(portKind, request.project, request.port);
         checkOwner(record, context, "bind");
-        return toPort(await bindPort(tx, engine, record, request.host, await groupsOf(tx, record.value)));
-      }, { idempotency: idempotencyOf(context, BindPortRequestSchema, request, PortSchema), serialize: "bindings" });
+        return toPort(await bindPort(tx, engine, record, request.host, groupsOf(tx, record.value)));
+      }, {
+        idempotency: idempotencyOf(context, BindPortRequestSchema, request, PortSchema),
+        serialize: engine.turnOf(request.port),
+      });
     },
     unbindPort(request, context) {
       return platform.transact<PortInit>(async (tx) => {
@@ -229,7 +256,10 @@ export function portService(platform: Platform, engine: Engine, graceMs: number)
         await engine.unbind(tx, { portId: record.id, host: record.value.host, port: record.value });
         const { binding: _, ...rest } = record.value;
         return toPort(tx.update(portKind, record, { value: { ...rest, host: "" } }));
-      }, { idempotency: idempotencyOf(context, UnbindPortRequestSchema, request, PortSchema), serialize: "bindings" });
+      }, {
+        idempotency: idempotencyOf(context, UnbindPortRequestSchema, request, PortSchema),
+        serialize: engine.turnOf(request.port),
+      });
     },
     deletePort(request, context) {
       return platform.transact(async (tx) => {

@@ -18,12 +18,8 @@ export async function resolveGroups(
       `Cannot put a port in ${namesOrIds.length} groups: wanted at most ${groupsPerPortMax}`,
     );
   }
-  const groups = new Map<string, StoredRecord<SecurityGroup>>();
-  for (const nameOrId of namesOrIds) {
-    const group = await tx.get(groupKind, project, nameOrId);
-    groups.set(group.id, group);
-  }
-  return [...groups.values()];
+  const groups = await Promise.all(namesOrIds.map((nameOrId) => tx.get(groupKind, project, nameOrId)));
+  return [...new Map(groups.map((group) => [group.id, group])).values()];
 }
 
 /** Notes which groups the port uses, so that they cannot be deleted and their changes find it. */
@@ -42,7 +38,7 @@ export async function bindPort(
   engine: Engine,
   record: StoredRecord<Port>,
   host: string,
-  groups: readonly StoredRecord<SecurityGroup>[],
+  groups: readonly StoredRecord<SecurityGroup>[] | Promise<readonly StoredRecord<SecurityGroup>[]>,
 ): Promise<StoredRecord<Port>> {
   const port = record.value;
   if (port.host !== "" && port.host !== host) {
@@ -52,8 +48,8 @@ export async function bindPort(
       `Cannot bind port ${record.name} to ${host} as it is bound to ${port.host}: wanted it unbound first`,
     );
   }
-  const subnet = await tx.getById(subnetKind, port.subnetId);
-  const rules = groups.flatMap((group) => group.value.rules);
+  const [subnet, of] = await Promise.all([tx.getById(subnetKind, port.subnetId), groups]);
+  const rules = of.flatMap((group) => group.value.rules);
   const binding = await engine.bind(tx, { portId: record.id, host, port, subnet: subnet.value, rules });
   if (port.host === host && JSON.stringify(binding) === JSON.stringify(port.binding)) return record;
   return tx.update(portKind, record, { value: { ...port, host, binding } });
@@ -71,7 +67,7 @@ export function refreshPort(platform: Platform, engine: Engine, portId: string):
     if (!record || record.value.host === "") return false;
     const next = await bindPort(tx, engine, record, record.value.host, await groupsOf(tx, record.value));
     return next !== record;
-  }, { serialize: "bindings" });
+  }, { serialize: engine.turnOf(portId) });
 }
 
 /** Brings every bound port of a group up to its rules. */

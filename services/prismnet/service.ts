@@ -7,8 +7,9 @@ import type { Engine } from "./engine.ts";
 import { floatingIpService } from "./floating_ips.ts";
 import { gatewayService } from "./gateways.ts";
 import { groupService } from "./groups.ts";
-import { hostService } from "./hosts.ts";
+import { hostService, PortTroubles } from "./hosts.ts";
 import { type AgentClients, insightService } from "./insight.ts";
+import { NetworkRecords } from "./network_records.ts";
 import { NorthboundReconciler } from "./ovn/reconciler.ts";
 import { peeringService } from "./peerings.ts";
 import { poolService } from "./pools.ts";
@@ -26,6 +27,10 @@ const reconcileMs = 30_000;
 export interface Prismnet {
   /** Everything prismnet answers. */
   readonly services: readonly BoundService[];
+  /** What the records say now, while `follow` runs. */
+  readonly records: NetworkRecords;
+  /** Keeps the records at hand until disposed of; run it in every replica. */
+  follow(): AsyncDisposable;
   /** Works until the signal aborts; run it where this replica leads. */
   reconcile(signal: AbortSignal): Promise<void>;
 }
@@ -42,6 +47,8 @@ export function createPrismnet(deps: {
   readonly addressGraceMs?: number;
 }): Prismnet {
   const { platform, engine, northbound, agents, addressGraceMs = addressGraceMsDefault } = deps;
+  const records = new NetworkRecords(platform);
+  const troubles = new PortTroubles();
   const engines = bind(EngineService, {
     getEngine: () => ({ name: engine.name, features: engine.features.map(toFeature) }),
   }, {
@@ -52,22 +59,24 @@ export function createPrismnet(deps: {
       vpcService(platform),
       subnetService(platform, engine),
       groupService(platform, engine),
-      portService(platform, engine, addressGraceMs),
+      portService(platform, engine, { graceMs: addressGraceMs, troubles }),
       aclService(platform),
       routerService(platform, engine),
       poolService(platform),
       gatewayService(platform, engine, addressGraceMs),
       floatingIpService(platform, engine, addressGraceMs),
       peeringService(platform, engine),
-      hostService(platform),
+      hostService(platform, records, troubles),
       insightService({ platform, engine, northbound, agents }),
       engines,
       platform.operationService(),
       platform.eventService(views),
     ],
+    records,
+    follow: () => records.follow(),
     async reconcile(signal) {
       const sagas = platform.sagas.run(signal);
-      const carrying = northbound && new NorthboundReconciler({ platform, db: northbound }).run(signal);
+      const carrying = northbound && new NorthboundReconciler({ platform, db: northbound, records }).run(signal);
       while (!signal.aborted) {
         try {
           const changed = await reconcilePorts(platform, engine, signal);

@@ -44,6 +44,7 @@ export function ovnEngine(northbound?: OvsdbClient): Engine {
   return {
     name: "ovn",
     features,
+    turnOf: (port) => `binding/${port}`,
     stands: (port) => port.binding?.engine === "tap",
     bind: (_tx, { portId }) => Promise.resolve({ engine: "tap", device: deviceOf(portId), mtu: guestMtu }),
     // Nothing is taken that could be given back: the tap goes when no port of the host names it.

@@ -11,7 +11,7 @@ const leaseTimeS = 3_600;
 
 /** Tables that this engine writes, with the columns it compares. */
 export const northboundTables: Readonly<Record<string, readonly string[]>> = {
-  NB_Global: ["nb_cfg", "hv_cfg", "options"],
+  NB_Global: ["nb_cfg", "sb_cfg", "hv_cfg", "options"],
   Logical_Switch: ["name", "ports", "acls", "dns_records", "other_config", "external_ids"],
   Logical_Switch_Port: [
     "name",
@@ -186,7 +186,18 @@ function subnetRows(state: NetworkState): DesiredRow[] {
   return rows;
 }
 
-function portRow(port: NetworkState["ports"][number], v6: boolean): DesiredRow {
+type PortRecord = NetworkState["ports"][number];
+/** Rows made of records, which never change: a record that is still the same has the same row. */
+const madeRows = [new WeakMap<PortRecord, DesiredRow>(), new WeakMap<PortRecord, DesiredRow>()] as const;
+
+function portRow(port: PortRecord, v6: boolean): DesiredRow {
+  const made = madeRows[v6 ? 1 : 0];
+  const row = made.get(port) ?? makePortRow(port, v6);
+  made.set(port, row);
+  return row;
+}
+
+function makePortRow(port: PortRecord, v6: boolean): DesiredRow {
   const { macAddress, ipAddress, ipv6Address, allowedAddresses, subnetId, host } = port.value;
   const own = [macAddress, ipAddress, ...(ipv6Address ? [ipv6Address] : [])].join(" ");
   const options: Record<string, string> = host === "" ? {} : { "requested-chassis": host };

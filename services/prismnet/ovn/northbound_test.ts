@@ -8,7 +8,7 @@ import { inProcessClient } from "@ultracloud/testing";
 import { createPrismnet } from "../service.ts";
 import { ovnEngine } from "./engine.ts";
 import { desiredRows, northboundTables, ownTables } from "./northbound.ts";
-import { StateReader } from "./reader.ts";
+import { readNetwork } from "../network_records.ts";
 
 const project = "acme/prod";
 
@@ -46,7 +46,7 @@ Deno.test("every row has a key of its own, and every reference names a row", asy
     const subnet = `${uniform(rng, 2) ? "x" : "y"}${uniform(rng, 3)}`;
     await ports.createPort({ project, name: `p${i}`, subnet, securityGroups: uniform(rng, 2) ? ["g"] : [] });
   }
-  const rows = desiredRows(await new StateReader(platform).read());
+  const rows = desiredRows((await readNetwork(platform)).state);
   const keys = new Set(rows.map((row) => row.key));
   assert.equal(keys.size, rows.length, "two rows share a key");
   for (const row of rows) {

@@ -2,13 +2,16 @@ import { fault } from "@ultracloud/base";
 import { assertLock, type Operation, type OvsdbClient } from "@ultracloud/ovsdb";
 import type { Platform } from "@ultracloud/platform";
 import { desiredRows, northboundTables, ownTables } from "./northbound.ts";
-import { StateReader } from "./reader.ts";
-import { dumpRows, planOf } from "./rows.ts";
+import { type NetworkRecords, readNetwork } from "../network_records.ts";
+import { dumpRows, planOf, Settled } from "./rows.ts";
+import type { NetworkState } from "./state.ts";
 
 /** Everything is compared again this often, whatever was told: what others did to the database is undone. */
 const sweepMs = 10_000;
 /** Longest rest between two comparisons; with it a change still takes effect within a second. */
 const restMsMax = 200;
+/** Changes wait this long at most while northd is at the last ones: it computes a thousand as fast as one. */
+const batchMsMax = 400;
 /** A database that refuses is tried again after this. */
 const retryMs = 500;
 /** The one writer at a time, beside the leadership: a leader that does not know of its end yet writes nothing. */
@@ -20,36 +23,61 @@ export interface ReconcileResult {
   readonly planMs: number;
 }
 
-/** Keeps the northbound database what the records say. */
+/**
+ * Keeps the northbound database what the records say: each change is compared with what it touches, everything only
+ * now and then and when in doubt.
+ */
 export class NorthboundReconciler {
   readonly #platform: Platform;
   readonly #db: OvsdbClient;
-  readonly #reader: StateReader;
+  readonly #records: NetworkRecords;
+  #settled = new Settled();
   #wake: (() => void) | undefined;
   #due = true;
+  /** The records followed are not written while they are older than those of the last full comparison. */
+  #floor = 0;
   #tail: Promise<unknown> = Promise.resolve();
 
-  constructor(deps: { readonly platform: Platform; readonly db: OvsdbClient }) {
+  constructor(
+    deps: { readonly platform: Platform; readonly db: OvsdbClient; readonly records: NetworkRecords },
+  ) {
     this.#platform = deps.platform;
     this.#db = deps.db;
-    this.#reader = new StateReader(deps.platform);
+    this.#records = deps.records;
   }
 
-  /** Compares once and writes what differs; calls wait for each other, as a plan holds for the state it was made of. */
+  /** Reads and compares everything once and writes what differs. Comparisons wait for each other. */
   once(): Promise<ReconcileResult> {
-    const turn = this.#tail.then(() => this.#compare());
+    return this.#inTurn(async () => {
+      const { state, version } = await readNetwork(this.#platform);
+      this.#floor = version;
+      this.#settled = new Settled();
+      return await this.#compare(state);
+    });
+  }
+
+  /** Compares the records as followed, passing over what has not changed since it was found right. */
+  #step(): Promise<ReconcileResult> {
+    return this.#inTurn(async () => {
+      const { state } = this.#records;
+      if (!state || !this.#records.reaches(this.#floor)) return { operations: 0, planMs: 0 };
+      return await this.#compare(state);
+    });
+  }
+
+  #inTurn(work: () => Promise<ReconcileResult>): Promise<ReconcileResult> {
+    const turn = this.#tail.then(work);
     this.#tail = turn.catch(() => {});
     return turn;
   }
 
-  async #compare(): Promise<ReconcileResult> {
-    const state = await this.#reader.read();
+  async #compare(state: NetworkState): Promise<ReconcileResult> {
     const { schema, replica } = this.#db;
     if (!this.#db.connected || !schema) {
       throw fault("unavailable", "northbound_unavailable", `Cannot reconcile as ${this.#db.reason}`);
     }
     const begin = this.#platform.clock.monotonicMs();
-    const operations = planOf(desiredRows(state), ownTables, replica, schema);
+    const operations = planOf(desiredRows(state), ownTables, replica, schema, this.#settled);
     const planMs = this.#platform.clock.monotonicMs() - begin;
     if (operations.length > 0) {
       await this.#db.transact([assertLock(writerLock), ...operations, ...this.#fence()]);
@@ -66,24 +94,24 @@ export class NorthboundReconciler {
   async run(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#platform;
     await using lock = this.#db.lock(writerLock);
-    const stop = this.#db.onChange(() => this.#nudge());
-    const following = this.#reader.follow(() => this.#nudge(), signal);
+    const stops = [this.#db.onChange(() => this.#nudge()), this.#records.onChange(() => this.#nudge())];
     let failing = false;
     let sweptMs = clock.monotonicMs();
     try {
       while (!signal.aborted) {
         await lock.acquired(signal);
         if (clock.monotonicMs() - sweptMs >= sweepMs) {
-          this.#reader.distrust();
+          this.#settled = new Settled();
           sweptMs = clock.monotonicMs();
         }
         this.#due = false;
         let pauseMs = sweepMs;
         const begin = clock.monotonicMs();
         try {
-          const { operations } = await this.once();
+          const { operations } = await this.#step();
           // Half of the time is the callers': a thousand ports made at once are a thousand reasons to compare.
           await clock.sleep(Math.min(clock.monotonicMs() - begin, restMsMax), signal).catch(() => {});
+          if (operations > 0) await this.#taken(signal);
           if (operations > 0) log.debug("northbound database written", { operations });
           if (failing) log.info("northbound database is written again", {});
           failing = false;
@@ -91,7 +119,7 @@ export class NorthboundReconciler {
           if (signal.aborted) break;
           if (!failing) log.warn("cannot write the northbound database", { error: String(error) });
           failing = true;
-          this.#reader.distrust();
+          this.#settled = new Settled();
           pauseMs = retryMs;
         }
         await this.#pause(pauseMs, failing, signal);
@@ -99,8 +127,7 @@ export class NorthboundReconciler {
     } catch (error) {
       if (!signal.aborted) throw error;
     } finally {
-      stop();
-      await following;
+      for (const stop of stops) stop();
     }
   }
 
@@ -117,14 +144,28 @@ export class NorthboundReconciler {
     this.#wake = undefined;
   }
 
+  /** Waits until northd has turned what was written into flows, or long enough. */
+  async #taken(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#platform;
+    const behind = () => {
+      const { written, computed } = fenceOf(this.#db);
+      return computed < written;
+    };
+    const over = new AbortController();
+    const stop = this.#db.onChange(() => behind() || over.abort());
+    if (behind()) await clock.sleep(batchMsMax, AbortSignal.any([signal, over.signal])).catch(() => {});
+    stop();
+  }
+
   /** Counts the configuration up, so that `hv_cfg` tells when every chassis has it. */
   #fence(): Operation[] {
     return [{ op: "mutate", table: "NB_Global", where: [], mutations: [["nb_cfg", "+=", 1]] }];
   }
 }
 
-/** The configuration's number as written, and as every chassis has it. */
-export function fenceOf(db: OvsdbClient): { written: number; realised: number } {
+/** The configuration's number as written, as northd has computed it, and as every chassis has it. */
+export function fenceOf(db: OvsdbClient): { written: number; computed: number; realised: number } {
   const [row] = db.replica.rows("NB_Global").values();
-  return { written: Number(row?.nb_cfg ?? 0), realised: Number(row?.hv_cfg ?? 0) };
+  const number = (column: string) => Number(row?.[column] ?? 0);
+  return { written: number("nb_cfg"), computed: number("sb_cfg"), realised: number("hv_cfg") };
 }

@@ -21,20 +21,46 @@ function isRefs(value: Value | Refs): value is Refs {
   return typeof value === "object" && "refs" in value;
 }
 
+/** Keys of rows, which are replaced and never changed. */
+const keys = new WeakMap<Row, string | null>();
+
+/** The key of a row of ours. */
 export function keyOf(row: Row): string | undefined {
-  const pair = entriesOf(row.external_ids).find(([key]) => key === keyId);
-  return pair === undefined ? undefined : String(pair[1]);
+  let key = keys.get(row);
+  if (key === undefined) {
+    const pair = entriesOf(row.external_ids).find(([name]) => name === keyId);
+    keys.set(row, key = pair === undefined ? null : String(pair[1]));
+  }
+  return key ?? undefined;
 }
 
 /**
- * The operations that make the replica's rows of `tables` the desired ones; none when they are. Sets change by what
- * was added and removed, so one port more in a group of a thousand is one element on the wire.
+ * Rows found to be as desired. Both sides are immutable, so while they are the same objects nothing has to be compared:
+ * a row that a desired one refers to cannot be another without this one being written.
+ */
+export class Settled {
+  readonly #pairs = new WeakMap<DesiredRow, Row>();
+
+  has(desired: DesiredRow, row: Row): boolean {
+    return this.#pairs.get(desired) === row;
+  }
+
+  add(desired: DesiredRow, row: Row): void {
+    this.#pairs.set(desired, row);
+  }
+}
+
+/**
+ * The operations that make the replica's rows of `tables` the desired ones; none when they are. Sets and maps change by
+ * what was added and removed, so one port more in a group of a thousand is one element on the wire. What `settled` holds
+ * is passed over, what is found right is added to it.
  */
 export function planOf(
   desired: readonly DesiredRow[],
   tables: readonly string[],
   replica: Replica,
   schema: Schema,
+  settled: Settled = new Settled(),
 ): Operation[] {
   const present = new Map<string, { readonly uuid: string; readonly row: Row }>();
   const stale: { table: string; uuid: string }[] = [];
@@ -62,13 +88,18 @@ export function planOf(
   };
   const inserts: Operation[] = [];
   const changes: Operation[] = [];
-  for (const { table, key, columns } of desired) {
+  for (const wantedRow of desired) {
+    const { table, key, columns } = wantedRow;
+    const at = present.get(key);
+    if (at && settled.has(wantedRow, at.row)) continue;
     const row: Record<string, Value> = {};
     for (const [column, value] of Object.entries(columns)) row[column] = resolve(value);
     row.external_ids = withKey(row.external_ids, key);
-    const at = present.get(key);
-    if (at) changes.push(...changesOf(table, at.uuid, at.row, row, schema));
-    else inserts.push({ op: "insert", table, row, "uuid-name": names.get(key)! });
+    if (at) {
+      const operations = changesOf(table, at.uuid, at.row, row, schema);
+      if (operations.length === 0) settled.add(wantedRow, at.row);
+      changes.push(...operations);
+    } else inserts.push({ op: "insert", table, row, "uuid-name": names.get(key)! });
   }
   // Rows of other tables go when nothing refers to them any more, and only then.
   const deletes = stale.filter(({ table }) => schema.tables[table]?.isRoot)
@@ -86,12 +117,10 @@ function changesOf(table: string, id: string, old: Row, next: Row, schema: Schem
   const mutations: [string, string, Value][] = [];
   for (const [column, value] of Object.entries(next)) {
     const before = old[column];
-    if (before !== undefined && canonical(before) === canonical(value)) continue;
-    if (schema.tables[table]?.columns[column]?.kind === "set" && before !== undefined) {
-      mutations.push(...setMutations(column, before, value));
-    } else {
-      replaced[column] = value;
-    }
+    const kind = schema.tables[table]?.columns[column]?.kind;
+    if (before !== undefined && kind === "set") mutations.push(...setMutations(column, before, value));
+    else if (before !== undefined && kind === "map") mutations.push(...mapMutations(column, before, value));
+    else if (before === undefined || canonical(before) !== canonical(value)) replaced[column] = value;
   }
   const operations: Operation[] = [];
   if (Object.keys(replaced).length > 0) operations.push({ op: "update", table, where, row: replaced });
@@ -100,13 +129,24 @@ function changesOf(table: string, id: string, old: Row, next: Row, schema: Schem
 }
 
 function setMutations(column: string, before: Value, after: Value): [string, string, Value][] {
-  const texts = (value: Value) => new Map(atomsOf(value).map((atom) => [JSON.stringify(atom), atom]));
+  const texts = (value: Value) => new Map(atomsOf(value).map((atom) => [uuidOf(atom) ?? JSON.stringify(atom), atom]));
   const [old, next] = [texts(before), texts(after)];
   const gone = [...old].filter(([text]) => !next.has(text)).map(([, atom]) => atom);
   const fresh = [...next].filter(([text]) => !old.has(text)).map(([, atom]) => atom);
   const mutations: [string, string, Value][] = [];
   if (gone.length > 0) mutations.push([column, "delete", set(gone)]);
   if (fresh.length > 0) mutations.push([column, "insert", set(fresh)]);
+  return mutations;
+}
+
+function mapMutations(column: string, before: Value, after: Value): [string, string, Value][] {
+  const texts = (value: Value) => new Map(entriesOf(value).map(([key, text]) => [String(key), String(text)]));
+  const [old, next] = [texts(before), texts(after)];
+  const differs = (from: typeof old, to: typeof old) => [...from].filter(([key, value]) => to.get(key) !== value);
+  const [gone, fresh] = [differs(old, next), differs(next, old)];
+  const mutations: [string, string, Value][] = [];
+  if (gone.length > 0) mutations.push([column, "delete", set(gone.map(([key]) => key))]);
+  if (fresh.length > 0) mutations.push([column, "insert", map(Object.fromEntries(fresh))]);
   return mutations;
 }
 

@@ -60,7 +60,7 @@ testUnless("every daemon and the agent may be killed under traffic, and all ends
     "a prismnet that knows nothing finds nothing to write",
     () =>
       survives("prismnet's restart", async () => {
-        const fresh = new NorthboundReconciler({ platform: world.platform, db: world.nb });
+        const fresh = new NorthboundReconciler({ platform: world.platform, db: world.nb, records: world.records });
         assert.equal((await fresh.once()).operations, 0);
       }),
   );

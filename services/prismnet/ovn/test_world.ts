@@ -31,6 +31,7 @@ import {
 import type { BoundService } from "@ultracloud/rpc";
 import { createPrismnet } from "../service.ts";
 import { hostKind } from "../kinds.ts";
+import type { NetworkRecords } from "../network_records.ts";
 import { ovnEngine } from "./engine.ts";
 import { northboundTables } from "./northbound.ts";
 import { fenceOf, NorthboundReconciler } from "./reconciler.ts";
@@ -68,6 +69,7 @@ export class World implements AsyncDisposable {
   readonly hosts: NetHost[] = [];
   /** Agents that are gone and whose daemons others adopted, by hypervisor: they alone can see these end. */
   readonly gone: NetHost[][] = [];
+  records!: NetworkRecords;
   reconciler!: NorthboundReconciler;
   nb!: OvsdbClient;
   readonly #guests: Guest[] = [];
@@ -259,8 +261,16 @@ export class World implements AsyncDisposable {
     await this.nb.transact([{ op: "insert", table: "NB_Global", row: {} }]).catch(() => {});
     const { platform, nb: northbound } = this;
     const agents = (name: string) => inProcessClient(NetAgentService, [netAgentService(this.insight(name))]);
-    this.services = createPrismnet({ platform, engine: ovnEngine(northbound), northbound, agents }).services;
-    this.reconciler = new NorthboundReconciler({ platform, db: northbound });
+    const { services, records, follow } = createPrismnet({
+      platform,
+      engine: ovnEngine(northbound),
+      northbound,
+      agents,
+    });
+    this.services = services;
+    this.records = records;
+    this.reconciler = new NorthboundReconciler({ platform, db: northbound, records });
+    this.#stack.use(follow());
     await this.platform.transact(async (tx) => {
       for (let i = 0; i < hypervisors; i++) {
         const value = { agentUrl: `hv${i}`, uplinks: ["outside"], seenMs: 0 };
