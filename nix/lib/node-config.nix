@@ -55,8 +55,11 @@ let
         authorityCertFile = credential "iam" "authority.crt";
         authorityKeyFile = credential "iam" "authority.key";
       });
-      deployer.bootstrap = { listen = addressOf node "deployer.bootstrap"; } // tls component
-        // (if state.deployer ? url then { inherit (state.deployer) url; } else { });
+      deployer = {
+        bootstrap = { listen = addressOf node "deployer.bootstrap"; } // tls component
+          // (if state.deployer ? url then { inherit (state.deployer) url; } else { });
+        nodeCredentialsDir = "${configDir "deployer"}/nodes";
+      };
       mtls-agent.certificates = map (name: {
         identity = "svc/${name}";
         instance = node;

@@ -41,6 +41,7 @@ pkgs.stdenvNoCC.mkDerivation {
   installCheckPhase = ''
     $out/bin/${name} --version
   '';
+  passthru = { inherit permissions; };
   meta = {
     description = summary;
     mainProgram = name;
