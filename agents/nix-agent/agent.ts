@@ -3,6 +3,7 @@ import { type AnyMarkerName, formatMarker, type SystemState } from "@ultracloud/
 import type { Health, Logger } from "@ultracloud/observe";
 import { type DrainHold } from "./drain.ts";
 import { type Journal, recover, rejectionOf, rejectionsMax, type Trial } from "./domain/journal.ts";
+import type { Host } from "./host.ts";
 import { writeJournal } from "./journal_file.ts";
 import type { Nix } from "./nix.ts";
 import { runProgram } from "./programs.ts";
@@ -37,6 +38,7 @@ export interface AgentOptions {
 export interface AgentDeps {
   readonly nix: Nix;
   readonly runner: TrialRunner;
+  readonly host: Host;
   readonly source: Source;
   /** Holds the node free of services, or says why not. */
   readonly drain: (
@@ -112,7 +114,14 @@ export class Agent {
         if (known === "") pauseMs = wish.intentId === "" ? Math.min(this.#o.pollMs, 1_000) : this.#o.retryMs;
       } catch (error) {
         if (signal.aborted) return;
-        if (!this.#nudge.signal.aborted) {
+        if (error instanceof Fault && error.code === "node_not_found") {
+          // Nobody has announced this node yet, or it was removed: there is nothing to change.
+          this.#contact();
+          if (this.#journal.trial === undefined && this.#journal.intentId === "") {
+            await this.#enter("idle", "whoever decides does not know this node", signal);
+          }
+          pauseMs = Math.min(this.#o.retryMs, 5_000);
+        } else if (!this.#nudge.signal.aborted) {
           health.set("system", this.#contactMs === 0 ? "starting" : "degraded", sentence(error));
           log.warn("cannot go on with the system", { error: sentence(error) });
           pauseMs = Math.min(this.#o.retryMs, 5_000);
@@ -133,7 +142,8 @@ export class Agent {
     const boot = await runProgram("cat", [this.#o.bootIdFile]);
     if (boot.code !== 0) throw fault("failed_precondition", "boot_id_unknown", `Cannot read ${this.#o.bootIdFile}`);
     this.#bootId = boot.stdout.trim();
-    const current = await this.#d.nix.current();
+    // Without a Nix there is no profile to ask for.
+    const current = this.#d.host.nixFound ? await this.#d.nix.current() : undefined;
     this.#current = { system: current?.system ?? "", generation: current?.number ?? 0 };
   }
 
@@ -183,6 +193,12 @@ export class Agent {
   /** Answers false when it should be looked at again without a new wish. */
   async #obey(wish: Wish, signal: AbortSignal): Promise<boolean> {
     const { system, intentId } = wish;
+    if (!this.#d.host.nixFound && system !== undefined) {
+      // Said at once, and not as the failure of some step: nobody can mend it by another wish.
+      const own = { intentId, targetSystem: system.target_system };
+      await this.#enter("failed", `Cannot become ${system.target_system}: ${this.#d.host.nix}`, signal, own);
+      return false;
+    }
     if (system === undefined) {
       if (this.#journal.intentId === "") await this.#enter("idle", "nothing is desired", signal);
       return false;
@@ -353,7 +369,10 @@ export class Agent {
     const [word, reason] = space < 0 ? [result, ""] : [result.slice(0, space), result.slice(space + 1)];
     const { trial: _, ...rest } = this.#journal;
     this.#journal = rest;
-    if (word === "active") return await this.#enter("active", "", signal, {});
+    if (word === "active") {
+      if (trial.system.activation === "reboot") await this.#d.runner.blessBoot();
+      return await this.#enter("active", "", signal, {});
+    }
     const rejection = {
       intentId: trial.intentId,
       targetSystem: trial.system.target_system,

@@ -17,8 +17,8 @@ export const configSchema = z.strictObject({
   ),
   profile: z.string().startsWith("/").default("/nix/var/nix/profiles/system").describe("The profile of the system"),
   nixConfDir: z.string().startsWith("/").optional().describe("Directory of nix.conf, when it is not Nix's own"),
-  launcher: z.enum(["systemd", "setsid"]).default("systemd").describe(
-    "What runs a trial apart from the agent: a transient unit, or a session of its own where there is no systemd",
+  launcher: z.enum(["auto", "systemd", "setsid"]).default("auto").describe(
+    "What runs a trial apart from the agent: a transient unit, or a session of its own; auto: a unit where systemd runs",
   ),
   bootIdFile: z.string().startsWith("/").default("/proc/sys/kernel/random/boot_id").describe(
     "Tells one boot of the host from the next",

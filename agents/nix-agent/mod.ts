@@ -8,6 +8,7 @@ import { Agent } from "./agent.ts";
 import type { NixAgentConfig } from "./config.ts";
 import { acquireDrain, type DrainClients } from "./drain.ts";
 import { readJournal } from "./journal_file.ts";
+import { probeHost } from "./host.ts";
 import { Nix } from "./nix.ts";
 import { nixAgentService } from "./service.ts";
 import { chainfireSource, deployerSource } from "./source.ts";
@@ -39,6 +40,8 @@ export async function openNixAgent(
   const source = config.source === "deployer"
     ? deployerSource(node, deps.deployer)
     : chainfireSource(node, deps.chainfire.kv, deps);
+  const host = await probeHost(config.launcher, nix);
+  deps.log.info("trials run here", { ...host });
   const agent = new Agent({
     ...config,
     node,
@@ -49,12 +52,13 @@ export async function openNixAgent(
     ...deps,
     nix,
     source,
-    runner: new TrialRunner(config, nix),
+    runner: new TrialRunner({ ...config, launcher: host.launcher }, nix),
+    host,
     journal: await readJournal(journalFile),
     drain: (o, signal) => acquireDrain({ ...o, node }, { ...deps, clients: deps.chainfire }, signal),
   });
   return {
-    service: nixAgentService({ node, source: source.name }, { agent, nix }),
+    service: nixAgentService({ node, source: source.name, host }, { agent, nix }),
     run: (signal) => agent.run(signal),
   };
 }

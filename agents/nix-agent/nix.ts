@@ -80,6 +80,16 @@ export class Nix {
     });
   }
 
+  /** What Nix calls itself, or why there is none. */
+  async version(): Promise<{ readonly there: boolean; readonly text: string }> {
+    try {
+      const ended = await runProgram("nix", ["--version"], { env: this.environment });
+      return { there: ended.code === 0, text: lastWords(ended) };
+    } catch (error) {
+      return { there: false, text: error instanceof Error ? error.message : String(error) };
+    }
+  }
+
   /** Bytes of the whole closure in the cache; a fault says whether the cache or the closure is missing. */
   async closureBytes(cache: Cache, system: string, signal: AbortSignal): Promise<number> {
     const ping = await this.#run(["store", "info", "--store", cache.url], [], signal);

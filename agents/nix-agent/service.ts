@@ -3,11 +3,12 @@ import { invalidField } from "@ultracloud/base";
 import { NixAgentService } from "@ultracloud/proto/nixagent/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import type { Agent } from "./agent.ts";
+import type { Host } from "./host.ts";
 import type { Nix } from "./nix.ts";
 
 /** What the agent answers about its host. */
 export function nixAgentService(
-  o: { readonly node: string; readonly source: string },
+  o: { readonly node: string; readonly source: string; readonly host: Host },
   deps: { readonly agent: Agent; readonly nix: Nix },
 ): BoundService {
   const root = () => "";
@@ -24,6 +25,10 @@ export function nixAgentService(
       generation,
       previousGeneration: journal.trial?.previousGeneration ?? 0,
       bootId,
+      launcher: o.host.launcher,
+      launcherReason: o.host.reason,
+      nix: o.host.nix,
+      nixFound: o.host.nixFound,
       changedTime: timestampFromMs(journal.changedMs),
       ...(contactMs === 0 ? {} : { contactTime: timestampFromMs(contactMs) }),
       rejections: journal.rejections.map(({ timeMs, ...rejection }) => ({

@@ -1,6 +1,6 @@
 import type { Client } from "@connectrpc/connect";
 import { create, fromJsonString, toJsonString } from "@bufbuild/protobuf";
-import { type Clock, fault, utf8 } from "@ultracloud/base";
+import { type Clock, Fault, fault, utf8 } from "@ultracloud/base";
 import {
   desiredKey,
   type DesiredSystem,
@@ -120,9 +120,20 @@ export function chainfireSource(
   const lookMs = 500;
   const read = async (signal: AbortSignal): Promise<Wish> => {
     const { kvs: [item] } = await kv.range({ key: utf8.encode(desiredKey(node)) }, { signal });
-    return fromWire(
-      item === undefined ? create(DesiredSchema) : fromJsonString(DesiredSchema, utf8.decode(item.value)),
-    );
+    if (item === undefined) return fromWire(create(DesiredSchema));
+    try {
+      return fromWire(fromJsonString(DesiredSchema, utf8.decode(item.value)));
+    } catch (cause) {
+      if (cause instanceof Fault) throw cause;
+      throw fault(
+        "invalid_argument",
+        "wish_invalid",
+        `Cannot read ${desiredKey(node)} as what the node should become`,
+        {
+          cause,
+        },
+      );
+    }
   };
   return {
     name: "chainfire",

@@ -5,9 +5,12 @@ import type { Nix } from "./nix.ts";
 import { lastWords, runProgram } from "./programs.ts";
 import { trialScript } from "./trial_script.ts";
 
+/** `systemd`: a transient unit. `setsid`: a session of its own, followed by its journal. */
+export type TrialLauncher = "systemd" | "setsid";
+
 export interface TrialRunnerOptions {
   readonly stateDir: string;
-  readonly launcher: "systemd" | "setsid";
+  readonly launcher: TrialLauncher;
   readonly switchTimeoutMs: number;
 }
 
@@ -89,6 +92,14 @@ export class TrialRunner {
   /** Lets a healthy trial become the system. */
   async confirm(): Promise<void> {
     await Deno.writeTextFile(`${this.#dir}/confirm`, "");
+  }
+
+  /**
+   * Tells a loader that counts boots that this one was good. Until then it goes back by itself after a few that were
+   * not, and the agent finds another system booted than the trial's; one that does not count takes no notice.
+   */
+  async blessBoot(): Promise<void> {
+    if (this.#o.launcher === "systemd") await runProgram("systemctl", ["start", "systemd-bless-boot.service"]);
   }
 
   /** Whether the process that carries the trial lives: its pid, and that it is the same process still. */

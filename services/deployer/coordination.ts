@@ -13,6 +13,8 @@ import { fromObserved } from "./wire.ts";
 const observedPrefix = observedKey("");
 /** One past the prefix: '0' follows '/'. */
 const observedEnd = `${observedPrefix.slice(0, -1)}0`;
+const desiredPrefix = desiredKey("");
+const desiredEnd = `${desiredPrefix.slice(0, -1)}0`;
 const pageKeys = 1_000;
 
 /** Keeps desired and observed systems in chainfire too, for agents that read there. */
@@ -20,6 +22,8 @@ export class Coordination {
   readonly #core: Core;
   readonly #kv: Client<typeof KvService>;
   readonly #published = new Map<string, string>();
+  /** Until the first look: what a writer before this one has left there. */
+  #known = false;
   #readRevision = 0n;
 
   constructor(core: Core, kv: Client<typeof KvService>) {
@@ -38,6 +42,7 @@ export class Coordination {
       ...Object.keys(cluster?.nodes ?? {}),
       ...(await this.#core.platform.list(nodeKind)).map(({ name }) => name),
     ]);
+    if (!this.#known) await this.#adopt(signal);
     for (const name of names) {
       const text = toJsonString(DesiredSchema, create(DesiredSchema, await desiredFor(this.#core, name)));
       if (this.#published.get(name) === text) continue;
@@ -49,6 +54,22 @@ export class Coordination {
       await this.#kv.deleteRange({ key: utf8.encode(desiredKey(name)) }, { signal });
       this.#published.delete(name);
     }
+  }
+
+  /** Reads what stands there: nodes may have been removed under another writer. */
+  async #adopt(signal: AbortSignal): Promise<void> {
+    let key = utf8.encode(desiredPrefix);
+    for (;;) {
+      const page = await this.#kv.range({ key, rangeEnd: utf8.encode(desiredEnd), limit: BigInt(pageKeys) }, {
+        signal,
+      });
+      for (const item of page.kvs) {
+        this.#published.set(utf8.decode(item.key).slice(desiredPrefix.length), utf8.decode(item.value));
+      }
+      if (!page.more) break;
+      key = utf8.encode(`${utf8.decode(page.kvs.at(-1)!.key)}\0`);
+    }
+    this.#known = true;
   }
 
   async #collect(signal: AbortSignal): Promise<void> {

@@ -5,6 +5,7 @@ import type { ClusterHome } from "./home.ts";
 import { Journal } from "./journal.ts";
 import type { LaneProgress } from "./lane.ts";
 import { NetnsSubstrate } from "./netns.ts";
+import { nixReasons } from "./nix_agents.ts";
 import { QemuSubstrate } from "./qemu/qemu.ts";
 import { readSettings, type SubstrateSettings, withSettings } from "./settings.ts";
 import type { Substrate } from "./substrate.ts";
@@ -54,6 +55,7 @@ export async function bringUp(
     onReady: ({ node, component, ms }) =>
       progress.step(`${component} on ${node} is ready after ${(ms / 1000).toFixed(1)} s`),
   });
+  for (const line of await nixReasons(cluster)) progress.step(line);
   return cluster;
 }
 

@@ -8,7 +8,7 @@ import { iamSecrets, operatorDir, operatorName } from "./keys.ts";
 import { patient } from "./wait.ts";
 
 /** Components whose callers are workloads alone. */
-const workloadsOnly: ReadonlySet<string> = new Set(["chainfire", "flaredb", "vm-agent", "node-agent"]);
+const workloadsOnly: ReadonlySet<string> = new Set(["chainfire", "flaredb", "vm-agent", "node-agent", "nix-agent"]);
 /** A token is renewed when this little of its life is left. */
 const renewBeforeMs = 60_000;
 

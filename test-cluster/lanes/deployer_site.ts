@@ -1,26 +1,15 @@
 import assert from "node:assert/strict";
 import { fault } from "@ultracloud/base";
-import { type ClusterStateInput, desiredSystemSchema } from "@ultracloud/cluster-state";
-import { DeployerService, type Node, NodeService, RolloutService, SystemState } from "@ultracloud/proto/deployer/v1";
+import { type Node, SystemState } from "@ultracloud/proto/deployer/v1";
 import { type CacheServer, openNixBox, serveCache, type Workshop } from "@ultracloud/testing";
 import type { LaneRun } from "../harness/lane.ts";
 import { waitFor } from "../harness/wait.ts";
+import { DeployerDesk, workers } from "./deployer_desk.ts";
 
-export const workers = ["node04", "node05"] as const;
+export { diskName, factsOf, serialOf, workers } from "./deployer_desk.ts";
+
 export const healthy = { health: "#!/bin/sh\nexit 0\n" };
 export const sick = { health: "#!/bin/sh\necho disk controller missing\nexit 3\n" };
-
-/** Times that do not make a lane wait. */
-const quick = {
-  health_check_command: ["health"],
-  health_check_grace_ms: 200,
-  health_check_interval_ms: 200,
-  health_check_attempts: 2,
-  contact_timeout_ms: 60_000,
-  free_bytes_min: 0,
-};
-export const serialOf = (node: string) => `SN-${node}`;
-export const diskName = "/dev/disk/by-id/virtio-uc-worker-root";
 
 /** Unpacks Nix below the work root; a lane that has none is red and says why. */
 export async function prepareNix(): Promise<void> {
@@ -29,14 +18,13 @@ export async function prepareNix(): Promise<void> {
 }
 
 /** The deployer of the cluster under test, and hosts with real Nix stores that fetch from a cache of the lane. */
-export class Site implements AsyncDisposable {
-  readonly run: LaneRun;
+export class Site extends DeployerDesk implements AsyncDisposable {
   readonly workshop: Workshop;
   readonly cache: CacheServer;
   readonly #dir: string;
 
   constructor(run: LaneRun, dir: string, workshop: Workshop, cache: CacheServer) {
-    this.run = run;
+    super(run, { url: cache.url, key: workshop.publicKey });
     this.#dir = dir;
     this.workshop = workshop;
     this.cache = cache;
@@ -53,44 +41,10 @@ export class Site implements AsyncDisposable {
     return new Site(run, dir, await box.workshop(`${dir}/workshop`), serveCache(`${dir}/cache`, operatorAddress));
   }
 
-  get deployer() {
-    return this.run.cluster.clients.of(DeployerService, "deployer", { timeoutMs: 30_000, retries: 8 });
-  }
-  get nodes() {
-    return this.run.cluster.clients.of(NodeService, "deployer", { timeoutMs: 30_000, retries: 8 });
-  }
-  get rollouts() {
-    return this.run.cluster.clients.of(RolloutService, "deployer", { timeoutMs: 30_000, retries: 8 });
-  }
-
   async system(name: string, bin: Record<string, string> = healthy, o: { unsigned?: boolean } = {}): Promise<string> {
     const system = await this.workshop.build({ name, bin, library: name });
     await this.workshop.publish(system, `${this.#dir}/cache`, o);
     return system;
-  }
-
-  /** Applies the cluster's own file, in which the workers become `target`. */
-  async apply(target: string, change: Record<string, unknown> = {}) {
-    const { file } = this.run.cluster;
-    const state: ClusterStateInput = {
-      ...file,
-      nodes: Object.fromEntries(
-        Object.entries(file.nodes).map(([name, node]) => [name, { ...node, serial: serialOf(name) }]),
-      ),
-      classes: {
-        worker: {
-          ...file.classes.worker!,
-          install_plan: {
-            nixos_configuration: "worker",
-            disko_config_path: "disko/worker.nix",
-            target_disk_by_id: diskName,
-          },
-          desired_system: desiredSystemSchema.parse({ ...quick, ...change, target_system: target }),
-        },
-      },
-      deployer: { binaryCacheUrl: this.cache.url, trustedKeys: [this.workshop.publicKey] },
-    };
-    return await this.deployer.applyClusterState({ stateJson: JSON.stringify(state) });
   }
 
   #hostDir(node: string): string {
@@ -142,51 +96,12 @@ export class Site implements AsyncDisposable {
     );
   }
 
-  /** The deployer that writes, by the node it runs on. */
-  async writer(): Promise<string> {
-    return await waitFor({ timeoutMs: 60_000, what: "a writer", everyMs: 200, signal: this.run.signal }, async () => {
-      for (const node of this.run.cluster.nodesWith("deployer")) {
-        const client = this.run.cluster.clients.of(DeployerService, "deployer", { node, timeoutMs: 3_000, retries: 0 });
-        const status = await client.getStatus({}).catch(() => undefined);
-        if (status?.writing) return node;
-      }
-      return undefined;
-    });
-  }
-
-  /** A machine calls from outside, with the CA that it pins. */
-  async phoneHome(at: string, token: string, facts: Record<string, unknown>) {
-    const { cluster } = this.run;
-    const ca = await Deno.readTextFile(`${cluster.substrate.etcDir(at)}/deployer/tls-ca.crt`);
-    using client = Deno.createHttpClient({ caCerts: [ca] });
-    const response = await fetch(`https://${cluster.file.nodes[at]!.address}:7152/api/v1/phone-home`, {
-      client,
-      method: "POST",
-      headers: { authorization: `Bearer ${token}` },
-      body: JSON.stringify({ facts }),
-    });
-    // deno-lint-ignore no-explicit-any -- each check knows what it asked for
-    return { status: response.status, body: await response.json() as any };
-  }
-
-  /** The artifacts that say what the run proves and what it does not. */
-  async scope(proves: string, not: string): Promise<void> {
-    await this.run.evidence("deployer-scope-fixed.txt", `proves: ${proves}\nnot: ${not}\n`);
-    const { nodes } = await this.nodes.listNodes({});
-    await this.run.evidence("deployer-list.json", nodes);
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     for (const node of workers) await this.run.cluster.stop(node, "nix-agent").catch(() => {});
     await this.cache[Symbol.asyncDispose]();
     await new Deno.Command("rm", { args: ["-rf", this.#dir] }).output();
   }
 }
-
-export const factsOf = (node: string, disk: Record<string, unknown> = {}) => ({
-  serial: serialOf(node),
-  disks: [{ by_id: [diskName], serial: `D-${node}`, bytes_count: 20 * 2 ** 30, ...disk }],
-});
 
 /** Both workers run the system, each switched to it once and in turn. */
 export async function rolledOut(site: Site, system: string): Promise<string> {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { SystemState } from "@ultracloud/proto/deployer/v1";
+import { NixAgentService } from "@ultracloud/proto/nixagent/v1";
 import type { Lane } from "../harness/lane.ts";
 import { healthy, prepareNix, rolledOut, sick, Site, workers } from "./deployer_site.ts";
 
@@ -24,6 +25,8 @@ export const deployerVmSmoke: Lane = {
       await site.boot(first, "boot-1");
       await site.observed(first, SystemState.ACTIVE, a);
       assert.deepEqual(await site.activations(second), [], "the second is not there yet");
+      // The first asks the deployer, the second reads in chainfire: one rollout over both.
+      await run.cluster.configure(second, "nix-agent", { source: "chainfire" });
       await site.boot(second, "boot-1");
       return await rolledOut(site, a);
     });
@@ -35,6 +38,20 @@ export const deployerVmSmoke: Lane = {
       await run.evidence("rollout.json", await site.rollouts.getRollout({ rollout: "workers" }));
       return seen;
     });
+    await run.check(
+      "one host asks the deployer, the other reads in chainfire; each says what carries its trials",
+      async () => {
+        const said: string[] = [];
+        for (const [node, source] of [[first, "deployer"], [second, "chainfire"]] as const) {
+          const agent = run.cluster.clients.of(NixAgentService, "nix-agent", { node });
+          const status = await agent.getStatus({});
+          assert.deepEqual([status.source, status.nixFound, status.state], [source, true, "active"]);
+          said.push(`${node}: ${status.source}, ${status.launcher} (${status.launcherReason}), ${status.nix}`);
+        }
+        await run.evidence("nix-agents.json", said);
+        return said.join("; ");
+      },
+    );
     await site.scope("deployer -> nix-agent: a prebuilt signed closure becomes the system of two hosts", notProven);
   },
 };

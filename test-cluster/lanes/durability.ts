@@ -22,6 +22,7 @@ import {
   type StoreProbe,
 } from "../harness/stores.ts";
 import { waitFor } from "../harness/wait.ts";
+import { announce, replayAfterLoss } from "./deployer_durability.ts";
 import { diskNames, storesOn } from "../planted/mod.ts";
 
 const prefix = "/lane/durable/";
@@ -36,7 +37,7 @@ export const durability: Lane = {
   name: "durability-proof",
   summary:
     "backup under load, all three nodes destroyed, restored and compared; no acknowledged write lost in a power cut",
-  profile: "stores",
+  profile: "durability",
   options: {
     cuts: "how often the power of all nodes goes (3)",
     disk: `what the stores' logs lie on: ${diskNames} (power-loss; plain on qemu, where memory is lost anyway)`,
@@ -47,9 +48,11 @@ export const durability: Lane = {
     await createLaneDatabase(run.cluster);
     await executeSql(run.cluster, `CREATE TABLE IF NOT EXISTS ${table} (id INTEGER PRIMARY KEY, word TEXT NOT NULL)`);
     await executeSql(run.cluster, `DELETE FROM ${table}`);
+    const announced = run.cluster.nodesWith("deployer").length > 0 ? await announce(run) : undefined;
     await powerCuts(run, numberOption(run.args, "cuts", 3));
     await backupAndRestore(run);
-    run.skip("deployer", "durability-deployer proves it, as it needs iam beside the stores");
+    if (announced === undefined) run.skip("deployer", "this cluster has none");
+    else await replayAfterLoss(run, announced);
     run.skip("coronafs and lightningstor", "not built yet");
   },
 };

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file ultracloud/nixagent/v1/nixagent.proto.
  */
 export const file_ultracloud_nixagent_v1_nixagent: GenFile = /*@__PURE__*/
-  fileDesc("CiV1bHRyYWNsb3VkL25peGFnZW50L3YxL25peGFnZW50LnByb3RvEhZ1bHRyYWNsb3VkLm5peGFnZW50LnYxIhIKEEdldFN0YXR1c1JlcXVlc3Qi5AIKBlN0YXR1cxIMCgRub2RlGAEgASgJEg0KBXN0YXRlGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIRCglpbnRlbnRfaWQYBCABKAkSFQoNdGFyZ2V0X3N5c3RlbRgFIAEoCRIWCg5jdXJyZW50X3N5c3RlbRgGIAEoCRISCgpnZW5lcmF0aW9uGAcgASgFEhsKE3ByZXZpb3VzX2dlbmVyYXRpb24YCCABKAUSMAoMY2hhbmdlZF90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjb250YWN0X3RpbWUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnNvdXJjZRgLIAEoCRIPCgdib290X2lkGAwgASgJEjUKCnJlamVjdGlvbnMYDSADKAsyIS51bHRyYWNsb3VkLm5peGFnZW50LnYxLlJlamVjdGlvbiJvCglSZWplY3Rpb24SEQoJaW50ZW50X2lkGAEgASgJEhUKDXRhcmdldF9zeXN0ZW0YAiABKAkSDgoGcmVhc29uGAMgASgJEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIj0KCkdlbmVyYXRpb24SDgoGbnVtYmVyGAEgASgFEg4KBnN5c3RlbRgCIAEoCRIPCgdjdXJyZW50GAMgASgIIhgKFkxpc3RHZW5lcmF0aW9uc1JlcXVlc3QiUgoXTGlzdEdlbmVyYXRpb25zUmVzcG9uc2USNwoLZ2VuZXJhdGlvbnMYASADKAsyIi51bHRyYWNsb3VkLm5peGFnZW50LnYxLkdlbmVyYXRpb24iIQoMUmV0cnlSZXF1ZXN0EhEKCWludGVudF9pZBgBIAEoCTK1AgoPTml4QWdlbnRTZXJ2aWNlEloKCUdldFN0YXR1cxIoLnVsdHJhY2xvdWQubml4YWdlbnQudjEuR2V0U3RhdHVzUmVxdWVzdBoeLnVsdHJhY2xvdWQubml4YWdlbnQudjEuU3RhdHVzIgOQAgESdwoPTGlzdEdlbmVyYXRpb25zEi4udWx0cmFjbG91ZC5uaXhhZ2VudC52MS5MaXN0R2VuZXJhdGlvbnNSZXF1ZXN0Gi8udWx0cmFjbG91ZC5uaXhhZ2VudC52MS5MaXN0R2VuZXJhdGlvbnNSZXNwb25zZSIDkAIBEk0KBVJldHJ5EiQudWx0cmFjbG91ZC5uaXhhZ2VudC52MS5SZXRyeVJlcXVlc3QaHi51bHRyYWNsb3VkLm5peGFnZW50LnYxLlN0YXR1c2IGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("CiV1bHRyYWNsb3VkL25peGFnZW50L3YxL25peGFnZW50LnByb3RvEhZ1bHRyYWNsb3VkLm5peGFnZW50LnYxIhIKEEdldFN0YXR1c1JlcXVlc3QirwMKBlN0YXR1cxIMCgRub2RlGAEgASgJEg0KBXN0YXRlGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIRCglpbnRlbnRfaWQYBCABKAkSFQoNdGFyZ2V0X3N5c3RlbRgFIAEoCRIWCg5jdXJyZW50X3N5c3RlbRgGIAEoCRISCgpnZW5lcmF0aW9uGAcgASgFEhsKE3ByZXZpb3VzX2dlbmVyYXRpb24YCCABKAUSMAoMY2hhbmdlZF90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxjb250YWN0X3RpbWUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnNvdXJjZRgLIAEoCRIPCgdib290X2lkGAwgASgJEjUKCnJlamVjdGlvbnMYDSADKAsyIS51bHRyYWNsb3VkLm5peGFnZW50LnYxLlJlamVjdGlvbhIQCghsYXVuY2hlchgOIAEoCRIXCg9sYXVuY2hlcl9yZWFzb24YDyABKAkSCwoDbml4GBAgASgJEhEKCW5peF9mb3VuZBgRIAEoCCJvCglSZWplY3Rpb24SEQoJaW50ZW50X2lkGAEgASgJEhUKDXRhcmdldF9zeXN0ZW0YAiABKAkSDgoGcmVhc29uGAMgASgJEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIj0KCkdlbmVyYXRpb24SDgoGbnVtYmVyGAEgASgFEg4KBnN5c3RlbRgCIAEoCRIPCgdjdXJyZW50GAMgASgIIhgKFkxpc3RHZW5lcmF0aW9uc1JlcXVlc3QiUgoXTGlzdEdlbmVyYXRpb25zUmVzcG9uc2USNwoLZ2VuZXJhdGlvbnMYASADKAsyIi51bHRyYWNsb3VkLm5peGFnZW50LnYxLkdlbmVyYXRpb24iIQoMUmV0cnlSZXF1ZXN0EhEKCWludGVudF9pZBgBIAEoCTK1AgoPTml4QWdlbnRTZXJ2aWNlEloKCUdldFN0YXR1cxIoLnVsdHJhY2xvdWQubml4YWdlbnQudjEuR2V0U3RhdHVzUmVxdWVzdBoeLnVsdHJhY2xvdWQubml4YWdlbnQudjEuU3RhdHVzIgOQAgESdwoPTGlzdEdlbmVyYXRpb25zEi4udWx0cmFjbG91ZC5uaXhhZ2VudC52MS5MaXN0R2VuZXJhdGlvbnNSZXF1ZXN0Gi8udWx0cmFjbG91ZC5uaXhhZ2VudC52MS5MaXN0R2VuZXJhdGlvbnNSZXNwb25zZSIDkAIBEk0KBVJldHJ5EiQudWx0cmFjbG91ZC5uaXhhZ2VudC52MS5SZXRyeVJlcXVlc3QaHi51bHRyYWNsb3VkLm5peGFnZW50LnYxLlN0YXR1c2IGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * @generated from message ultracloud.nixagent.v1.GetStatusRequest
@@ -104,6 +104,32 @@ export type Status = Message<"ultracloud.nixagent.v1.Status"> & {
    * @generated from field: repeated ultracloud.nixagent.v1.Rejection rejections = 13;
    */
   rejections: Rejection[];
+
+  /**
+   * What carries a trial apart from the agent: "systemd", a transient unit, or "setsid", a session of its own.
+   *
+   * @generated from field: string launcher = 14;
+   */
+  launcher: string;
+
+  /**
+   * How that was found.
+   *
+   * @generated from field: string launcher_reason = 15;
+   */
+  launcherReason: string;
+
+  /**
+   * What Nix calls itself, or why there is none; without one nothing can be switched here.
+   *
+   * @generated from field: string nix = 16;
+   */
+  nix: string;
+
+  /**
+   * @generated from field: bool nix_found = 17;
+   */
+  nixFound: boolean;
 };
 
 /**

@@ -1,4 +1,3 @@
-// Not in the default run: `deno test -A agents/nix-agent/test_processes.ts`.
 import assert from "node:assert/strict";
 import { createWorkloadSigner } from "@ultracloud/authz";
 import { systemClock, utf8 } from "@ultracloud/base";
