@@ -92,6 +92,18 @@ const nouns: Readonly<Record<string, { readonly brief: string; readonly load: ()
 /** Stands for a noun that this call does not name, so that help and suggestions know it. */
 const standIn = (brief: string) => command({ brief, run: () => Promise.resolve() });
 
+/** Every command as its words: `vm list`. For what holds documentation against the program. */
+export async function commandPaths(): Promise<string[]> {
+  const below = (path: string, target: Target): string[] =>
+    "getAllEntries" in target
+      ? target.getAllEntries().flatMap(({ name, target, aliases }) =>
+        [name["convert-camel-to-kebab"], ...aliases].flatMap((word) => below(`${path} ${word}`, target as Target))
+      )
+      : [path];
+  const all = await Promise.all(Object.entries(nouns).map(async ([noun, { load }]) => below(noun, await load())));
+  return all.flat();
+}
+
 /** The application for one call; `words` is the command line after `uc`. */
 export async function buildUc(words: readonly string[]): Promise<Application<UcContext>> {
   const named = words.find((word) => !word.startsWith("-"));

@@ -1,5 +1,6 @@
 import { Fault, fault } from "@ultracloud/base";
 import { buildTinyImage } from "@ultracloud/cli";
+import { commandHelp, logLines } from "./commands.ts";
 import { openCluster, type SubstrateName, substrateNames } from "./harness/bring_up.ts";
 import { cleanHome } from "./harness/clean.ts";
 import { readClusterFile } from "./harness/cluster.ts";
@@ -18,7 +19,6 @@ import { laneOf, lanes } from "./lanes/mod.ts";
 import { page } from "./lanes/webapp.ts";
 
 const profilesDir = new URL("./profiles", import.meta.url).pathname;
-const logLines = 200;
 
 /** Changes of the cluster by hand, with what they take. */
 const faultCommands: Readonly<Record<string, [usage: string, (faults: Faults, nodes: string[]) => Promise<void>]>> = {
@@ -36,31 +36,10 @@ const handCommands: ReadonlySet<string> = new Set([
 ]);
 
 function help(): string {
-  const commands = [
-    ["up [PROFILE]", "start the cluster of a profile and leave it up (ha-control-plane)"],
-    ["status", "what runs, and whether it is ready"],
-    ["logs NODE [COMPONENT]", `the last ${logLines} lines of each log; \`console\` is the node's own (qemu)`],
-    ["exec NODE -- COMMAND", "run a command on a node"],
-    ["ssh NODE", "a shell on a node"],
-    ["kill NODE [COMPONENT]", "take a node's power away, or kill one component"],
-    ["start NODE", "power a node on and start what belongs there"],
-    ["pause NODE, resume NODE", "stop a node in time"],
-    ["partition NODE ..., cut FROM TO, heal", "cut nodes off, or one direction; all ways back"],
-    ["fill-disk NODE, free-disk NODE", "a node with its own disk runs out of it"],
-    ["step-clock NODE SECONDS", "a node's clock jumps ahead, or back (qemu)"],
-    ["stop", "end everything, keep the data"],
-    ["clean", "remove everything"],
-    ["list", "the lanes"],
-    ["components [PROFILE]", "what a cluster file has of its profile, and what is missing (ha-control-plane)"],
-    ["work-root-budget VERB", "status, enforce, cleanup-advice, or prune-proof-logs N [--apply]"],
-    ["serve-vm-webapp [--port N]", "a tenant's web application on this machine (8080), until Ctrl-C"],
-    ["publishable-suite", "the lanes of a release; supported-surface-final-proof adds the quickstart"],
-    ["[fresh-]LANE", "run a lane: on a new cluster, or on the one that is up"],
-  ];
   return [
     "deno task cluster COMMAND [--substrate netns|qemu] [--keep] [--NAME VALUE]",
     "",
-    table(commands.map(([left, right]) => [`  ${left}`, right!])),
+    table(commandHelp.map(([left, right]) => [`  ${left}`, right!])),
     "",
     "Everything is below $ULTRACLOUD_WORK_ROOT (./work).",
   ].join("\n");

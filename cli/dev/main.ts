@@ -23,6 +23,11 @@ const commands: readonly (readonly [name: string, summary: string, load: () => P
     "check what each component may do",
     async () => (await import("./permissions.ts")).permissionsCommand,
   ],
+  [
+    "surface-guard",
+    "look for what a release must not ship",
+    async () => (await import("./surface_guard.ts")).surfaceGuardCommand,
+  ],
   ["build", "compile every component and uc", async () => (await import("./build.ts")).buildCommand],
   ["run", "run one component and its callees until Ctrl-C", async () => (await import("./run.ts")).runCommand],
 ];

@@ -46,6 +46,7 @@ export async function stagesOf(root: string): Promise<Stage[]> {
     { name: "gen", args: [...tool, "gen", "--check"], timeoutMs: 2 * minute },
     { name: "rooms", args: [...tool, "rooms"], timeoutMs: minute },
     { name: "permissions", args: [...tool, "permissions"], timeoutMs: minute },
+    { name: "surface", args: [...tool, "surface-guard"], timeoutMs: minute },
     {
       name: "tests",
       args: [...deno, "--parallel", ...inside],
@@ -88,8 +89,8 @@ export function selectStages(stages: readonly Stage[], only: readonly string[], 
 
 const help = `deno task test [--only <stage,...>] [--skip <stage,...>]
 
-Runs what CI runs: fmt, lint, types, gen, rooms, permissions, tests, process tests, simulation, build, quickstart and
-secrets (no log of the run holds one).
+Runs what CI runs: fmt, lint, types, gen, rooms, permissions, surface (nothing unfinished ships), tests, process tests,
+simulation, build, quickstart and secrets (no log of the run holds one).
 Every stage runs whatever fails before it; each counts as one test beside the tests it contains. Output of a stage
 goes to work/test/<stage>.log. The last line is the count; the exit code is 1 when anything failed.
 

@@ -74,7 +74,7 @@ export async function leadWhile(
       }
     } finally {
       if (lease !== undefined) {
-        // Best effort: it would expire by itself.
+        // Without it the lease ends by itself, and the next leader waits for that.
         await clients.leases.leaseRevoke({ id: lease }, { timeoutMs: 1000 }).catch(() => {});
       }
     }

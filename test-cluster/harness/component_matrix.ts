@@ -57,10 +57,18 @@ export function assertKnownComponents(cluster: ClusterFile, source: string): voi
   );
 }
 
-/** The matrix as a table for people: a row for each component, a column for each profile. */
-export function matrixTable(): string {
+/**
+ * The matrix as a table for people: a row for each component, a column for each profile, and where it is. `homes`: the
+ * folders of the components that the workspace has, by name.
+ */
+export function matrixTable(homes: ReadonlyMap<string, string>): string {
   const names = Object.keys(profiles) as ProfileName[];
-  const components = [...new Set(names.flatMap((name) => [...profiles[name].required, ...profiles[name].optional]))];
+  const inProfiles = names.flatMap((name) => [...profiles[name].required, ...profiles[name].optional]);
+  const components = [...new Set([...inProfiles, ...homes.keys()])];
+  const where = (component: string) => {
+    const home = homes.get(component);
+    return home === undefined ? "not in this release" : `[${home}](../${home})`;
+  };
   const cell = (component: string, name: ProfileName) => {
     const { required, requiredOnEach, optional } = profiles[name];
     if (required.includes(component)) {
@@ -71,8 +79,12 @@ export function matrixTable(): string {
     return service !== undefined && (required.includes(service) || optional.includes(service)) ? `with ${service}` : "";
   };
   const rows = [
-    ["component", ...names.map((name) => profiles[name].name)],
-    ...components.sort().map((component) => [`\`${component}\``, ...names.map((name) => cell(component, name))]),
+    ["component", ...names.map((name) => profiles[name].name), "where"],
+    ...components.sort().map((component) => [
+      `\`${component}\``,
+      ...names.map((name) => cell(component, name)),
+      where(component),
+    ]),
   ];
   const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)));
   const line = (row: readonly string[]) => `| ${row.map((text, i) => text.padEnd(widths[i]!)).join(" | ")} |`;

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { parseClusterFile } from "@ultracloud/launch";
+import { loadFleet, parseClusterFile } from "@ultracloud/launch";
 import { workspaceRoot } from "@ultracloud/testing";
 import { assertKnownComponents, judgeComponents, matrixTable } from "./component_matrix.ts";
 
@@ -60,7 +60,9 @@ Deno.test("docs/component-matrix.md holds the matrix as it is", async () => {
   const text = await Deno.readTextFile(doc);
   const [head, rest] = text.split("<!-- matrix -->\n\n") as [string, string];
   const tail = rest.slice(rest.indexOf("\n\n<!-- end -->"));
-  const wanted = `${head}<!-- matrix -->\n\n${matrixTable()}${tail}`;
+  const fleet = await loadFleet(workspaceRoot);
+  const homes = new Map([...fleet].map(([name, { dir }]) => [name, dir.slice(workspaceRoot.length + 1)]));
+  const wanted = `${head}<!-- matrix -->\n\n${matrixTable(homes)}${tail}`;
   if (Deno.env.get("UC_UPDATE_GOLDEN") === "1") return await Deno.writeTextFile(doc, wanted);
   assert.equal(text, wanted, "run UC_UPDATE_GOLDEN=1 deno test -A test-cluster/harness/component_matrix_test.ts");
 });

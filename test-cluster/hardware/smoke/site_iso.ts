@@ -6,7 +6,8 @@ import { fault, utf8 } from "@ultracloud/base";
  * tool for ISOs is needed, and no copy with a token in it ever lies on a disk of ours.
  */
 
-const magic = "#ultracloud-site-parameters-v1\n";
+/** First line of that file: how it is found in an image. */
+const magic = "# UltraCloud: parameters of this medium's site. Rewritten in place; keep the length.\n";
 /** Twice what most kernels take as a command line. */
 export const siteFileBytes = 4096;
 /** Hybrid images may carry the file once for each firmware. */
@@ -14,30 +15,25 @@ const placesMax = 8;
 const scanBytes = 4 * 1024 * 1024;
 const cdSignature = { at: 0x8001, text: "CD001" } as const;
 
-/** The file as the ISO is built with: `source` it in grub.cfg and append `$ultracloud_parameters` to the kernel. */
+/** The file as an image is built with: `source` it in grub.cfg and append `$ultracloud_params` to the kernel. */
 export function sitePlaceholder(): string {
   return siteFile("");
 }
 
 function siteFile(cmdline: string): string {
-  const head = `${magic}set ultracloud_parameters="${cmdline}"\n`;
-  const restBytes = siteFileBytes - utf8.encode(head).length;
-  if (restBytes < 1) {
-    throw fault("invalid_argument", "parameters_too_long", `Cannot use parameters of ${cmdline.length} characters`);
-  }
-  // Comment lines of 64 characters, the last one as long as it takes.
-  const line = `${"#".repeat(63)}\n`;
-  return head + line.repeat(Math.floor((restBytes - 1) / 64)) + "#".repeat((restBytes - 1) % 64) + "\n";
+  const text = `${magic}set ultracloud_params="${cmdline}"\n`;
+  if (utf8.encode(text).length < siteFileBytes) return text.padEnd(siteFileBytes - 1, "#") + "\n";
+  throw fault("invalid_argument", "parameters_too_long", `Cannot use parameters of ${cmdline.length} characters`);
 }
 
 /** Bytes that replace the site file. The boot loader's language gives meaning to a few characters: they are refused. */
 export function siteBytes(cmdline: string): Uint8Array {
-  const wrong = /[^\x21-\x7e ]|["$\\`]/.exec(cmdline);
+  const wrong = /[^\x20-\x7e]|["'$\\`]/.exec(cmdline);
   if (wrong !== null) {
     throw fault(
       "invalid_argument",
       "parameters_unsafe",
-      `Cannot hand over a parameter with ${JSON.stringify(wrong[0])}: wanted printable characters but " $ \\ \``,
+      `Cannot hand over a parameter with ${JSON.stringify(wrong[0])}: wanted printable characters but " ' $ \\ \``,
     );
   }
   return utf8.encode(siteFile(cmdline));
@@ -58,7 +54,7 @@ export async function judgeIso(file: string, wantsSite: boolean): Promise<string
   await readAt(source, cdSignature.at, head);
   if (new TextDecoder().decode(head) !== cdSignature.text) return `${file} (${size} bytes) is no ISO image`;
   if (wantsSite && (await placesOf(file)).length === 0) {
-    return `${file} has no place for parameters: wanted one with ultracloud-site.cfg, or --iso-parameters baked`;
+    return `${file} has no place for parameters: wanted one with /boot/grub/site.cfg, or --iso-parameters baked`;
   }
   return undefined;
 }

@@ -187,7 +187,7 @@ for (const [profile, trust] of [["supermicro-like", "fingerprint"], ["idrac-like
     assert.match(
       new TextDecoder().decode(fetched.subarray(1024 * 1024, 1024 * 1024 + 400)),
       new RegExp(
-        `ultracloud_parameters="ultracloud\\.deployer_url=https://deployer\\.example:7152 .*${token}.*node_id=node01`,
+        `ultracloud_params="ultracloud\\.deployer_url=https://deployer\\.example:7152 .*${token}.*node_id=node01`,
       ),
     );
     const files = await artifacts(b.dir);

@@ -79,21 +79,23 @@ Deno.test("parameters are written over the place that the image has for them, an
   const read = new Uint8Array(await new Response(site.read(0, site.bytesCount)).arrayBuffer());
   for (const place of places) {
     const text = new TextDecoder().decode(read.subarray(place, place + siteFileBytes));
-    assert.match(text, /\nset ultracloud_parameters="ultracloud\.node_id=node01 ultracloud\.bootstrap_token=tok"\n#/);
+    assert.match(text, /\nset ultracloud_params="ultracloud\.node_id=node01 ultracloud\.bootstrap_token=tok"\n#/);
     read.set(image.subarray(place, place + siteFileBytes), place);
   }
   assert.ok(read.every((byte, i) => byte === image[i]));
   assert.deepEqual(await Deno.readFile(file), image);
   // Any part of it is the same part of the whole.
-  const part = await new Response(site.read(places[1]! + 30, places[1]! + 90)).text();
-  assert.match(part, /ultracloud_parameters="ultracloud\.node_id/);
+  const part = await new Response(site.read(places[1]! + 80, places[1]! + 150)).text();
+  assert.match(part, /ultracloud_params="ultracloud\.node_id/);
 });
 
 Deno.test("the site file has its size whatever it holds, and nothing that the boot loader would obey", () => {
   for (const length of [0, 1, 40, 41, 42, 63, 64, 2000]) {
     assert.equal(siteBytes("a".repeat(length)).length, siteFileBytes);
   }
-  for (const bad of [`a"b`, "a$b", "a\\b", "a`b", "a\nb", "ä"]) assert.throws(() => siteBytes(bad), /Cannot hand over/);
+  for (const bad of [`a"b`, "a'b", "a$b", "a\\b", "a`b", "a\nb", "ä"]) {
+    assert.throws(() => siteBytes(bad), /Cannot hand over/);
+  }
   assert.throws(() => siteBytes("a".repeat(5000)), /parameters of 5000 characters/);
 });
 
@@ -101,7 +103,7 @@ Deno.test("an image without a place for parameters is only good when they are ba
   await using temp = await tempDir();
   const file = `${temp.dir}/plain.iso`;
   await Deno.writeFile(file, tinyIso("x", "stop"));
-  assert.match((await judgeIso(file, true))!, /no place for parameters: wanted one with ultracloud-site.cfg/);
+  assert.match((await judgeIso(file, true))!, /no place for parameters: wanted one with \/boot\/grub\/site\.cfg/);
   assert.equal(await judgeIso(file, false), undefined);
   assert.match((await judgeIso(`${temp.dir}/absent.iso`, false))!, /cannot be read/);
 });
