@@ -9,20 +9,17 @@ const box = await openNixBox();
 /** Why nothing of Nix can be tried here; undefined when it can. */
 export const whyNoNix = typeof box === "string" ? box : undefined;
 
-/** What a flake of this project consists of. Others' folders would only be copied and hashed. */
-const sources = [
+/** What an evaluation reads: the flake, manifests, schemas and the lock. The rest would only be copied and hashed. */
+const read = [
   "flake.nix",
   "flake.lock",
   "deno.json",
   "deno.lock",
   "nix",
-  "services",
-  "agents",
-  "cli",
-  "lib",
-  "proto",
-  "test-cluster",
-  "docs/reference",
+  "services/*/component.json",
+  "agents/*/component.json",
+  "docs/reference/*.schema.json",
+  "cli/quickstart/profiles.json",
 ];
 
 /** Whose functions the stub is made with: the project's own few, or nixpkgs' where a path to them was given. */
@@ -56,9 +53,9 @@ export interface Flake extends Disposable {
 }
 
 /** Copies what git would show to Nix: tracked files and new ones, not ignored ones. */
-async function snapshot(dir: string): Promise<void> {
+async function snapshot(dir: string, paths: readonly string[]): Promise<void> {
   const git = new Deno.Command("git", {
-    args: ["ls-files", "-co", "--exclude-standard", "-z", "--", ...sources],
+    args: ["ls-files", "-co", "--exclude-standard", "-z", "--", ...paths],
     cwd: workspaceRoot,
   });
   const { success, stdout, stderr } = await git.output();
@@ -76,11 +73,19 @@ async function snapshot(dir: string): Promise<void> {
   }
 }
 
-export async function openFlake(library: Library, subdirectory = ""): Promise<Flake> {
+export interface FlakeOptions {
+  /** Of a flake in a folder of the checkout. */
+  readonly subdirectory?: string;
+  /** Every file that git shows, as somebody has it who clones the project. */
+  readonly whole?: boolean;
+}
+
+export async function openFlake(library: Library, options: FlakeOptions = {}): Promise<Flake> {
+  const { subdirectory = "", whole = false } = options;
   if (typeof box === "string") throw new Error(box);
   const { nix } = box;
   const dir = await Deno.makeTempDir({ dir: temporary, prefix: "flake-" });
-  await snapshot(dir);
+  await snapshot(dir, whole ? [] : read);
   const at = subdirectory === "" ? `path:${dir}` : `path:${dir}?dir=${subdirectory}`;
   const within = subdirectory === "" ? "" : "ultracloud/";
   const inputs: Readonly<Record<string, string>> = {
@@ -117,22 +122,33 @@ export async function openFlake(library: Library, subdirectory = ""): Promise<Fl
   };
 }
 
-/** Parses every Nix file of the checkout; answers what is wrong, by file. */
-export async function parseAll(): Promise<{ readonly files: readonly string[]; readonly wrong: readonly string[] }> {
+/** Parses every Nix file of the checkout; answers them. Throws what the first wrong one is told. */
+export async function parseAll(): Promise<readonly string[]> {
   if (typeof box === "string") throw new Error(box);
   const git = new Deno.Command("git", {
     args: ["ls-files", "-co", "--exclude-standard", "--", "*.nix"],
     cwd: workspaceRoot,
   });
   const listed = new TextDecoder().decode((await git.output()).stdout).trim().split("\n");
-  const files = listed.filter((file) => isThere(`${workspaceRoot}/${file}`));
-  const wrong: string[] = [];
-  for (const file of files) {
-    await box.instantiate("--parse", `${workspaceRoot}/${file}`).catch((error) =>
-      wrong.push(`${file}: ${error.message}`)
-    );
-  }
-  return { files, wrong };
+  const files = listed.map((file) => `${workspaceRoot}/${file}`).filter(isThere);
+  await box.instantiate("--parse", ...files);
+  return files;
+}
+
+/** What is asked of the unmodified flake once for several tests, by library. */
+export function askOnce<T>(attribute: string, apply: string): (library: Library) => Promise<T> {
+  const answers = new Map<string, Promise<T>>();
+  return (library) => {
+    let answer = answers.get(library.name);
+    if (answer === undefined) {
+      answer = openFlake(library).then(async (flake) => {
+        using it = flake;
+        return await it.eval<T>(attribute, apply);
+      });
+      answers.set(library.name, answer);
+    }
+    return answer;
+  };
 }
 
 function isThere(path: string): boolean {

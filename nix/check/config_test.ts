@@ -6,7 +6,7 @@ import { workspaceRoot } from "@ultracloud/testing";
 import { parse } from "smol-toml";
 import type { z } from "zod";
 import { configOf } from "../../test-cluster/harness/node_config.ts";
-import { openFlake, testWithLibraries } from "./_flake.ts";
+import { askOnce, testWithLibraries } from "./_flake.ts";
 
 /** config.toml of each component on each host: taken by the component, and what the test cluster would write. */
 
@@ -28,6 +28,7 @@ const hosts = `builtins.mapAttrs (_: { config, ... }:
     }) here);
   })`;
 
+const systemsOf = askOnce<Record<string, Host>>("nixosConfigurations", hosts);
 const fleet = await loadFleet(workspaceRoot);
 const manifests: ReadonlyMap<string, ComponentManifest> = new Map(
   [...fleet].map(([name, { manifest }]) => [name, manifest]),
@@ -39,8 +40,7 @@ async function schemaOf(component: string): Promise<z.ZodType> {
 }
 
 testWithLibraries("each component takes the configuration that its host gives it", async (library) => {
-  using flake = await openFlake(library);
-  const systems = await flake.eval<Record<string, Host>>("nixosConfigurations", hosts);
+  const systems = await systemsOf(library);
   let count = 0;
   for (const [host, { texts }] of Object.entries(systems)) {
     for (const [component, text] of Object.entries(texts)) {
@@ -78,8 +78,7 @@ function asOnAHost(config: Record<string, unknown>, component: string, state: Cl
 }
 
 testWithLibraries("a node is configured as the test cluster configures it", async (library) => {
-  using flake = await openFlake(library);
-  const systems = await flake.eval<Record<string, Host>>("nixosConfigurations", hosts);
+  const systems = await systemsOf(library);
   const dirs = { etc: "/etc/ultracloud", state: "/var/lib/ultracloud", run: "/run/ultracloud" };
   let count = 0;
   for (const host of ["node01", "node02", "node03"]) {

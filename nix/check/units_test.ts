@@ -5,7 +5,7 @@ import { parseClusterState } from "@ultracloud/cluster-state";
 import { workspaceRoot } from "@ultracloud/testing";
 import { productionPlacement } from "../../cli/dev/_fleet_table.ts";
 import { expectedUnit, type Programs } from "./_expected_unit.ts";
-import { openFlake, testWithLibraries } from "./_flake.ts";
+import { askOnce, openFlake, testWithLibraries } from "./_flake.ts";
 
 /** What every system gives every component, held against its component.json. */
 
@@ -52,6 +52,7 @@ const hosts = `builtins.mapAttrs (_: system:
     cluster = config.ultracloud.clusterState;
   })`;
 
+const systemsOf = askOnce<Record<string, Host>>("nixosConfigurations", hosts);
 const fleet = await loadFleet(workspaceRoot);
 const programs: Programs = JSON.parse(await Deno.readTextFile(`${workspaceRoot}/nix/lib/programs.json`));
 /** Lists of a unit have no order. */
@@ -87,7 +88,7 @@ function judgeUnit(host: string, member: FleetMember, unit: Unit): void {
 
 testWithLibraries("each unit is hardened as its component.json says, in every system", async (library) => {
   using flake = await openFlake(library);
-  const systems = await flake.eval<Record<string, Host>>("nixosConfigurations", hosts);
+  const systems = await systemsOf(library);
   let count = 0;
   const seen = new Set<string>();
   for (const [host, { units, users, groups, tmpfiles }] of Object.entries(systems)) {
@@ -129,7 +130,7 @@ testWithLibraries("a unit that is less confined than its manifest asks for is fo
 
 testWithLibraries("programs are compiled with exactly the permissions of their manifests", async (library) => {
   using flake = await openFlake(library);
-  const systems = await flake.eval<Record<string, Host>>("nixosConfigurations", hosts);
+  const systems = await systemsOf(library);
   for (const [host, { units, peers }] of Object.entries(systems)) {
     for (const [name, { permissions, listen }] of Object.entries(units)) {
       const { manifest } = fleet.get(name)!;
@@ -152,8 +153,7 @@ testWithLibraries("programs are compiled with exactly the permissions of their m
 });
 
 testWithLibraries("the firewall opens what components listen on, on hosts that others reach", async (library) => {
-  using flake = await openFlake(library);
-  const systems = await flake.eval<Record<string, Host>>("nixosConfigurations", hosts);
+  const systems = await systemsOf(library);
   for (const [host, { units, tcp, udp }] of Object.entries(systems)) {
     const open = Object.entries(units).filter(([, { listen }]) => !listen.startsWith("127."));
     const expected = open.map(([name]) => expectedUnit(fleet.get(name)!.manifest, fleet, programs));
@@ -164,8 +164,7 @@ testWithLibraries("the firewall opens what components listen on, on hosts that o
 });
 
 testWithLibraries("the clusters of the systems are what the components' own schema makes of them", async (library) => {
-  using flake = await openFlake(library);
-  const systems = await flake.eval<Record<string, Host>>("nixosConfigurations", hosts);
+  const systems = await systemsOf(library);
   let count = 0;
   for (const [host, { cluster }] of Object.entries(systems)) {
     if (cluster === null) continue;
