@@ -15,6 +15,8 @@ import { chainfireSource, deployerSource } from "./source.ts";
 import { TrialRunner } from "./trial_runner.ts";
 
 export { configSchema } from "./config.ts";
+export { Nix } from "./nix.ts";
+export { TrialRunner } from "./trial_runner.ts";
 
 export interface NixAgent {
   readonly service: BoundService;

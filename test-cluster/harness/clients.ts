@@ -101,5 +101,7 @@ export class Clients implements Disposable {
     this.#made.clear();
     this.#http?.close();
     this.#http = undefined;
+    // Whoever goes on after this logs in again: an iam that began anew knows no token of before.
+    this.#token = undefined;
   }
 }

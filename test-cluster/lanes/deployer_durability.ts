@@ -55,6 +55,8 @@ export async function replayAfterLoss(run: LaneRun, { desk, token, request, list
   await run.check(
     "the stores were lost: the deployer knows nobody, and the kept request restores its machine",
     async () => {
+      // iam began anew with the stores.
+      run.cluster.clients[Symbol.dispose]();
       const at = await desk.writer();
       assert.deepEqual(await listed(), []);
       assert.equal((await desk.phoneHome(at, token, factsOf(first))).status, 401);
