@@ -41,7 +41,7 @@ pkgs.stdenvNoCC.mkDerivation {
   installCheckPhase = ''
     $out/bin/${name} --version
   '';
-  passthru = { inherit permissions; };
+  passthru = { inherit permissions npm; };
   meta = {
     description = summary;
     mainProgram = name;
