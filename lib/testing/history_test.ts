@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { seededRng, uniform } from "@ultracloud/base";
+import { hardHistory, hardnessOf } from "./_hard_histories.ts";
 import { checkLinearizable, type RegisterAction, type RegisterOperation } from "./history.ts";
 
 const op = (action: RegisterAction, invokedAt: number, returnedAt: number): RegisterOperation => ({
@@ -57,6 +58,24 @@ Deno.test("checkLinearizable() agrees with trying every order of short histories
     { numRuns: 5000 },
   );
   assert.ok(linearizable > 100 && linearizable < 4900, `Only one verdict was tried: ${linearizable}`);
+});
+
+Deno.test("checkLinearizable() agrees with trying every order of what clients saw, however many wait at a time", () => {
+  const verdicts = { linearizable: 0, not: 0 };
+  for (let seed = 0; seed < 2_000; seed++) {
+    const hard = { ...hardnessOf(seed), operations: 5 + seed % 9, clients: 2 + seed % 5, values: 2 + seed % 4 };
+    const history = hardHistory(seededRng(seed), hard);
+    const expected = everyOrder(history);
+    // Compares that may fail at any time change nothing, but for how many operations are open.
+    const crowd = Array.from({ length: 40 }, () => op(cas(99, 98, false), -1, 1_000_000));
+    assert.equal(checkLinearizable(history).length === 0, expected, `seed ${seed}`);
+    if (seed % 4 === 0) assert.equal(checkLinearizable([...crowd, ...history]).length === 0, expected, `seed ${seed}`);
+    verdicts[expected ? "linearizable" : "not"]++;
+  }
+  assert.ok(
+    verdicts.linearizable > 300 && verdicts.not > 300,
+    `Only one verdict was tried: ${JSON.stringify(verdicts)}`,
+  );
 });
 
 Deno.test("checkLinearizable() decides 200 operations of which most are open", () => {
