@@ -28,6 +28,12 @@ const commands: readonly (readonly [name: string, summary: string, load: () => P
     "look for what a release must not ship",
     async () => (await import("./surface_guard.ts")).surfaceGuardCommand,
   ],
+  [
+    "quickstart-image",
+    "run the quickstart and show it in the README",
+    async () => (await import("./quickstart_image.ts")).quickstartImageCommand,
+  ],
+  ["nix-check", "evaluate the flake without nixpkgs", async () => (await import("./nix_check.ts")).nixCheckCommand],
   ["build", "compile every component and uc", async () => (await import("./build.ts")).buildCommand],
   ["run", "run one component and its callees until Ctrl-C", async () => (await import("./run.ts")).runCommand],
 ];
