@@ -70,7 +70,7 @@ export class ExportDaemon {
       await engine.release();
       this.#engine = undefined;
     }
-    await killByPidFile(this.#files.pidFile);
+    await killByPidFile(this.#files.pidFile, this.#deps);
     await removeAll(this.#files.dir);
   }
 

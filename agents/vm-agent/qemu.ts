@@ -4,6 +4,8 @@ import { connectQmp, type QmpClient } from "@ultracloud/qmp";
 /** How long QEMU may take from its start to a monitor that answers. */
 const startTimeoutMs = 20_000;
 const connectEveryMs = 10;
+/** A process that hangs in the kernel longer is not waited for; it does nothing more. */
+const killTimeoutMs = 5_000;
 const lastWordsBytesMax = 2_048;
 export const monitorTimeoutMs = 5_000;
 
@@ -104,23 +106,34 @@ export async function adoptEngine(
     monitor,
     pid,
     exited: undefined,
-    kill: () => killByPidFile(pidFile),
+    kill: () => killByPidFile(pidFile, deps),
     release: async () => await monitor[Symbol.asyncDispose](),
   };
 }
 
 /**
- * Ends the process that wrote the pid file, whoever started it. QEMU holds a lock on its pid file for as long as it
- * lives, and pkill signals only while that lock is held, so a pid that belongs to somebody else by now is safe.
+ * Ends the process that wrote the pid file, whoever started it, and waits until it has ended. QEMU holds a lock on its
+ * pid file for as long as it lives, and pkill signals only while that lock is held, so a pid that belongs to somebody
+ * else by now is safe.
  */
-export async function killByPidFile(pidFile: string): Promise<void> {
-  await new Deno.Command("pkill", {
-    args: ["-KILL", "--logpidfile", "--pidfile", pidFile],
+export async function killByPidFile(pidFile: string, deps: { readonly clock: Clock }): Promise<void> {
+  const deadline = deps.clock.monotonicMs() + killTimeoutMs;
+  // A process that has let go of its lock writes to nothing any more.
+  while (await signalByPidFile("KILL", pidFile) && deps.clock.monotonicMs() < deadline) {
+    await deps.clock.sleep(connectEveryMs);
+  }
+}
+
+/** False when nobody holds the lock on the pid file. */
+async function signalByPidFile(signal: string, pidFile: string): Promise<boolean> {
+  const { success } = await new Deno.Command("pkill", {
+    args: [`-${signal}`, "--logpidfile", "--pidfile", pidFile],
     clearEnv: true,
     stdin: "null",
     stdout: "null",
     stderr: "null",
   }).output();
+  return success;
 }
 
 /** The end of what a process wrote to its stderr. */

@@ -105,13 +105,13 @@ export class QemuLife {
 
   /** Ends the QEMU at once, whatever else goes on: another worker may start this VM soon. */
   async fence(reason: string): Promise<void> {
-    const { live, at } = this.#vm;
+    const { live, at, deps } = this.#vm;
     if (live) {
       live.failure ??= reason;
       await live.qemu.kill();
     } else if (at) {
       this.#goneReason = reason;
-      await killByPidFile(at.pidFile);
+      await killByPidFile(at.pidFile, deps);
     }
   }
 

@@ -28,7 +28,7 @@ withWorkers(
       source: { kind: "nbd" as const, uri: (await store.vms.volumes.export(root, epoch, false)).uri },
     });
     const shared = specOf({ rootVolume: await rootAt(1) });
-    const local = specOf({ vmId: "vm_01J0000000000000000000000L" });
+    const local = specOf({ vmId: "vm_01J0000000000000000000000K" });
     const asked = specOf({ vmId: "vm_01J0000000000000000000000S", onLeaseLoss: "stop" });
     const ttlMs = 6_000;
     // Renewed while it boots, as heartbeats do.

@@ -1,3 +1,4 @@
+import { FlavorService } from "@ultracloud/proto/plasmavmc/v1";
 import { OperationState } from "@ultracloud/proto/common/v1";
 import { ComputeCloud, project } from "./cloud.ts";
 
@@ -5,8 +6,12 @@ import { ComputeCloud, project } from "./cloud.ts";
 
 const wanted = 50;
 
-await using cloud = await ComputeCloud.open({ workers: ["n1"], leaseTtlMs: 30_000 });
-const { FlavorService } = await import("@ultracloud/proto/plasmavmc/v1");
+await using cloud = await ComputeCloud.open({
+  workers: ["n1"],
+  leaseTtlMs: 60_000,
+  // Idle guests share processors: what the worker promises is slots and memory.
+  workerConfig: { capacity: { vcpusPerCore: Math.ceil(wanted / navigator.hardwareConcurrency) } },
+});
 const flavor = { name: "least", vcpus: 1, memoryBytes: 48n * 1024n ** 2n, diskBytes: 0n };
 await cloud.client(FlavorService).createFlavor({ flavor });
 const [node] = (await cloud.nodes.listNodes({})).nodes;
