@@ -71,15 +71,31 @@ async function enrolment(run: LaneRun, site: Site): Promise<string> {
     const own = (await site.nodes.preRegister({ node: second })).token;
     const codes = [];
     for (
-      const disk of [{ boot_medium: true }, { signatures: ["ntfs"] }, { owner_node: first }, {
-        by_id: ["/dev/disk/by-id/x"],
-      }]
+      const disk of [
+        { boot_medium: true },
+        { signatures: ["ntfs"] },
+        { owner_node: first },
+        {
+          by_id: ["/dev/disk/by-id/x"],
+        },
+        { serial: "D-other" },
+        { bytes_count: 2 ** 30 },
+        { bytes_count: 2 ** 40 },
+      ]
     ) {
       const { body } = await site.phoneHome(at, own, factsOf(second, disk));
       assert.equal(body.install_plan, undefined);
       codes.push(body.install_refused.code);
     }
-    assert.deepEqual(codes, ["disk_is_boot_medium", "disk_foreign_data", "disk_holds_node", "disk_not_found"]);
+    assert.deepEqual(codes, [
+      "disk_is_boot_medium",
+      "disk_foreign_data",
+      "disk_holds_node",
+      "disk_not_found",
+      "disk_serial_mismatch",
+      "disk_too_small",
+      "disk_too_large",
+    ]);
     assert.equal((await site.phoneHome(at, own, factsOf(second))).body.install_refused, undefined);
     return codes.join(", ");
   });

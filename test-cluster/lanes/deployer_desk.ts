@@ -13,6 +13,7 @@ const quick = {
   contact_timeout_ms: 60_000,
   free_bytes_min: 0,
 };
+const gib = 2 ** 30;
 export const serialOf = (node: string) => `SN-${node}`;
 export const diskName = "/dev/disk/by-id/virtio-uc-worker-root";
 
@@ -42,7 +43,12 @@ export class DeployerDesk {
     const state: ClusterStateInput = {
       ...file,
       nodes: Object.fromEntries(
-        Object.entries(file.nodes).map(([name, node]) => [name, { ...node, serial: serialOf(name) }]),
+        // The class says how it is installed, the node on which very disk.
+        Object.entries(file.nodes).map(([name, node]) => [name, {
+          ...node,
+          serial: serialOf(name),
+          ...(node.class === undefined ? {} : { install_plan: { expected_disk_serial: `D-${name}` } }),
+        }]),
       ),
       classes: {
         worker: {
@@ -51,6 +57,8 @@ export class DeployerDesk {
             nixos_configuration: "worker",
             disko_config_path: "disko/worker.nix",
             target_disk_by_id: diskName,
+            expected_disk_bytes_min: 4 * gib,
+            expected_disk_bytes_max: 64 * gib,
           },
           desired_system: desiredSystemSchema.parse({ ...quick, ...change, target_system: target }),
         },
@@ -97,5 +105,5 @@ export class DeployerDesk {
 
 export const factsOf = (node: string, disk: Record<string, unknown> = {}) => ({
   serial: serialOf(node),
-  disks: [{ by_id: [diskName], serial: `D-${node}`, bytes_count: 20 * 2 ** 30, ...disk }],
+  disks: [{ by_id: [diskName], serial: `D-${node}`, bytes_count: 20 * gib, ...disk }],
 });

@@ -139,6 +139,22 @@ Deno.test("canaries wait for a word where they shall, and keep the old ones besi
   assert.equal(update(f).reason, "the canaries are healthy: promote or roll back");
 });
 
+Deno.test("healthy canaries are followed by the rest, and an ill one takes the change back before anything else changes", () => {
+  const spec = { replicas: 6, update: { strategy: "canary", canaries: 2, minHealthyMs: 1000, deadlineMs: 20_000 } };
+  const f = fleet(6, spec);
+  f.settle(60_000);
+  const hashes = () => f.services.get("web")!.instances.map((i) => i.hash).sort();
+  f.apply("web", f.services.get("web")!.kept.spec, "bad2");
+  f.settle(240_000, () => {
+    assert.ok(hashes().filter((hash) => hash === "bad2").length <= 2, "no more than the canaries");
+    assert.ok(f.serving("web") >= 5);
+  });
+  assert.deepEqual([update(f).phase, ...new Set(hashes())], ["rolled_back", "v1"]);
+  f.apply("web", f.services.get("web")!.kept.spec, "v3");
+  f.settle(240_000, () => assert.ok(f.serving("web") >= 5));
+  assert.deepEqual([update(f).phase, ...hashes()], ["none", "v3", "v3", "v3", "v3", "v3", "v3"]);
+});
+
 Deno.test("a service that must not run twice stops before it starts, also when its node is drained", () => {
   const f = fleet(3, { replicas: 1, update: { order: "stop-first", minHealthyMs: 1000 } });
   f.settle(60_000);
