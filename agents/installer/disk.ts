@@ -50,7 +50,7 @@ export async function prepareDisk(
   await must(run, partition, "mkfs.vfat", ["-F", "32", "-n", espLabel, esp.path]);
   await must(run, partition, "mkfs.ext4", ["-q", "-F", "-L", rootLabel, "-E", "lazy_itable_init=1", root.path]);
   await must(run, partition, "mount", ["-t", "ext4", root.path, targetDir]);
-  await Deno.mkdir(`${targetDir}/boot`);
+  await Deno.mkdir(`${targetDir}/boot`, { recursive: true });
   await must(run, partition, "mount", ["-t", "vfat", "-o", "umask=0077", esp.path, `${targetDir}/boot`]);
   await run("udevadm", ["settle", "--timeout=20"]);
 }

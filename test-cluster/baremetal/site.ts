@@ -121,7 +121,7 @@ export class BareSite implements AsyncDisposable {
         target_disk_by_id: `/dev/disk/by-id/virtio-${machines[node].diskSerial}`,
         expected_disk_serial: machines[node].diskSerial,
       };
-      return [name, { ...spec, install_plan: plan, desired_system: { ...quick } }] as const;
+      return [name, { ...spec, install_plan: plan, desired_system: { ...quick, target_system: this.pathOf("uc-base") } }] as const;
     });
     const state: ClusterStateInput = {
       ...file,
