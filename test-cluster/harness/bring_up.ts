@@ -1,6 +1,7 @@
 import { fault } from "@ultracloud/base";
 import { type ClusterFile, parseClusterFile } from "@ultracloud/launch";
 import { Cluster, clusterFileName, workspaceFleet } from "./cluster.ts";
+import { assertBuilt } from "./component_matrix.ts";
 import type { ClusterHome } from "./home.ts";
 import { Journal } from "./journal.ts";
 import type { LaneProgress } from "./lane.ts";
@@ -41,7 +42,9 @@ export async function bringUp(
   const settings = await readSettings(name);
   const whole = withSettings(file, settings);
   const substrate = substrateOf(name, home, whole, settings);
-  const cluster = new Cluster(home, whole, substrate, await workspaceFleet(), options.entries);
+  const fleet = await workspaceFleet();
+  assertBuilt(whole, fleet);
+  const cluster = new Cluster(home, whole, substrate, fleet, options.entries);
   options.made?.(cluster);
   progress.step(`make ${cluster.nodes.length} nodes on ${name}`);
   await cluster.prepare();

@@ -57,6 +57,19 @@ export function assertKnownComponents(cluster: ClusterFile, source: string): voi
   );
 }
 
+/** Refuses a file with a component that its profile knows and this workspace does not have. */
+export function assertBuilt(cluster: Pick<ClusterFile, "nodes">, built: { has(component: string): boolean }): void {
+  for (const [node, { components, standby }] of Object.entries(cluster.nodes)) {
+    const absent = [...components, ...standby].find((component) => !built.has(component));
+    if (absent === undefined) continue;
+    throw fault(
+      "failed_precondition",
+      "component_not_built",
+      `Cannot start ${absent} on ${node}: this release does not have it`,
+    );
+  }
+}
+
 /**
  * The matrix as a table for people: a row for each component, a column for each profile, and where it is. `homes`: the
  * folders of the components that the workspace has, by name.

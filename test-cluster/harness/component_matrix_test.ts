@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { loadFleet, parseClusterFile } from "@ultracloud/launch";
 import { workspaceRoot } from "@ultracloud/testing";
-import { assertKnownComponents, judgeComponents, matrixTable } from "./component_matrix.ts";
+import { assertBuilt, assertKnownComponents, judgeComponents, matrixTable } from "./component_matrix.ts";
 
 const doc = `${workspaceRoot}/docs/component-matrix.md`;
 const profilesDir = `${workspaceRoot}/test-cluster/profiles`;
@@ -46,6 +46,15 @@ Deno.test("judgeComponents() knows what is optional, and agents by the service t
 Deno.test("assertKnownComponents() refuses what the profile does not know, by name and node", () => {
   const wrong = cluster({ a: [...core, "etcd"] });
   assert.throws(() => assertKnownComponents(wrong, "c.json"), /etcd on a is no part of ha-control-plane/);
+});
+
+Deno.test("assertBuilt() refuses what this release does not have, by name and node", () => {
+  const wanted = cluster({ a: core, b: [...core, "nightlight"] });
+  assert.throws(
+    () => assertBuilt(wanted, new Set(core)),
+    /Cannot start nightlight on b: this release does not have it/,
+  );
+  assertBuilt(wanted, new Set([...core, "nightlight"]));
 });
 
 Deno.test("every cluster file of the test cluster has only what its profile knows", async () => {
