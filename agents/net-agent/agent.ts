@@ -11,6 +11,8 @@ const waitMs = 5_000;
 const retryMs = 500;
 /** How often the host is made what is wanted, whatever was told: devices vanish and people change things. */
 const applyMs = 1_000;
+/** What was just changed is looked at again soon: the switch numbers a port some milliseconds later. */
+const againMs = 50;
 /** Share of the time that looking at an unchanged host may take: a thousand taps are looked at less often. */
 const lookShare = 0.05;
 /** How often all wanted ports are asked for, not only what has changed. */
@@ -64,7 +66,9 @@ export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): NetAgent 
           wanted = new Map();
           completeMs = clock.monotonicMs();
         }
-        for (const { portId, device, mtu } of answer.ports) wanted!.set(portId, { portId, device, mtu });
+        for (const { portId, device, mtu, guardMac } of answer.ports) {
+          wanted!.set(portId, { portId, device, mtu, guardMac });
+        }
         for (const portId of answer.removedPortIds) wanted!.delete(portId);
         fingerprint = answer.fingerprint;
         if (!answer.partial || answer.ports.length + answer.removedPortIds.length > 0) changed.abort();
@@ -80,14 +84,23 @@ export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): NetAgent 
     }
   })();
 
+  const guarding = (async () => {
+    while (!signal.aborted) {
+      // Ends with every vswitchd; what it missed meanwhile is seen by the next look at the host.
+      await host.guard.watch(() => changed.abort(), signal).catch(() => {});
+      await clock.sleep(retryMs, signal).catch(() => {});
+    }
+  })();
+
   const applying = (async () => {
     let failing = false;
     while (!signal.aborted) {
       changed = new AbortController();
       const begin = clock.monotonicMs();
+      let done = 0;
       try {
         // Before prismnet has said what is wanted nothing is known to be unwanted: guests may be running.
-        const done = wanted === undefined ? 0 : await host.apply([...wanted.values()]);
+        done = wanted === undefined ? 0 : await host.apply([...wanted.values()]);
         if (wanted !== undefined && done === 0) health.set("switch", "ready");
         if (done > 0) log.debug("host changed", { changes: done });
         failing = false;
@@ -97,7 +110,8 @@ export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): NetAgent 
         failing = true;
         health.set("switch", "starting", error instanceof Error ? error.message : String(error));
       }
-      const pauseMs = Math.max(applyMs, (clock.monotonicMs() - begin) / lookShare);
+      const looked = Math.max(applyMs, (clock.monotonicMs() - begin) / lookShare);
+      const pauseMs = done > 0 ? againMs : looked;
       await clock.sleep(pauseMs, AbortSignal.any([signal, changed.signal])).catch(() => {});
     }
   })();
@@ -106,7 +120,7 @@ export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): NetAgent 
     service: netAgentService(insight),
     async [Symbol.asyncDispose]() {
       stop.abort();
-      await Promise.all([asking, applying]);
+      await Promise.all([asking, applying, guarding]);
       await host[Symbol.asyncDispose]();
     },
   };

@@ -2,6 +2,7 @@ import type { Clock, Rng } from "@ultracloud/base";
 import type { Health, Logger } from "@ultracloud/observe";
 import { openOvsdb, type OvsdbClient } from "@ultracloud/ovsdb";
 import { confSocket, type DaemonOptions, southboundSocket, tlsArgs } from "./daemons.ts";
+import { Guard } from "./guard.ts";
 import type { Programs } from "./programs.ts";
 import { Supervisor } from "./supervisor.ts";
 import { applySwitch, type BridgeSpec, observedPorts, type SwitchPort, switchTables } from "./switch.ts";
@@ -53,12 +54,16 @@ export interface WantedPort {
   readonly portId: string;
   readonly device: string;
   readonly mtu: number;
+  /** MAC under which it asks for IPv6 neighbours; absent or empty: it speaks no IPv6. */
+  readonly guardMac?: string;
 }
 
 /** The switch of one host with its daemons: made what is wanted, again and again. */
 export class NetHost implements AsyncDisposable {
   readonly supervisor: Supervisor;
   readonly conf: OvsdbClient;
+  /** Flows beside OVN's on the integration bridge. */
+  readonly guard: Guard;
   readonly #options: HostOptions;
   readonly #deps: HostDeps;
 
@@ -66,6 +71,10 @@ export class NetHost implements AsyncDisposable {
     this.#options = options;
     this.#deps = deps;
     this.supervisor = new Supervisor(options, deps);
+    this.guard = new Guard({
+      bridge: `unix:${this.managementSocket}`,
+      file: `${options.runDir}/guard.flows`,
+    }, deps.programs);
     this.conf = openOvsdb({
       endpoint: { transport: "unix", path: confSocket(options) },
       database: "Open_vSwitch",
@@ -93,7 +102,9 @@ export class NetHost implements AsyncDisposable {
       if (device !== undefined) ports.push({ name: device, bridge: this.#bridge(`ex${i}`), logicalPort: "" });
     });
     const written = await applySwitch({ externalIds: this.#externalIds(), bridges, ports }, this.conf);
-    return taps.made + taps.removed + written + await this.#addresses();
+    const macs = new Map(wanted.flatMap(({ portId, guardMac = "" }) => guardMac === "" ? [] : [[portId, guardMac]]));
+    const guarded = await this.guard.apply(macs, this.observed());
+    return taps.made + taps.removed + written + guarded + await this.#addresses();
   }
 
   /** Bridge that ovn-controller programs. */

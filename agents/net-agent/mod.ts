@@ -2,6 +2,7 @@
 export { type AgentDeps, type NetAgent, openNetAgent } from "./agent.ts";
 export { configSchema, type NetAgentConfig } from "./config.ts";
 export { northboundSocket } from "./daemons.ts";
+export { linkLocalOf } from "./guard.ts";
 export { Insight } from "./insight.ts";
 export { netAgentService } from "./service.ts";
 export { type HostDeps, type HostOptions, NetHost, southboundArgs, type Uplink, type WantedPort } from "./host.ts";

@@ -26,11 +26,15 @@ export interface Daemon {
 export interface Programs {
   /** Runs to its end; answers its output, or a `program_failed` fault with its last words. */
   run(program: Program, args: readonly string[]): Promise<string>;
+  /** Lines that a program writes, until the signal ends it or it ends by itself. */
+  follow(program: Program, args: readonly string[], signal: AbortSignal): AsyncIterable<string>;
   /** Starts in a session of its own, so that it outlives this process. */
   daemon(program: Program, args: readonly string[], env: Readonly<Record<string, string>>): Daemon;
 }
 
 const lastWordsCharsMax = 400;
+/** Longest line that is waited for the end of. */
+const lineCharsMax = 65_536;
 
 /** The programs of this host, in the network namespace `netns` when given. */
 export function hostPrograms(netns?: string): Programs {
@@ -44,6 +48,26 @@ export function hostPrograms(netns?: string): Programs {
       if (output.success) return utf8.decode(output.stdout);
       const words = utf8.decode(output.stderr).trim().slice(-lastWordsCharsMax);
       throw fault("failed_precondition", "program_failed", `Cannot run ${program} ${args.join(" ")}: ${words}`);
+    },
+    async *follow(program, args, signal) {
+      signal.throwIfAborted();
+      const [file, all] = command(program, args);
+      const child = new Deno.Command(file, { args: all, stdin: "null", stdout: "piped", stderr: "piped" }).spawn();
+      const end = () => child.kill("SIGTERM");
+      signal.addEventListener("abort", end, { once: true });
+      // What a program tells about itself goes where its messages go.
+      const both = mergeLines([child.stdout, child.stderr]);
+      try {
+        yield* both;
+      } finally {
+        signal.removeEventListener("abort", end);
+        try {
+          child.kill("SIGKILL");
+        } catch {
+          // It has ended.
+        }
+        await child.status;
+      }
     },
     daemon(program, args, env) {
       const [file, all] = command(program, args);
@@ -72,4 +96,21 @@ export function hostPrograms(netns?: string): Programs {
       };
     },
   };
+}
+
+/** Lines of several streams as they come. */
+async function* mergeLines(streams: readonly ReadableStream<Uint8Array<ArrayBuffer>>[]): AsyncGenerator<string> {
+  const parts = new ReadableStream<string>({
+    async start(controller) {
+      await Promise.all(streams.map(async (stream) => {
+        for await (const text of stream.pipeThrough(new TextDecoderStream())) controller.enqueue(text);
+      })).then(() => controller.close(), (error) => controller.error(error));
+    },
+  });
+  let rest = "";
+  for await (const part of parts) {
+    const lines = (rest + part).split("\n");
+    rest = lines.pop()!.slice(-lineCharsMax);
+    yield* lines;
+  }
 }

@@ -47,6 +47,8 @@ export interface SwitchConfig {
 export interface ObservedPort {
   readonly device: string;
   readonly logicalPort: string;
+  /** Its number on the bridge; undefined until the switch has taken it. */
+  readonly ofport: number | undefined;
   readonly up: boolean;
   readonly error: string;
   readonly counters: Readonly<Record<string, number>>;
@@ -204,10 +206,12 @@ export function observedPorts(db: OvsdbClient): ObservedPort[] {
   for (const row of db.replica.rows("Interface").values()) {
     const ids = marksOf(row);
     if (ids[ownerId] !== owner || ids["iface-id"] === undefined) continue;
+    const ofport = Number(atomsOf(row.ofport)[0] ?? -1);
     observed.push({
       device: String(row.name),
       logicalPort: ids["iface-id"],
-      up: row.link_state === "up" && Number(atomsOf(row.ofport)[0] ?? -1) > 0,
+      ofport: ofport > 0 ? ofport : undefined,
+      up: row.link_state === "up" && ofport > 0,
       error: String(atomsOf(row.error)[0] ?? ""),
       counters: Object.fromEntries(
         entriesOf(row.statistics).map(([key, value]) => [String(key), Number(value)]),

@@ -55,6 +55,8 @@ export function portsOf(offset: number): Record<string, number> {
     "chainfire.peer": 7101 + offset,
     "flaredb.peer": 7111 + offset,
     "net-agent.rpc": 7131 + offset,
+    "net-agent.northbound": 7133 + offset,
+    "net-agent.southbound": 7134 + offset,
     // Leads to the page of the guest on OVN, whose addresses are in a namespace of their own.
     "gate.page": 7132 + offset,
   };

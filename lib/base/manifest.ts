@@ -6,7 +6,7 @@ const template = z.string().min(1);
 
 const listenerSchema = z.strictObject({
   port: z.number().int().min(1).max(65535).describe("Default port (docs: DECISIONS ports)"),
-  scheme: z.enum(["connect", "connect+mtls", "http", "dns"]).describe("What is spoken on it"),
+  scheme: z.enum(["connect", "connect+mtls", "http", "dns", "ovsdb"]).describe("What is spoken on it"),
 });
 
 /**

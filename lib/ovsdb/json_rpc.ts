@@ -121,7 +121,9 @@ export class JsonRpc implements AsyncDisposable {
       throw fault(
         "unavailable",
         absent ? "ovsdb_absent" : "ovsdb_disconnected",
-        `Cannot connect to ${endpointText(endpoint)}`,
+        `Cannot connect to ${endpointText(endpoint)}${
+          cause instanceof Deno.errors.NotCapable ? " as this process is not granted it" : ""
+        }`,
         { cause },
       );
     }

@@ -4,6 +4,7 @@ import { AclAction, Direction, Protocol } from "@ultracloud/proto/prismnet/v1";
 import { missingPrograms, testUnless } from "@ultracloud/testing";
 import type { EngineFeature } from "./engine.ts";
 import {
+  doubleSolicitation,
   echo,
   type Ends,
   listenFrames,
@@ -122,6 +123,8 @@ const behaviours: Readonly<Record<EngineFeature["name"], Readonly<Record<string,
     "nor does its router announcement": (scene) => unheard(scene, (ends) => routerAdvertisement(ends, 8)),
     "nor a solicitation under a false MAC": (scene) =>
       unheard(scene, (ends) => solicitation(ends, 9, "fd00:9::99", "52:54:00:66:66:66")),
+    "nor one whose MAC is given twice": (scene) =>
+      unheard(scene, (ends) => doubleSolicitation(ends, 9, "fd00:9::99", "52:54:00:66:66:66")),
   },
   host_isolation: {
     "what listens on the host's loopback alone is not reached": async ({ lab, one }) => {

@@ -9,6 +9,14 @@ export interface HostPort {
   readonly portId: string;
   readonly device: string;
   readonly mtu: number;
+  /** MAC under which it may ask for IPv6 neighbours; empty: it speaks no IPv6. */
+  readonly guardMac: string;
+}
+
+/** What the host has to guard of a port. */
+export function guardMacOf(port: Pick<Port, "macAddress" | "ipv6Address" | "allowedAddresses">): string {
+  const speaks = (port.ipv6Address ?? "") !== "" || port.allowedAddresses?.some((address) => address.includes(":"));
+  return speaks ? port.macAddress : "";
 }
 
 /** What an agent has to do to have the ports of now. */
@@ -28,7 +36,7 @@ interface Departure {
 function wantedOf(record: StoredRecord<Port> | undefined): HostPort | undefined {
   const binding = record?.value.binding;
   if (!record || record.value.host === "" || binding?.engine !== "tap") return undefined;
-  return { portId: record.id, device: binding.device, mtu: binding.mtu };
+  return { portId: record.id, device: binding.device, mtu: binding.mtu, guardMac: guardMacOf(record.value) };
 }
 
 /** Which ports hosts shall have, kept with every change of a port: an answer costs what has changed. */
@@ -45,7 +53,9 @@ export class HostPorts {
     const [before, after] = [wantedOf(old), wantedOf(next)];
     const [from, to] = [before && old!.value.host, after && next!.value.host];
     const same = before && after && from === to && before.portId === after.portId;
-    if (same && before.device === after.device && before.mtu === after.mtu) return;
+    if (same && before.device === after.device && before.mtu === after.mtu && before.guardMac === after.guardMac) {
+      return;
+    }
     if (from !== undefined && !same) {
       this.#hosts.get(from)?.delete(before!.portId);
       this.#departures.push({ host: from, portId: before!.portId, version });

@@ -19,7 +19,7 @@ Deno.test("HostPorts tells a host what has changed since it was asked, and all o
   assert.equal(hosts.since("h1", undefined).partial, false);
   assert.deepEqual(hosts.since("h1", 2), {
     partial: true,
-    ports: [{ portId: "b", device: "utb", mtu: 1400 }],
+    ports: [{ portId: "b", device: "utb", mtu: 1400, guardMac: "" }],
     removed: [],
   });
   assert.equal(hosts.hasChanged("h1", 3), false);
@@ -31,7 +31,7 @@ Deno.test("HostPorts tells a host what has changed since it was asked, and all o
   hosts.change(port("b", "h2"), port("b", "h1", 1300), 7);
   assert.deepEqual(hosts.since("h1", 4), {
     partial: true,
-    ports: [{ portId: "b", device: "utb", mtu: 1300 }],
+    ports: [{ portId: "b", device: "utb", mtu: 1300, guardMac: "" }],
     removed: ["a"],
   });
 });

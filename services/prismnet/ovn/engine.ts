@@ -21,9 +21,9 @@ const features: readonly EngineFeature[] = [
   },
   {
     name: "router_guard",
-    support: "partial",
-    note: "redirects of guests are dropped; OVN 23.03 lets their router announcements, and false MACs in neighbour " +
-      "solicitations, through to the IPv6 guests of the same subnet",
+    support: "enforced",
+    note:
+      "router announcements, redirects and false MACs in neighbour solicitations of guests are dropped at their port",
   },
   {
     name: "ipv6",

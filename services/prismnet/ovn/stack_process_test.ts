@@ -14,3 +14,15 @@ testUnless(
     assert.equal([...said.matchAll(/state as desired/g)].length, 8);
   },
 );
+
+testUnless(
+  "prismnet reaches a northbound database on another host by what its manifest grants, and no other",
+  noPackets,
+  async () => {
+    await using ns = await Netns.make(`uc${Deno.pid}-remote`);
+    const main = new URL("./test_remote_main.ts", import.meta.url).pathname;
+    const said = await ns.run(Deno.execPath(), "run", "-q", "-A", main);
+    console.log(said.trimEnd().replaceAll(/^/gm, "    "));
+    assert.match(said, /remote northbound: as granted/);
+  },
+);

@@ -56,6 +56,12 @@ export function solicitation(ends: Ends, label: number, target: string, mac: str
   return ip6Frame(ends, label, 58, [135, 0, 0, 0, 0, 0, 0, 0, ...ip6Of(target), ...macOption(1, mac)], 2);
 }
 
+/** The same with its MAC given twice, which switches and kernels read differently. */
+export function doubleSolicitation(ends: Ends, label: number, target: string, mac: string): Uint8Array<ArrayBuffer> {
+  const options = [...macOption(1, mac), ...macOption(1, ends.sourceMac)];
+  return ip6Frame(ends, label, 58, [135, 0, 0, 0, 0, 0, 0, 0, ...ip6Of(target), ...options], 2);
+}
+
 /** Router advertisement: "I lead everywhere". */
 export function routerAdvertisement(ends: Ends, label: number): Uint8Array<ArrayBuffer> {
   const body = [134, 0, 0, 0, 64, 0, ...word(1_800), 0, 0, 0, 0, 0, 0, 0, 0, ...macOption(1, ends.sourceMac)];

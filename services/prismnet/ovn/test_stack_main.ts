@@ -15,7 +15,8 @@ import { everyMs, pingStream } from "./test_traffic.ts";
 await using network = await startNetworkStack();
 const { stack, runDir, until, isReady, subnets, groups, ports, nb } = network;
 const pidOf = async (daemon: string) => (await Deno.readTextFile(`${runDir}/${daemon}.pid`).catch(() => "")).trim();
-await subnets.createSubnet({ project, name: "lan", vpc: "net", cidr: "10.1.0.0/24" });
+// With IPv6, so that each port has flows of net-agent's own.
+await subnets.createSubnet({ project, name: "lan", vpc: "net", cidr: "10.1.0.0/24", cidrV6: "fd00:1::/64" });
 await using world = new AsyncDisposableStack();
 const tag = `uc${Deno.pid}`;
 /** A guest: a namespace joined by the very device that the port's binding names. */
@@ -42,6 +43,18 @@ for (const name of ["one", "two"]) {
 }
 
 const dump = () => dumpRows(ownTables, nb.replica, northboundTables).map((row) => row.replace(/ up=\S+/, ""));
+
+/** Flows of net-agent's own on the integration bridge. */
+async function guards(): Promise<number> {
+  const dump = new Deno.Command("ovs-ofctl", {
+    args: ["dump-aggregate", `unix:${runDir}/uct-int.mgmt`, "cookie=0x5543000000000000/0xffff000000000000"],
+    stderr: "null",
+  });
+  const { stdout } = await dump.output();
+  return Number(/flow_count=(\d+)/.exec(new TextDecoder().decode(stdout))?.[1] ?? 0);
+}
+await until("the ports are guarded", async () => await guards() > 0);
+const guarded = await guards();
 
 await using pings = pingStream(one.ns, two.ip);
 await until("traffic flows", () => pings.last() > 20);
@@ -81,6 +94,7 @@ async function survives(what: string, kill: () => Promise<void>, back: () => Pro
   const seen = pings.last();
   await until(`traffic flows after ${what}`, () => pings.last() > seen + 20);
   assert.deepEqual(dump(), desired);
+  await until(`the ports are guarded after ${what}`, async () => await guards() === guarded);
   console.log(`kill -9 of ${what}: ${pings.missing(from) * everyMs} ms of traffic lost, state as desired`);
 }
 

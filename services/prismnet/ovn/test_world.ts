@@ -30,6 +30,7 @@ import {
 } from "@ultracloud/proto/prismnet/v1";
 import type { BoundService } from "@ultracloud/rpc";
 import { createPrismnet } from "../service.ts";
+import { guardMacOf } from "../host_ports.ts";
 import { hostKind } from "../kinds.ts";
 import type { NetworkRecords } from "../network_records.ts";
 import { ovnEngine } from "./engine.ts";
@@ -206,7 +207,7 @@ export class World implements AsyncDisposable {
   async applyHost(hv: number): Promise<number> {
     const wanted = this.#guests.filter((guest) => guest.hv === hv).map(({ port }) => {
       const { device, mtu } = port.binding!.engine.value as { device: string; mtu: number };
-      return { portId: port.meta!.id, device, mtu };
+      return { portId: port.meta!.id, device, mtu, guardMac: guardMacOf(port) };
     });
     return await this.hosts[hv]!.apply(wanted);
   }
@@ -218,6 +219,9 @@ export class World implements AsyncDisposable {
       const { written, realised } = fenceOf(this.nb);
       return realised >= written;
     });
+    for (const hv of this.hosts.keys()) {
+      await until("the host is as wanted", async () => await this.applyHost(hv) === 0);
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
