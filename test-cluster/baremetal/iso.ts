@@ -1,8 +1,9 @@
-import { fault, utf8 } from "@ultracloud/base";
+import { fault } from "@ultracloud/base";
 import { type BootstrapParameters, formatCmdline } from "@ultracloud/bootstrap";
 import { Buffer } from "node:buffer";
 import { tool } from "../harness/tools.ts";
 import { mediumLabel } from "./early.ts";
+import { siteConfig, siteMark } from "./site_config.ts";
 import { buildKernel, type Kernel } from "./kernel.ts";
 import { dhcpScript, liveInit } from "./live.ts";
 import { bundleComponents, placementOn } from "./programs.ts";
@@ -127,27 +128,9 @@ async function packIso(out: string, root: string, kernel: Kernel, work: string):
   await Deno.copyFile(`${kernel.dir}/vmlinuz`, `${iso}/boot/vmlinuz`);
   await Deno.copyFile(`${kernel.dir}/initrd-medium`, `${iso}/boot/initrd`);
   await Deno.writeTextFile(`${iso}/boot/grub/grub.cfg`, grubConfig);
-  await Deno.writeFile(`${iso}/boot/grub/site.cfg`, siteConfig({}));
+  await Deno.writeFile(`${iso}/boot/grub/site.cfg`, siteConfig(""));
   const words = ["-o", `${out}/uc.iso`, iso, "--", "-volid", mediumLabel];
   await tool(["grub-mkrescue", ...words], { timeoutMs: 300_000 });
-}
-
-/** First line of the medium's own part of the boot menu: how it is found in an image. */
-const siteMark = "# UltraCloud: parameters of this medium's site. Rewritten in place; keep the length.";
-/** Room for every parameter at its longest. */
-const siteBytes = 4096;
-
-/** The part of the boot menu that differs from site to site, always of the same length. */
-function siteConfig(parameters: Partial<BootstrapParameters>): Uint8Array {
-  const words = formatCmdline(parameters);
-  if (!/^[\x20-\x7e]*$/.test(words) || /["'\\$`]/.test(words)) {
-    throw fault("invalid_argument", "parameters_invalid", "Cannot put quotes or dollars into a medium's parameters");
-  }
-  const text = `${siteMark}\nset ultracloud_params="${words}"\n`;
-  if (text.length > siteBytes) {
-    throw fault("invalid_argument", "parameters_invalid", `Cannot put ${words.length} characters into a medium`);
-  }
-  return utf8.encode(text.padEnd(siteBytes - 1, "#") + "\n");
 }
 
 /**
@@ -160,7 +143,7 @@ export async function writeSiteIso(
   parameters: Partial<BootstrapParameters>,
   into: string,
 ): Promise<void> {
-  const config = siteConfig(parameters);
+  const config = siteConfig(formatCmdline(parameters));
   const image = Buffer.from((await Deno.readFile(iso.path)).buffer);
   const at = image.indexOf(siteMark);
   if (at < 0 || image.indexOf(siteMark, at + 1) >= 0) {

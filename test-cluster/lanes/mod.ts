@@ -1,6 +1,7 @@
 import { fault } from "@ultracloud/base";
 import type { Lane } from "../harness/lane.ts";
 import { baremetalIso } from "../baremetal/lane.ts";
+import { hardwareSmokeProof } from "../hardware/lane.ts";
 import { benchStorage } from "./bench_storage.ts";
 import { controlPlaneOps } from "./control_plane_ops.ts";
 import { deployerBootstrapE2e, hostLifecycleE2e } from "./deployer_bootstrap.ts";
@@ -29,6 +30,7 @@ export const lanes: readonly Lane[] = [
   hostLifecycleE2e,
   durabilityDeployer,
   baremetalIso,
+  hardwareSmokeProof,
   rolloutSoak,
   soak,
   benchStorage,

@@ -1,4 +1,5 @@
 import { fault, utf8 } from "@ultracloud/base";
+import { siteConfig, siteMark } from "../../baremetal/site_config.ts";
 
 /**
  * One ISO for every site: nobody can type a kernel's parameters at a BMC. The ISO carries a file of fixed size that its
@@ -6,38 +7,10 @@ import { fault, utf8 } from "@ultracloud/base";
  * tool for ISOs is needed, and no copy with a token in it ever lies on a disk of ours.
  */
 
-/** First line of that file: how it is found in an image. */
-const magic = "# UltraCloud: parameters of this medium's site. Rewritten in place; keep the length.\n";
-/** Twice what most kernels take as a command line. */
-export const siteFileBytes = 4096;
 /** Hybrid images may carry the file once for each firmware. */
 const placesMax = 8;
 const scanBytes = 4 * 1024 * 1024;
 const cdSignature = { at: 0x8001, text: "CD001" } as const;
-
-/** The file as an image is built with: `source` it in grub.cfg and append `$ultracloud_params` to the kernel. */
-export function sitePlaceholder(): string {
-  return siteFile("");
-}
-
-function siteFile(cmdline: string): string {
-  const text = `${magic}set ultracloud_params="${cmdline}"\n`;
-  if (utf8.encode(text).length < siteFileBytes) return text.padEnd(siteFileBytes - 1, "#") + "\n";
-  throw fault("invalid_argument", "parameters_too_long", `Cannot use parameters of ${cmdline.length} characters`);
-}
-
-/** Bytes that replace the site file. The boot loader's language gives meaning to a few characters: they are refused. */
-export function siteBytes(cmdline: string): Uint8Array {
-  const wrong = /[^\x20-\x7e]|["'$\\`]/.exec(cmdline);
-  if (wrong !== null) {
-    throw fault(
-      "invalid_argument",
-      "parameters_unsafe",
-      `Cannot hand over a parameter with ${JSON.stringify(wrong[0])}: wanted printable characters but " ' $ \\ \``,
-    );
-  }
-  return utf8.encode(siteFile(cmdline));
-}
 
 /** What is wrong with the file as an image to boot from; undefined when nothing is. */
 export async function judgeIso(file: string, wantsSite: boolean): Promise<string | undefined> {
@@ -61,7 +34,7 @@ export async function judgeIso(file: string, wantsSite: boolean): Promise<string
 
 /** Where site files begin in an image. */
 async function placesOf(file: string): Promise<number[]> {
-  const wanted = utf8.encode(magic);
+  const wanted = utf8.encode(siteMark);
   using source = await Deno.open(file);
   const { size } = await source.stat();
   const found: number[] = [];
@@ -94,7 +67,7 @@ export interface SiteImage {
 export async function openSiteImage(file: string, cmdline: string | undefined): Promise<SiteImage> {
   const { size } = await Deno.stat(file);
   const places = cmdline === undefined ? [] : await placesOf(file);
-  const patch = cmdline === undefined ? new Uint8Array() : siteBytes(cmdline);
+  const patch = cmdline === undefined ? new Uint8Array() : siteConfig(cmdline);
   if (cmdline !== undefined && places.length === 0) {
     throw fault(
       "failed_precondition",

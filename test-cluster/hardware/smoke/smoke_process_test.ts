@@ -6,7 +6,7 @@ import { QemuMachine } from "../mock/qemu_machine.ts";
 import { type QuirkProfile, quirkProfiles } from "../mock/quirks.ts";
 import { tinyDisk, tinyIso } from "../mock/tiny_boot.ts";
 import { parseStatus } from "./run_dir.ts";
-import { sitePlaceholder } from "./site_iso.ts";
+import { siteConfig } from "../../baremetal/site_config.ts";
 
 /*
  * hardware-smoke as an operator starts it, against a BMC that drives a real QEMU. The installer and the disk are a few
@@ -37,7 +37,7 @@ async function bench(profile: QuirkProfile, cd: string, trust: "ca" | "fingerpri
   const at = (name: string) => `${dir}/${name}`;
   const image = new Uint8Array(2 * 1024 * 1024);
   image.set(tinyIso(cd, cd === goodCd ? "restart" : "stop"));
-  image.set(new TextEncoder().encode(sitePlaceholder()), 1024 * 1024);
+  image.set(siteConfig(""), 1024 * 1024);
   await Deno.writeFile(at("uc.iso"), image);
   await Deno.writeFile(at("disk.img"), tinyDisk(goodDisk, "stop"));
   await Deno.writeTextFile(at("serial.log"), line("reboot"));

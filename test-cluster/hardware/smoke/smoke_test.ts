@@ -5,7 +5,8 @@ import { readInputs } from "./inputs.ts";
 import { judgeInputs } from "./requirements.ts";
 import { parseStatus, RunDir } from "./run_dir.ts";
 import { isOurImage, serveIso } from "./serve_iso.ts";
-import { judgeIso, openSiteImage, siteBytes, siteFileBytes, sitePlaceholder } from "./site_iso.ts";
+import { siteBytes, siteConfig } from "../../baremetal/site_config.ts";
+import { judgeIso, openSiteImage } from "./site_iso.ts";
 import { parseNodeRecord, SerialTail } from "./sources.ts";
 import { judgeDevice, writeStick } from "./usb.ts";
 import { MarkerWatch } from "./watch.ts";
@@ -72,15 +73,15 @@ Deno.test("parameters are written over the place that the image has for them, an
   const image = new Uint8Array(9 * 1024 * 1024);
   image.set(tinyIso("x", "stop"));
   const places = [4 * 1024 * 1024 - 7, 8 * 1024 * 1024];
-  for (const place of places) image.set(new TextEncoder().encode(sitePlaceholder()), place);
+  for (const place of places) image.set(siteConfig(""), place);
   await Deno.writeFile(file, image);
   assert.equal(await judgeIso(file, true), undefined);
   const site = await openSiteImage(file, "ultracloud.node_id=node01 ultracloud.bootstrap_token=tok");
   const read = new Uint8Array(await new Response(site.read(0, site.bytesCount)).arrayBuffer());
   for (const place of places) {
-    const text = new TextDecoder().decode(read.subarray(place, place + siteFileBytes));
+    const text = new TextDecoder().decode(read.subarray(place, place + siteBytes));
     assert.match(text, /\nset ultracloud_params="ultracloud\.node_id=node01 ultracloud\.bootstrap_token=tok"\n#/);
-    read.set(image.subarray(place, place + siteFileBytes), place);
+    read.set(image.subarray(place, place + siteBytes), place);
   }
   assert.ok(read.every((byte, i) => byte === image[i]));
   assert.deepEqual(await Deno.readFile(file), image);
@@ -91,12 +92,12 @@ Deno.test("parameters are written over the place that the image has for them, an
 
 Deno.test("the site file has its size whatever it holds, and nothing that the boot loader would obey", () => {
   for (const length of [0, 1, 40, 41, 42, 63, 64, 2000]) {
-    assert.equal(siteBytes("a".repeat(length)).length, siteFileBytes);
+    assert.equal(siteConfig("a".repeat(length)).length, siteBytes);
   }
   for (const bad of [`a"b`, "a'b", "a$b", "a\\b", "a`b", "a\nb", "ä"]) {
-    assert.throws(() => siteBytes(bad), /Cannot hand over/);
+    assert.throws(() => siteConfig(bad), /Cannot hand over/);
   }
-  assert.throws(() => siteBytes("a".repeat(5000)), /parameters of 5000 characters/);
+  assert.throws(() => siteConfig("a".repeat(5000)), /parameters of 5000 characters/);
 });
 
 Deno.test("an image without a place for parameters is only good when they are baked in", async () => {
