@@ -194,6 +194,7 @@ export async function applySwitch(config: SwitchConfig, db: OvsdbClient): Promis
       ...operations,
       // vswitchd takes the configuration over when this number grows.
       { op: "mutate", table: "Open_vSwitch", where: [], mutations: [["next_cfg", "+=", 1]] },
+      { op: "comment", comment: `ultracloud net-agent: ${operations.length} operations` },
     ]);
     written += operations.length;
   }

@@ -80,7 +80,8 @@ export class NorthboundReconciler {
     const operations = planOf(desiredRows(state), ownTables, replica, schema, this.#settled);
     const planMs = this.#platform.clock.monotonicMs() - begin;
     if (operations.length > 0) {
-      await this.#db.transact([assertLock(writerLock), ...operations, ...this.#fence()]);
+      const comment: Operation = { op: "comment", comment: `ultracloud prismnet: ${operations.length} operations` };
+      await this.#db.transact([assertLock(writerLock), ...operations, ...this.#fence(), comment]);
     }
     return { operations: operations.length, planMs };
   }

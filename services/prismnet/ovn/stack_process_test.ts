@@ -26,3 +26,15 @@ testUnless(
     assert.match(said, /remote northbound: as granted/);
   },
 );
+
+testUnless(
+  "an unchanged network costs no transaction, in the northbound database and in the switch's",
+  noPackets,
+  async () => {
+    await using ns = await Netns.make(`uc${Deno.pid}-quiet`);
+    const main = new URL("./test_stack_main.ts", import.meta.url).pathname;
+    const said = await ns.run(Deno.execPath(), "run", "-q", "-A", main, "unchanged");
+    console.log(said.trimEnd().replaceAll(/^/gm, "    "));
+    assert.match(said, /0 of \d+ and \d+ transactions/);
+  },
+);

@@ -10,10 +10,11 @@ import { everyMs, pingStream } from "./test_traffic.ts";
 
 /**
  * The real components under their pinned permissions, each process and each daemon killed by SIGKILL under traffic, with
- * a change made while it is gone; started by its test in a network namespace of its own.
+ * a change made while it is gone, or (`unchanged`) nothing changed at all; started by its test in a network namespace of
+ * its own.
  */
 await using network = await startNetworkStack();
-const { stack, runDir, until, isReady, subnets, groups, ports, nb } = network;
+const { stack, runDir, stateDir, until, isReady, subnets, groups, ports, nb } = network;
 const pidOf = async (daemon: string) => (await Deno.readTextFile(`${runDir}/${daemon}.pid`).catch(() => "")).trim();
 // With IPv6, so that each port has flows of net-agent's own.
 await subnets.createSubnet({ project, name: "lan", vpc: "net", cidr: "10.1.0.0/24", cidrV6: "fd00:1::/64" });
@@ -98,27 +99,65 @@ async function survives(what: string, kill: () => Promise<void>, back: () => Pro
   console.log(`kill -9 of ${what}: ${pings.missing(from) * everyMs} ms of traffic lost, state as desired`);
 }
 
-for (const name of ["net-agent", "prismnet"]) {
-  const before = await Promise.all(["vswitchd", "controller", "nb"].map(pidOf));
-  await survives(name, async () => await stack.process(name)!.kill(), async () => {
-    stack.start(name);
-    await until(`${name} is ready again`, isReady(name));
-  });
-  const after = await Promise.all(["vswitchd", "controller", "nb"].map(pidOf));
-  assert.deepEqual(after, before, `the daemons outlive ${name}`);
+/** Transactions of ours in a database's log, which says who wrote. */
+async function written(db: "nb" | "conf"): Promise<number> {
+  const { stdout } = await new Deno.Command("ovsdb-tool", { args: ["show-log", `${stateDir}/${db}.db`] }).output();
+  return [...new TextDecoder().decode(stdout).matchAll(/"ultracloud (prismnet|net-agent): /g)].length;
 }
-for (const daemon of ["controller", "northd", "nb", "sb", "conf", "vswitchd"]) {
-  const pid = await pidOf(daemon);
-  await survives(
-    daemon === "nb" || daemon === "sb" || daemon === "conf" ? `ovsdb-server (${daemon})` : daemon,
-    () => Promise.resolve(Deno.kill(Number(pid), "SIGKILL")),
-    async () => {
-      await until(`another ${daemon} runs`, async () => {
-        const now = await pidOf(daemon);
-        return now !== "" && now !== pid;
-      });
-      await until("the agent is ready", isReady("net-agent"));
-    },
+
+/** What stands costs no transaction, although every process that writes is started anew. */
+async function unchanged(): Promise<void> {
+  // Both compare everything anew when they start. A change of each kind behind it says that they have.
+  const counts = await Promise.all([written("nb"), written("conf")]);
+  for (const name of ["prismnet", "net-agent"]) {
+    await stack.process(name)!.kill();
+    stack.start(name);
+  }
+  for (const name of ["prismnet", "net-agent"]) await until(`${name} is ready again`, isReady(name));
+  await ports.createPort({ project, name: "three", subnet: "lan", securityGroups: ["ping"] });
+  await until("the port is in the database", () => dump().join("\n") !== desired.join("\n"));
+  assert.deepEqual(await Promise.all([written("nb"), written("conf")]), [counts[0]! + 1, counts[1]!]);
+  await ports.bindPort({ project, port: "three", host: "local" });
+  const { state, stateReason } = await ports.waitPort({ project, port: "three", timeoutMs: 30_000 });
+  assert.equal(state, PortState.ACTIVE, stateReason);
+  assert.deepEqual(await Promise.all([written("nb"), written("conf")]), [counts[0]! + 2, counts[1]! + 1]);
+  await ports.unbindPort({ project, port: "three" });
+  await ports.deletePort({ project, port: "three" });
+  await until(
+    "the network is as before",
+    async () => dump().join("\n") === desired.join("\n") && await guards() === guarded,
+  );
+  console.log(
+    `unchanged network, both processes anew: 0 of ${counts.join(" and ")} transactions; one port: 2 and 1 more`,
   );
 }
-console.log("stack on OVN: every process killed, every one back");
+
+/** Every process and every daemon, one after the other. */
+async function kills(): Promise<void> {
+  for (const name of ["net-agent", "prismnet"]) {
+    const before = await Promise.all(["vswitchd", "controller", "nb"].map(pidOf));
+    await survives(name, async () => await stack.process(name)!.kill(), async () => {
+      stack.start(name);
+      await until(`${name} is ready again`, isReady(name));
+    });
+    const after = await Promise.all(["vswitchd", "controller", "nb"].map(pidOf));
+    assert.deepEqual(after, before, `the daemons outlive ${name}`);
+  }
+  for (const daemon of ["controller", "northd", "nb", "sb", "conf", "vswitchd"]) {
+    const pid = await pidOf(daemon);
+    await survives(
+      daemon === "nb" || daemon === "sb" || daemon === "conf" ? `ovsdb-server (${daemon})` : daemon,
+      () => Promise.resolve(Deno.kill(Number(pid), "SIGKILL")),
+      async () => {
+        await until(`another ${daemon} runs`, async () => {
+          const now = await pidOf(daemon);
+          return now !== "" && now !== pid;
+        });
+        await until("the agent is ready", isReady("net-agent"));
+      },
+    );
+  }
+  console.log("stack on OVN: every process killed, every one back");
+}
+
+await (Deno.args[0] === "unchanged" ? unchanged() : kills());
