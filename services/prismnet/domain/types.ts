@@ -89,7 +89,7 @@ export interface Port {
 
 /** A rule of a network ACL: stateless, at the edge of the subnet. */
 export interface AclRule {
-  /** 1 to 32766; the lowest number that matches decides. */
+  /** 1 to 32765; the lowest number that matches decides. */
   readonly number: number;
   readonly action: "allow" | "deny";
   readonly direction: Direction;
