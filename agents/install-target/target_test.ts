@@ -13,6 +13,7 @@ async function world() {
     version: 1,
     node: "worker1",
     hostname: "worker1",
+    cluster_id: "test",
     deployer_url: "https://127.0.0.1:1",
     system,
   });

@@ -95,6 +95,7 @@ export async function finishSystem(
     version: 1,
     node: enrolled.node,
     hostname: o.hostname,
+    cluster_id: enrolled.cluster_id,
     deployer_url: o.deployerUrl,
     ...(o.caPem === undefined ? {} : { ca_pem: o.caPem }),
     ...(o.token === undefined ? {} : { bootstrap_token: o.token }),

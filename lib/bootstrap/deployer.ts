@@ -33,18 +33,29 @@ const enrolledSchema = z.object({
 });
 const pendingSchema = z.object({ status: z.literal("pending"), machine: z.string().max(256), reason: z.string() });
 const answerSchema = z.discriminatedUnion("status", [enrolledSchema, pendingSchema]);
-const credentialsSchema = z.object({
+const identitySchema = z.object({
   node: z.string(),
-  cluster_id: z.string(),
-  deployer: z.array(z.url()).min(1),
-  chainfire: z.array(z.url()).min(1),
-  files: z.record(z.string().regex(/^[a-z0-9-]+\/?[a-z0-9.-]+$/), z.string().max(256 * 1024)),
+  cluster_id: z.string().min(1).max(63),
+  trust: z.record(z.string(), z.unknown()),
+  peers: z.object({ deployer: z.array(z.url()).min(1), chainfire: z.array(z.url()).min(1) }),
+});
+const certificateSchema = z.object({
+  node: z.string(),
+  certificate_pem: z.string().max(64 * 1024),
+  authorities_pem: z.string().max(256 * 1024),
 });
 
 export type EnrolledAnswer = z.infer<typeof enrolledSchema>;
 export type PhoneHomeAnswer = z.infer<typeof answerSchema>;
 export type BundleRef = NonNullable<EnrolledAnswer["bundle"]>;
-export type NodeCredentials = z.infer<typeof credentialsSchema>;
+export type IdentityAnswer = z.infer<typeof identitySchema>;
+export type CertificateAnswer = z.infer<typeof certificateSchema>;
+/** Public half of an Ed25519 key. */
+export interface PublicKey {
+  readonly kty: string;
+  readonly crv: string;
+  readonly x: string;
+}
 
 export interface DeployerOptions {
   readonly url: string;
@@ -93,14 +104,24 @@ export class BootstrapDeployer implements Disposable {
     return content;
   }
 
-  /** What the node's agent speaks with. The deployer gives it to the machine that holds the node's token. */
-  async credentials(node: string, signal?: AbortSignal): Promise<NodeCredentials> {
-    const headers = { "x-ultracloud-node": node };
-    return parse(
-      credentialsSchema,
-      await this.#call("GET", "/api/v1/credentials", { headers }, signal),
-      "credentials",
-    );
+  /** Brings the public keys that the node's agents have made; the trust file of the cluster comes back. */
+  async identity(
+    node: string,
+    identities: Readonly<Record<string, PublicKey>>,
+    signal?: AbortSignal,
+  ): Promise<IdentityAnswer> {
+    const body = JSON.stringify({ node, identities });
+    return parse(identitySchema, await this.#call("POST", "/api/v1/identity", { body }, signal), "identity");
+  }
+
+  /** Has the request for a certificate passed on to iam; `authorization` is a token that the agent itself has signed. */
+  async certificate(
+    node: string,
+    o: { readonly csrPem: string; readonly authorization: string },
+    signal?: AbortSignal,
+  ): Promise<CertificateAnswer> {
+    const body = JSON.stringify({ node, csr_pem: o.csrPem, authorization: o.authorization });
+    return parse(certificateSchema, await this.#call("POST", "/api/v1/certificate", { body }, signal), "certificate");
   }
 
   async #call(method: string, path: string, init: RequestInit, signal?: AbortSignal): Promise<string> {

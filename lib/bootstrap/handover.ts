@@ -10,6 +10,7 @@ const handoverSchema = z.strictObject({
   version: z.literal(1),
   node: z.string().regex(/^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$/),
   hostname: z.string().max(63),
+  cluster_id: z.string().min(1).max(63),
   deployer_url: z.url(),
   ca_pem: z.string().max(64 * 1024).optional(),
   /** Absent once the node has credentials of its own. */

@@ -58,7 +58,6 @@ let
       deployer = {
         bootstrap = { listen = addressOf node "deployer.bootstrap"; } // tls component
           // (if state.deployer ? url then { inherit (state.deployer) url; } else { });
-        nodeCredentialsDir = "${configDir "deployer"}/nodes";
       };
       mtls-agent.certificates = map (name: {
         identity = "svc/${name}";

@@ -8,7 +8,6 @@ import { type Bundles, signedText } from "./bundles.ts";
 import { caSha256 } from "./ca.ts";
 import { labModeWarning, toBundle } from "./cluster_service.ts";
 import type { Core } from "./core.ts";
-import { readCredentials } from "./credentials.ts";
 import { type Enrolled, type Enrolment, phoneHomeSchema } from "./enrolment.ts";
 import { certificateSchema, type Identities, identitySchema } from "./identities.ts";
 
@@ -79,7 +78,9 @@ export class BootstrapApi {
     if (route === "POST /api/v1/identity") {
       const { node } = await this.#identities.keep(await bodyOf(request, identitySchema), bearerOf(request));
       const { file, document } = await this.#identities.signed();
-      return Response.json({ node, cluster_id: file.clusterId, trust: file, trust_document: document });
+      const { advertiseUrl, chainfireUrls } = this.#core.options;
+      const peers = { deployer: [advertiseUrl], chainfire: chainfireUrls ?? [] };
+      return Response.json({ node, cluster_id: file.clusterId, trust: file, trust_document: document, peers });
     }
     if (route === "POST /api/v1/certificate") {
       const body = await bodyOf(request, certificateSchema);
@@ -96,7 +97,6 @@ export class BootstrapApi {
       const content = await this.#bundles.read(pathname.slice("/api/v1/bundle/".length));
       return new Response(content, { headers: { "content-type": "application/octet-stream" } });
     }
-    if (route === "GET /api/v1/credentials") return Response.json(await this.#credentials(request));
     if (route === "GET /healthz") return Response.json({ status: "serving" });
     throw fault("not_found", "unknown_path", `Cannot answer ${request.method} ${pathname.slice(0, 100)}: no such path`);
   }
@@ -146,23 +146,6 @@ export class BootstrapApi {
     return {
       binary_cache_url: cluster?.deployer.binaryCacheUrl ?? "",
       trusted_keys: cluster?.deployer.trustedKeys ?? [],
-    };
-  }
-
-  /** What a node's agent speaks with, for the machine that holds the node's token and for nobody without one. */
-  async #credentials(request: Request) {
-    if (bearerOf(request) === undefined) {
-      throw fault("unauthenticated", "token_missing", "Cannot give credentials without a bootstrap token");
-    }
-    const node = await this.#mayFetch(request);
-    const { advertiseUrl, chainfireUrls, nodeCredentialsDir } = this.#core.options;
-    const cluster = await this.#core.states.cluster();
-    return {
-      node,
-      cluster_id: cluster?.clusterId ?? "",
-      deployer: [advertiseUrl],
-      chainfire: chainfireUrls ?? [],
-      files: await readCredentials(nodeCredentialsDir, node),
     };
   }
 

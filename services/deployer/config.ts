@@ -20,9 +20,6 @@ export const configSchema = z.strictObject({
     tls: tlsFilesSchema.optional().describe("The CA in caFile is what machines pin and are given"),
     url: z.url().optional().describe("How machines reach it; by default bootstrap.listen"),
   }),
-  nodeCredentialsDir: z.string().startsWith("/").optional().describe(
-    "One directory for each node with what its agents speak with (trust.json, nix-agent/identity.key, nix-agent/tls.*); a machine with the node's token fetches it at its first boot",
-  ),
   allow_unauthenticated: z.boolean().default(false).describe(
     "Lab only: machines enrol without a token. Shown as a warning wherever the deployer says how it is",
   ),

@@ -27,10 +27,8 @@ export interface DeployerOptions {
   readonly version: string;
   /** PEM of the CA that machines are given; undefined without TLS. */
   readonly caPem?: () => Promise<string | undefined>;
-  /** Where agents of nodes find chainfire; told to machines with their credentials. */
+  /** Where agents of nodes find chainfire; told to machines that bring keys. */
   readonly chainfireUrls?: readonly string[];
-  /** Directory with what agents of nodes speak with; undefined: this deployer gives nobody credentials. */
-  readonly nodeCredentialsDir?: string | undefined;
 }
 
 /** A node as cluster state and records together tell it. */

@@ -26,7 +26,8 @@ export const baremetalIso: Lane = {
   async run(run) {
     const wanted = faultsOf(run);
     await using site = await BareSite.open(run);
-    run.facts.vm_accelerator_mode = "tcg";
+    run.facts.vm_accelerator_mode = site.prepared.accelerator.mode;
+    run.facts.vm_accelerator_reason = site.prepared.accelerator.reason;
     run.facts.iso = site.prepared.iso;
     run.facts.systems = site.prepared.systems.paths;
     try {

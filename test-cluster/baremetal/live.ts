@@ -15,7 +15,7 @@ host_of() {
     case "$host" in *:*) echo "$host" ;; *) [ "$scheme" = https ] && echo "$host:443" || echo "$host:80" ;; esac
   }
 }
-# A component under exactly the flags of its manifest; $2 is put where the machine's own hosts belong.
+# Becomes a component under exactly the flags of its manifest; $2 is put where the machine's own hosts belong.
 component() {
   name=$1 hosts=$2; shift 2
   set -f
@@ -24,7 +24,7 @@ component() {
   set -- $(sed "s|${hostsHole}|$hosts|; s|${programsHole}|$programs|g" "$programs/$name.flags") "$programs/$name.js" "$@"
   unset IFS
   set +f
-  "$deno" run "$@"
+  exec "$deno" run "$@"
 }
 # An address by DHCP on every network card there is; the first answer is enough.
 network() {
@@ -76,7 +76,7 @@ authority=$(host_of "$(word ca_cert_url)")
 hosts=$(echo "${"$"}{deployer:-10.0.2.2:7152},$authority" | sed 's/,$//')
 echo "installer: up after $(cut -d ' ' -f 1 /proc/uptime) s, may reach $hosts"
 while :; do
-  component installer "$hosts" --config /ultracloud/installer.toml
+  (component installer "$hosts" --config /ultracloud/installer.toml)
   code=$?
   [ "$code" = 0 ] && sleep 60
   echo "installer: ended with $code; again in 10 s"

@@ -16,6 +16,7 @@ export interface MachineSpec {
   readonly serial: string;
   /** Serial of its disk; `/dev/disk/by-id/virtio-<diskSerial>` leads to it. At most 20 characters. */
   readonly diskSerial: string;
+  readonly accelerator?: "kvm" | "tcg";
   readonly memoryMib?: number;
   readonly diskBytes?: number;
 }
@@ -30,14 +31,14 @@ export async function makeMachine(spec: MachineSpec): Promise<void> {
 /**
  * Program and arguments of the machine: firmware, memory, board, network and disk. Without a medium, a serial line and a
  * monitor, which its user adds. The disk comes first in the boot order: an empty one falls through to the medium, an
- * installed one wins. One processor, emulated: Debian's QEMU 7.2 is unreliable with two, and what looks like KVM may be
- * a trap.
+ * installed one wins. One processor: under emulation Debian's QEMU 7.2 is unreliable with two.
  */
 export function machineArgs(spec: MachineSpec): string[] {
   const { dir } = spec;
+  const accelerator = spec.accelerator === "kvm" ? "kvm" : `tcg,tb-size=${translatedMib}`;
   return [
     ...["qemu-system-x86_64", "-name", spec.name, "-nodefaults", "-no-user-config", "-display", "none"],
-    ...["-machine", "q35", "-accel", `tcg,tb-size=${translatedMib}`, "-cpu", "max", "-smp", "1"],
+    ...["-machine", "q35", "-accel", accelerator, "-cpu", "max", "-smp", "1"],
     ...["-m", String(spec.memoryMib ?? 1536)],
     ...["-drive", `if=pflash,format=raw,unit=0,readonly=on,file=${firmware.code}`],
     ...["-drive", `if=pflash,format=raw,unit=1,file=${dir}/vars.fd`],

@@ -1,4 +1,5 @@
 import { clusterHome } from "../harness/home.ts";
+import { type Accelerator, probeAccelerator } from "./accelerator.ts";
 import { buildIso, buildParts, type Iso } from "./iso.ts";
 import { buildSystems, type Systems } from "./systems.ts";
 
@@ -6,6 +7,7 @@ import { buildSystems, type Systems } from "./systems.ts";
 export interface Prepared {
   readonly iso: Iso;
   readonly systems: Systems;
+  readonly accelerator: Accelerator;
 }
 
 const file = () => `${clusterHome((name) => Deno.env.get(name)).cacheDir}/baremetal/prepared.json`;
@@ -18,6 +20,7 @@ export async function prepareBareMetal(): Promise<void> {
   const prepared: Prepared = {
     iso: await buildIso(cacheDir, say, parts),
     systems: await buildSystems(cacheDir, parts, say),
+    accelerator: await probeAccelerator(parts.kernel),
   };
   await Deno.writeTextFile(`${file()}.new`, JSON.stringify(prepared, null, 2) + "\n");
   await Deno.rename(`${file()}.new`, file());

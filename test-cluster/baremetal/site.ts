@@ -67,17 +67,6 @@ export class BareSite implements AsyncDisposable {
   static async open(run: LaneRun): Promise<BareSite> {
     const dir = await Deno.makeTempDir({ prefix: "uc-metal-" });
     const site = new BareSite(run, await readPrepared(), dir);
-    // Agents find their credentials at the deployer, as an operator prepares them.
-    const etc = run.cluster.substrate.etcDir(siteNode);
-    for (const node of Object.keys(machines)) {
-      const into = `${etc}/deployer/nodes/${node}`;
-      await Deno.mkdir(`${into}/nix-agent`, { recursive: true, mode: 0o700 });
-      const from = run.cluster.substrate.etcDir(node);
-      await tool(["cp", `${from}/trust.json`, `${into}/trust.json`]);
-      for (const name of ["identity.key", "tls.crt", "tls.key", "tls-ca.crt"]) {
-        await tool(["cp", `${from}/nix-agent/${name}`, `${into}/nix-agent/${name}`]);
-      }
-    }
     await tool([
       ...["tar", "-C", workspaceRoot, "--sort=name", "--mtime=@1", "--owner=0", "--group=0", "-czf"],
       ...[`${dir}/bundle.tar.gz`, "nix"],
@@ -121,7 +110,11 @@ export class BareSite implements AsyncDisposable {
         target_disk_by_id: `/dev/disk/by-id/virtio-${machines[node].diskSerial}`,
         expected_disk_serial: machines[node].diskSerial,
       };
-      return [name, { ...spec, install_plan: plan, desired_system: { ...quick, target_system: this.pathOf("uc-base") } }] as const;
+      return [name, {
+        ...spec,
+        install_plan: plan,
+        desired_system: { ...quick, target_system: this.pathOf("uc-base") },
+      }] as const;
     });
     const state: ClusterStateInput = {
       ...file,
@@ -148,7 +141,12 @@ export class BareSite implements AsyncDisposable {
   async machine(node: NodeName): Promise<Machine> {
     const held = this.#machines.get(node);
     if (held !== undefined) return held;
-    const spec = { dir: `${this.#dir}/${node}`, name: node, ...machines[node] };
+    const spec = {
+      dir: `${this.#dir}/${node}`,
+      name: node,
+      ...machines[node],
+      accelerator: this.prepared.accelerator.mode,
+    };
     await makeMachine(spec);
     const machine = new Machine(spec);
     this.#machines.set(node, machine);

@@ -141,7 +141,8 @@ export async function buildSystems(
   }
 }
 
-const firstBootConfig = `retryMsMin = 1000
+const firstBootConfig = `agents = ["nix-agent"]
+retryMsMin = 1000
 retryMsMax = 10000
 
 [agent]

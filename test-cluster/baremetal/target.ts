@@ -95,9 +95,9 @@ hostname "$(sed -n 's/^ *"hostname": "\(.*\)",*$/\1/p' $handover)"
 network @runtime@/dhcp
 deployer=$(host_of "$(sed -n 's/^ *"deployer_url": "\(.*\)",*$/\1/p' $handover)")
 echo "init: $(hostname) runs @name@ after $(cut -d ' ' -f 1 /proc/uptime) s"
-component install-target "$deployer" --config @runtime@/install-target.toml
+(component install-target "$deployer" --config @runtime@/install-target.toml)
 @out@/hooks/booted
-component first-boot-automation "$deployer" --config @runtime@/first-boot-automation.toml
+(component first-boot-automation "$deployer" --config @runtime@/first-boot-automation.toml)
 config=/var/lib/ultracloud/credentials/nix-agent/config.toml
 while :; do
   hosts=$(grep -o 'https\{0,1\}://[^"]*' $config | while read -r url; do host_of "$url"; done | tr '\n' ',' | sed 's/,$//')

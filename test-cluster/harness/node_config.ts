@@ -131,10 +131,7 @@ function own(
         labels: { node, ...cluster.nodes[node]!.labels },
       };
     case "deployer":
-      return {
-        bootstrap: { listen: placement.listen.bootstrap, tls: tlsIn(placement.configDir) },
-        nodeCredentialsDir: `${placement.configDir}/nodes`,
-      };
+      return { bootstrap: { listen: placement.listen.bootstrap, tls: tlsIn(placement.configDir) } };
     case "nix-agent":
       // Several hosts on one machine: each has its store below a root of its own, and boots when the lane says so.
       return {
