@@ -1,5 +1,6 @@
 import { fault } from "@ultracloud/base";
 import { type Command, parseFlags } from "./_command.ts";
+import { nixTests } from "./nix_check.ts";
 import { formatTotals, runStages, type Stage } from "./_stages.ts";
 import { listSources, loadWorkspace, readTextIfPresent, workRoot } from "./_workspace.ts";
 
@@ -61,6 +62,7 @@ export async function stagesOf(root: string): Promise<Stage[]> {
       countsTests: true,
       ...(processes.length === 0 ? { skip: "no test starts a process" } : {}),
     },
+    { name: "nix", args: [...deno, "--parallel", ...nixTests], timeoutMs: 5 * minute, countsTests: true },
     { name: "simulation", args: [...tool, "sim"], timeoutMs: 3 * minute },
     { name: "build", args: [...tool, "build", "--proof"], timeoutMs: 4 * minute },
     {

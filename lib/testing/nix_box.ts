@@ -168,8 +168,7 @@ function boxAt(dir: string): NixBox {
   return {
     binDir,
     nix,
-    instantiate: (...args) =>
-      run(loader!, [...words, ...args], { HOME: `${dir}/home`, NIX_CONF_DIR: `${dir}/etc` }),
+    instantiate: (...args) => run(loader!, [...words, ...args], { HOME: `${dir}/home`, NIX_CONF_DIR: `${dir}/etc` }),
     async workshop(own) {
       await Deno.mkdir(own, { recursive: true });
       const secret = `${own}/secret.key`;
