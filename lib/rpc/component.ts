@@ -23,7 +23,7 @@ const stopMsMax = 15_000;
 
 /**
  * Runs a component until SIGTERM or SIGINT: configuration, logging, `start`, wait, dispose, exit. A second signal
- * ends it at once. `--print-config` shows the effective configuration and leaves; a failing start is logged as one
+ * ends it at once. `--print-config` shows the effective configuration and leaves, `--version` the version; a failing start is logged as one
  * sentence and exits with 1.
  */
 export async function runComponent<C extends BaseConfig>(
@@ -31,6 +31,7 @@ export async function runComponent<C extends BaseConfig>(
   start: (boot: Boot<C>) => Promise<void>,
 ): Promise<void> {
   const version = options.version ?? "0.1.0";
+  if (Deno.args.includes("--version")) return console.log(`${options.name} ${version}`);
   const config = configure(options.name, options.schema);
   if (config === undefined) return;
 

@@ -35,6 +35,11 @@ async function output(child: Deno.ChildProcess) {
 
 const lines = (text: string) => text.trim().split("\n").map((line) => JSON.parse(line) as Record<string, unknown>);
 
+Deno.test("--version says who it is, and asks for nothing else", async () => {
+  const { code, out } = await output(spawn(["--version"], {}));
+  assert.deepEqual([code, out], [0, "sample 9.9.9\n"]);
+});
+
 for (const signal of ["SIGTERM", "SIGINT"] as const) {
   Deno.test(`a component logs JSON, serves, and on ${signal} disposes and exits with 0`, async () => {
     const child = spawn([]);
