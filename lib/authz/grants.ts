@@ -63,6 +63,8 @@ const byPrincipal: Readonly<Record<string, readonly Grant[]>> = {
   "node-agent": [grant("fleetscheduler.node.register"), grant("fleetscheduler.node.heartbeat")],
   // Certificates it asks for in the name of each identity, with that identity's key.
   "mtls-agent": [grant("iam.authority.list"), grant("deployer.trust.get")],
+  // Row changes of any database that a hook names.
+  fetcher: [grant("flaredb.sql.watch")],
   operator: [
     grant("chainfire.*.*"),
     grant("flaredb.*.*"),

@@ -1,0 +1,62 @@
+import { baseShape } from "@ultracloud/config";
+import { z } from "zod";
+import { parseRange } from "./domain/addresses.ts";
+
+export const hookSchema = z.strictObject({
+  name: z.string().regex(/^[a-z][a-z0-9-]{0,62}$/).describe(
+    "Names the hook in requests, in its files and in metrics",
+  ),
+  database: z.string().min(1).describe(
+    "Database of flaredb, with the setting capture",
+  ),
+  tables: z.array(z.string().min(1)).max(100).default([]).describe(
+    "Tables whose changes are posted; empty: all",
+  ),
+  url: z.url({ protocol: /^https?$/ }).refine(
+    (url) => new URL(url).username === "",
+    "has a user in it",
+  ).describe(
+    "Where changes are posted; https, or http with insecure",
+  ),
+  secretFile: z.string().min(1).describe(
+    "Secret that requests are signed with, shared with the receiver",
+  ),
+  insecure: z.boolean().default(false).describe(
+    "Allows http: signed all the same, but anybody on the way can read",
+  ),
+  caFile: z.string().min(1).optional().describe(
+    "PEM file of the receiver's authorities beside the well-known ones",
+  ),
+}).refine(
+  ({ url, insecure }) => insecure || url.startsWith("https:"),
+  "needs https, or insecure",
+);
+
+export const configSchema = z.strictObject({
+  ...baseShape,
+  peers: z.strictObject({
+    flaredb: z.array(z.url()).min(1).describe("Members of flaredb"),
+  }),
+  hooks: z.array(hookSchema).max(64).default([]).refine(
+    (hooks) => new Set(hooks.map(({ name }) => name)).size === hooks.length,
+    "two hooks have one name",
+  ).describe("What is posted where"),
+  privateRanges: z.array(
+    z.string().refine(
+      (range) => parseRange(range) !== undefined,
+      "is no range like 10.1.0.0/16",
+    ),
+  )
+    .max(32).default([]).describe(
+      "Private ranges that hooks may reach all the same, once the component is granted them",
+    ),
+  requestMsMax: z.number().int().min(100).max(120_000).default(15_000).describe(
+    "A request that takes longer has failed",
+  ),
+  giveUpMs: z.number().int().min(1_000).max(604_800_000).default(86_400_000)
+    .describe(
+      "A hook whose receiver refuses the same changes for this long stops until the next start",
+    ),
+});
+
+export type FetcherConfig = z.infer<typeof configSchema>;

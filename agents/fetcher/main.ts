@@ -1,0 +1,89 @@
+import { createAuthenticator, createAuthorizer, createWorkloadSigner, loadTrust, svcId } from "@ultracloud/authz";
+import { fault } from "@ultracloud/base";
+import { readSecret } from "@ultracloud/config";
+import { SqlService } from "@ultracloud/proto/flaredb/v1";
+import { createRpcClient, runComponent, startRpcServer } from "@ultracloud/rpc";
+import { configSchema } from "./config.ts";
+import { parseRange } from "./domain/addresses.ts";
+import { Hook } from "./hook.ts";
+import { post } from "./post.ts";
+import { ProgressFile } from "./progress_file.ts";
+
+const name = "fetcher";
+const version = "0.1.0";
+/** Shorter ones can be guessed from signed requests. */
+const secretCharsMin = 16;
+
+await runComponent({ name, version, schema: configSchema }, async (boot) => {
+  const { config, stack, clock, registry, signal } = boot;
+  const { clusterId, identityKeyFile: keyFile } = config;
+  const { tls, listen } = config.rpc;
+  const trust = await loadTrust(config.trustFile, { clock });
+  const signer = await createWorkloadSigner({ clusterId, name, keyFile }, {
+    clock,
+  });
+  const client = stack.use(
+    createRpcClient(SqlService, {
+      endpoints: config.peers.flaredb,
+      authorization: signer.authorization("flaredb"),
+      tls,
+    }),
+  );
+  const deliveries = registry.counter(
+    "fetcher_deliveries_total",
+    "Requests to receivers of hooks",
+    ["hook", "outcome"],
+  );
+  const privateRanges = config.privateRanges.map((range) => parseRange(range)!);
+  const resolve = (host: string, ends: AbortSignal) => Deno.resolveDns(host, "A", { signal: ends });
+  for (
+    const { name: hookName, database, tables, url, secretFile, caFile } of config.hooks
+  ) {
+    const secret = (await readSecret(secretFile)).expose();
+    if (secret.length < secretCharsMin) {
+      const message =
+        `Cannot use secret ${secretFile} of ${secret.length} characters: wanted at least ${secretCharsMin}`;
+      throw fault("invalid_argument", "secret_short", message);
+    }
+    const caCerts = caFile === undefined ? [] : [await Deno.readTextFile(caFile)];
+    const { requestMsMax: timeoutMs, giveUpMs } = config;
+    const hook = new Hook({
+      name: hookName,
+      database,
+      tables,
+      secret,
+      giveUpMs,
+    }, {
+      ...boot,
+      client,
+      deliveries,
+      progress: new ProgressFile(`${config.stateDir}/${hookName}.index`),
+      post: (body, headers, ends) =>
+        post(
+          {
+            url: new URL(url),
+            headers,
+            body,
+            privateRanges,
+            caCerts,
+            timeoutMs,
+          },
+          { resolve },
+          ends,
+        ),
+    });
+    const running = hook.run(signal);
+    stack.defer(() => running);
+  }
+  stack.use(
+    await startRpcServer({ name, version, listen, tls }, {
+      ...boot,
+      services: [],
+      authenticator: createAuthenticator({ audience: svcId(clusterId, name) }, {
+        trust,
+        clock,
+      }),
+      authorizer: createAuthorizer({ trust, clock }),
+    }),
+  );
+});
