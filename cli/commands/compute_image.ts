@@ -1,4 +1,5 @@
 import { buildRouteMap } from "@stricli/core";
+import { fault } from "@ultracloud/base";
 import {
   type Image,
   type ImageAlias,
@@ -12,6 +13,7 @@ import {
 import { type Column, enumName, humanBytes } from "../frame/columns.ts";
 import { command, text } from "../frame/command.ts";
 import { follow } from "../frame/operations.ts";
+import { fileSource, type ImageSource, urlSource } from "./_image_source.ts";
 import { labelFlag, labelsOf, metaColumns, pages } from "./_shared.ts";
 
 const imageColumns: readonly Column<Image>[] = [
@@ -33,25 +35,30 @@ const formats: Readonly<Record<string, ImageFormat>> = {
   qcow2: ImageFormat.QCOW2,
   "kernel-bundle": ImageFormat.KERNEL_BUNDLE,
 };
-/** Bytes sent in one message of an import; the contract allows 1 MiB. */
-const importChunkBytes = 512 * 1024;
+interface NewImage {
+  project: string;
+  name: string;
+  format: ImageFormat;
+  sha256?: string;
+  labels?: Record<string, string>;
+}
 
 /** The messages of an image import: header, then the file in chunks. */
 export async function* importMessages(
   file: string,
-  header: { project: string; name: string; format: ImageFormat; sha256?: string; labels?: Record<string, string> },
+  header: NewImage,
   onProgress: (sent: number, total: number) => void = () => {},
 ) {
-  using source = await Deno.open(file);
-  const total = (await source.stat()).size;
-  yield { part: { case: "header" as const, value: { ...header, bytes: BigInt(total) } } };
-  const buffer = new Uint8Array(importChunkBytes);
-  for (let sent = 0;;) {
-    const n = await source.read(buffer);
-    if (n === null) break;
-    sent += n;
-    yield { part: { case: "chunk" as const, value: buffer.slice(0, n) } };
-    onProgress(sent, total);
+  yield* messagesOf(await fileSource(file), header, onProgress);
+}
+
+async function* messagesOf(source: ImageSource, header: NewImage, onProgress: (sent: number, total: number) => void) {
+  yield { part: { case: "header" as const, value: { ...header, bytes: BigInt(source.bytes) } } };
+  let sent = 0;
+  for await (const chunk of source.chunks()) {
+    sent += chunk.length;
+    yield { part: { case: "chunk" as const, value: chunk } };
+    onProgress(sent, source.bytes);
   }
 }
 
@@ -83,16 +90,28 @@ export const image = buildRouteMap({
         );
       },
     }),
-    import: command<{ file: string; format: string; sha256?: string; label?: readonly string[] }, [string]>({
-      brief: "Import an image from a file",
+    import: command<
+      { file?: string; url?: string; format: string; sha256?: string; label?: readonly string[] },
+      [string]
+    >({
+      brief: "Import an image from a file, or from a URL that this machine fetches",
+      details: "A URL is fetched by `uc` itself and passed on as it comes; the cloud fetches nothing from elsewhere. " +
+        "Over plain http --sha256 is needed.",
       args: [{ brief: "Name", placeholder: "name" }],
       flags: {
-        file: { kind: "parsed", parse: text, brief: "Image file" },
+        file: { kind: "parsed", parse: text, optional: true, brief: "Image file" },
+        url: { kind: "parsed", parse: text, optional: true, brief: "Where to fetch it, https or http" },
         format: { kind: "enum", values: Object.keys(formats), brief: "What the file is; never guessed" },
         sha256: { kind: "parsed", parse: text, optional: true, brief: "Digest the content must have" },
         label: labelFlag,
       },
       async run({ session, one, io }, flags, name) {
+        if ((flags.file === undefined) === (flags.url === undefined)) {
+          throw fault("invalid_argument", "flags_exclude", "Cannot import without one source: wanted --file or --url");
+        }
+        const source = flags.url === undefined
+          ? await fileSource(flags.file!)
+          : await urlSource(flags.url, { sha256: flags.sha256, signal: io.signal });
         const header = {
           project: session.project,
           name,
@@ -100,8 +119,9 @@ export const image = buildRouteMap({
           ...(flags.sha256 ? { sha256: flags.sha256 } : {}),
           labels: labelsOf(flags.label),
         };
-        const messages = importMessages(flags.file, header, (sent, total) => {
-          if (io.interactive) io.err(`\r\x1b[KSent ${humanBytes(sent)} of ${humanBytes(total)}`);
+        const messages = messagesOf(source, header, (sent, total) => {
+          const whole = total > 0 ? ` of ${humanBytes(total)}` : "";
+          if (io.interactive) io.err(`\r\x1b[KSent ${humanBytes(sent)}${whole}`);
         });
         const value = await session.client(ImageService, "plasmavmc").importImage(messages);
         if (io.interactive) io.err("\r\x1b[K");

@@ -42,7 +42,7 @@ export function imageIntakeService(control: Control, sagas: Sagas): BoundService
       throw fault(
         "unimplemented",
         "fetch_unsupported",
-        "Cannot import an image from a URL yet: wanted the file, downloaded and imported with its digest",
+        "Cannot fetch an image from a URL: wanted its content imported, as `uc image import --url` does",
       );
     },
     publishImage(request, context) {
