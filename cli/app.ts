@@ -68,6 +68,10 @@ const nouns: Readonly<Record<string, { readonly brief: string; readonly load: ()
     brief: "Workers and the machines of nodes",
     load: async () => (await import("./commands/compute_node.ts")).node,
   },
+  keys: {
+    brief: "Private keys of a cluster's components, made before it first runs",
+    load: async () => (await import("./commands/keys.ts")).keys,
+  },
   operation: { brief: "Long work", load: async () => (await import("./commands/compute_operation.ts")).operation },
   event: { brief: "Changes as they happen", load: async () => (await import("./commands/compute_operation.ts")).event },
   fleet: {
