@@ -17,7 +17,7 @@ import { Vms } from "./vms.ts";
 
 const mib = 2 ** 20;
 const rootBytes = 1_536 * mib;
-const bootMs = 1_200_000;
+const bootMs = 420_000;
 const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJrD2Qm3Yk0Kq8b1mZ0kq5xv7yJxw3c0vG7yYp1dX9aB someone@example";
 
 /** Ends the run without a verdict, and says why. */
@@ -79,7 +79,7 @@ try {
   const names = [...Deno.readDirSync(`${root}/boot`)].map((entry) => entry.name);
   const part = async (prefix: string) =>
     await Deno.readFile(`${root}/boot/${names.find((name) => name.startsWith(prefix))}`);
-  const cmdline = new TextEncoder().encode("root=LABEL=debian-root ro console=ttyS0 net.ifnames=0");
+  const cmdline = new TextEncoder().encode("root=LABEL=debian-root rw console=ttyS0 net.ifnames=0");
   const bundle = tar([["kernel", await part("vmlinuz-")], ["initrd", await part("initrd.img-")], ["cmdline", cmdline]]);
   await Deno.remove(root, { recursive: true });
   console.log(`built in ${Math.round((performance.now() - began) / 1000)} s`);
