@@ -11,6 +11,7 @@ import { duplexOf, forward } from "./harness/forward.ts";
 import { inside, type InsideOrder, webappSocket } from "./harness/inside.ts";
 import { numberOption } from "./harness/lane.ts";
 import { clusterStands, prepareHost, requireHost, runBesideNodes, runInside } from "./harness/outside.ts";
+import { without } from "./harness/settings.ts";
 import { runSuite, suites } from "./harness/suites.ts";
 import { workRootBudget } from "./harness/work_root_budget.ts";
 import { parseWords, type Words } from "./harness/words.ts";
@@ -150,7 +151,8 @@ async function runLaneCommand(home: ClusterHome, name: string, words: Words, art
   const substrate = substrateOf(words);
   if (!running) {
     const entries = lane.entries?.(args, substrate);
-    await prepareHost(home, await readClusterFile(clusterFile), substrate, console.log, entries);
+    const file = without(await readClusterFile(clusterFile), lane.leavesOut?.(args, substrate) ?? []);
+    await prepareHost(home, file, substrate, console.log, entries);
   }
   try {
     const image = guestImage ? { guestImage: { path: guestImage.path, sha256: guestImage.sha256 } } : {};

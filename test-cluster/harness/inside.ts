@@ -10,6 +10,7 @@ import type { ClusterHome } from "./home.ts";
 import { forward, openWay } from "./forward.ts";
 import type { Lane, LaneArgs } from "./lane.ts";
 import { runLane } from "./run_lane.ts";
+import { without } from "./settings.ts";
 import { Tenant } from "./tenant.ts";
 import { green, red, table, terminalProgress, yellow } from "./terminal.ts";
 
@@ -83,7 +84,7 @@ async function runOrder(home: ClusterHome, order: InsideOrder, signal: AbortSign
     async (made) =>
       order.running ? await runningCluster(home, lane, args) : await bringUp(
         home,
-        await readClusterFile(order.clusterFile),
+        without(await readClusterFile(order.clusterFile), lane.leavesOut?.(args, order.substrate) ?? []),
         order.substrate,
         progress,
         signal,

@@ -37,6 +37,8 @@ export interface Lane {
   readonly options?: Readonly<Record<string, string>>;
   /** Programs that run instead of a component's own, by component: with a planted fault, or on a crueller disk. */
   entries?(args: LaneArgs, substrate: Substrate["name"]): Readonly<Record<string, string>>;
+  /** Components of the cluster file that do not run, as a substrate has no room for what the lane does not use. */
+  leavesOut?(args: LaneArgs, substrate: Substrate["name"]): readonly string[];
   run(run: LaneRun): Promise<void>;
 }
 

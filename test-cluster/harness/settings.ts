@@ -12,6 +12,9 @@ const settingsSchema = z.strictObject({
     diskBytes: z.number().int().min(2 ** 26).describe("Of a node's disk where the cluster file names none"),
     v8Flags: z.array(z.string().startsWith("--")).describe("Of every Deno on a node"),
   }).optional().describe("For nodes that are VMs"),
+  placement: z.record(z.string(), z.string()).default({}).describe(
+    "Components that run once, with the node they run on instead: one emulated processor does not carry all of them",
+  ),
   config: z.record(z.string(), z.record(z.string(), z.unknown())).describe(
     "Settings by component, over those of the cluster file",
   ),
@@ -29,11 +32,30 @@ export function v8FlagsOf(settings: SubstrateSettings): string {
   return settings.vm?.v8Flags.join(",") ?? "";
 }
 
-/** The cluster as it runs on a substrate: emulated processors want longer election timeouts. */
+/** The cluster without some components. */
+export function without(file: ClusterFile, components: readonly string[]): ClusterFile {
+  if (components.length === 0) return file;
+  const kept = (names: readonly string[]) => names.filter((name) => !components.includes(name));
+  const nodes = Object.entries(file.nodes).map(([name, node]) => [
+    name,
+    { ...node, components: kept(node.components), standby: kept(node.standby) },
+  ]);
+  const config = Object.entries(file.config).filter(([name]) => !components.includes(name));
+  return { ...file, nodes: Object.fromEntries(nodes), config: Object.fromEntries(config) };
+}
+
+/** The cluster as it runs on a substrate: emulated processors want longer election timeouts, and less on each. */
 export function withSettings(file: ClusterFile, settings: SubstrateSettings): ClusterFile {
+  const nodes = { ...file.nodes };
+  for (const [component, to] of Object.entries(settings.placement)) {
+    const [from, ...more] = nodesWith(file, component);
+    if (from === undefined || more.length > 0 || nodes[to] === undefined || from === to) continue;
+    nodes[from] = { ...nodes[from]!, components: nodes[from]!.components.filter((name) => name !== component) };
+    nodes[to] = { ...nodes[to], components: [...nodes[to].components, component] };
+  }
   const config = { ...file.config };
   for (const [component, own] of Object.entries(settings.config)) {
     if (nodesWith(file, component).length > 0) config[component] = { ...config[component], ...own };
   }
-  return { ...file, config };
+  return { ...file, nodes, config };
 }

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { fault } from "@ultracloud/base";
 import { ClusterService } from "@ultracloud/proto/chainfire/v1";
 import { HypervisorType, NodeService, NodeState, VmState } from "@ultracloud/proto/plasmavmc/v1";
-import type { Lane, LaneRun } from "../harness/lane.ts";
+import type { Lane, LaneArgs, LaneRun } from "../harness/lane.ts";
+import type { Substrate } from "../harness/substrate.ts";
 import {
   chainfireProbe,
   createLaneDatabase,
@@ -18,25 +19,38 @@ const ready = /ULTRACLOUD_GUEST_READY/;
 /** The node whose loss is tried: it leads chainfire then, and carries nothing that runs once only. */
 const lostNode = "node02";
 
+/** What the lane neither uses nor breaks. */
+const unused = ["deployer", "nix-agent", "fleet-scheduler", "node-agent"];
+
+/** An option that is no where nodes are emulated, and yes elsewhere. */
+function yesOrNo(args: LaneArgs, option: string, substrate: Substrate["name"]): boolean {
+  const given = args[option] ?? (substrate === "qemu" ? "no" : "yes");
+  if (given === "yes" || given === "no") return given === "yes";
+  throw fault("invalid_argument", "usage", `Cannot use --${option} ${given}: wanted yes or no`);
+}
+
 /** The base gate of the cluster. */
 export const smoke: Lane = {
   name: "smoke",
   summary: "the base gate: readiness, stores, tenant VMs on both workers, node loss, worker loss, drain and return",
   profile: "ha-control-plane",
   guestImage: true,
-  options: { tenants: "yes or no: with tenant VMs (yes; no on qemu, where they are emulated by what is emulated)" },
+  options: {
+    tenants: "yes or no: with tenant VMs (yes; no on qemu, where they are emulated by what is emulated)",
+    whole: "yes or no: with every component of the cluster file (yes; no on qemu, where this lane's own are enough)",
+  },
+  leavesOut: (args, substrate) => yesOrNo(args, "whole", substrate) ? [] : unused,
   async run(run) {
-    const tenants = run.args.tenants ?? (run.cluster.substrate.name === "qemu" ? "no" : "yes");
-    if (tenants !== "yes" && tenants !== "no") {
-      throw fault("invalid_argument", "usage", `Cannot use --tenants ${tenants}: wanted yes or no`);
-    }
-    run.facts.tenants = tenants;
+    const tenants = yesOrNo(run.args, "tenants", run.cluster.substrate.name);
+    run.facts.tenants = tenants ? "yes" : "no";
+    const absent = unused.filter((component) => run.cluster.nodesWith(component).length === 0);
+    if (absent.length > 0) run.skip(absent.join(", "), "this lane does not use them; --whole yes runs them");
     await readiness(run);
     await stores(run);
     await transport(run);
     await workersAdvertise(run);
     let tenant: Tenant | undefined;
-    if (tenants === "yes") tenant = await tenantVms(run);
+    if (tenants) tenant = await tenantVms(run);
     else run.skip("tenant VMs, and what becomes of them", "--tenants yes runs them");
     await controlPlaneLoss(run, tenant);
     await workerLoss(run, tenant);
