@@ -46,7 +46,9 @@ export const hardwareSmokeProof: Lane = {
     const dir = await Deno.makeTempDir({ prefix: "uc-smoke-" });
     await using _gone = { [Symbol.asyncDispose]: () => Deno.remove(dir, { recursive: true }) };
     await using site = await BareSite.open(run);
-    run.facts.vm_accelerator_mode = "tcg";
+    const { accelerator } = site.prepared;
+    run.facts.vm_accelerator_mode = accelerator.mode;
+    run.facts.vm_accelerator_reason = accelerator.reason;
     run.facts.iso = site.prepared.iso;
     await writeContext(run, dir);
     // Every node of the file has to become something; only two are installed.
@@ -86,7 +88,12 @@ const contextFile = (dir: string) => `${dir}/uc.json`;
 async function installByBmc(run: LaneRun, site: BareSite, one: Case, top: string): Promise<void> {
   const { node, quirks, trust } = one;
   const dir = `${top}/${node}`;
-  const spec: MachineSpec = { dir: `${dir}/machine`, name: node, ...machines[node] };
+  const spec: MachineSpec = {
+    dir: `${dir}/machine`,
+    name: node,
+    ...machines[node],
+    accelerator: site.prepared.accelerator.mode,
+  };
   await makeMachine(spec);
   const serialFile = `${dir}/console.log`;
   await Deno.writeTextFile(serialFile, "");
