@@ -54,7 +54,7 @@ export async function copyClosure(
   if (ended.code === 0) return;
   const why = lastWords(ended);
   const untrusted = /lacks a (valid )?signature|signature by a trusted key/.test(ended.stderr);
-  const damaged = /hash mismatch|unexpected end|truncated|NAR/i.test(ended.stderr);
+  const damaged = /hash mismatch|truncated|failed to read compressed|unexpected end|bad archive/i.test(ended.stderr);
   throw fault(
     untrusted ? "permission_denied" : "failed_precondition",
     untrusted ? "closure_untrusted" : damaged ? "closure_damaged" : "copy_failed",
