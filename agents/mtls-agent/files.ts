@@ -61,14 +61,22 @@ export async function writeSet(place: TlsPlace, set: TlsSet): Promise<void> {
     const file = `${paths[part]}.new`;
     await Deno.remove(file).catch(() => {});
     await Deno.writeTextFile(file, set[part], { mode: part === "keyPem" ? 0o600 : 0o644, createNew: true });
+    await giveToOwner(place.dir, file);
   }
   for (const part of parts) await Deno.rename(`${paths[part]}.new`, paths[part]);
+}
+
+/** Where each component is a user of its own its directory says who reads the key; only root may give files away. */
+async function giveToOwner(dir: string, file: string): Promise<void> {
+  const [owner, own] = [await Deno.stat(dir), await Deno.stat(file)];
+  if (owner.uid !== own.uid) await Deno.chown(file, owner.uid, owner.gid);
 }
 
 /** Replaces the authorities alone. */
 export async function writeAuthorities(place: TlsPlace, caPem: string): Promise<void> {
   const { caPem: path } = pathsOf(place);
   await Deno.writeTextFile(`${path}.new`, caPem);
+  await giveToOwner(place.dir, `${path}.new`);
   await Deno.rename(`${path}.new`, path);
 }
 

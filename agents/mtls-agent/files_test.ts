@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { createTestCa } from "@ultracloud/testing";
-import { joinAuthorities, readAuthorities, readSet, writeSet } from "./files.ts";
+import { createTestCa, testUnless } from "@ultracloud/testing";
+import { joinAuthorities, readAuthorities, readSet, writeAuthorities, writeSet } from "./files.ts";
 
 Deno.test("writeSet() replaces a set whole with a private key file; a set torn by a kill counts as none", async () => {
   const dir = await Deno.makeTempDir();
@@ -22,6 +22,27 @@ Deno.test("writeSet() replaces a set whole with a private key file; a set torn b
     await Deno.remove(dir, { recursive: true });
   }
 });
+
+testUnless(
+  "writeSet() gives the files to the user whose directory it is, key and all",
+  Deno.uid() === 0 ? undefined : "only root gives files away",
+  async () => {
+    const dir = await Deno.makeTempDir();
+    try {
+      const ca = await createTestCa();
+      await Deno.chown(dir, 1234, 4321);
+      const place = { dir, authoritiesFile: "ca.crt" };
+      await writeSet(place, { ...await ca.issue(), caPem: ca.caPem });
+      await writeAuthorities(place, ca.caPem);
+      for (const name of ["tls.crt", "tls.key", "ca.crt"]) {
+        const { uid, gid } = await Deno.stat(`${dir}/${name}`);
+        assert.deepEqual([name, uid, gid], [name, 1234, 4321]);
+      }
+    } finally {
+      await Deno.remove(dir, { recursive: true });
+    }
+  },
+);
 
 Deno.test("readAuthorities() takes certificates only; joinAuthorities() adds those that a bundle lacks", async () => {
   const dir = await Deno.makeTempDir();
