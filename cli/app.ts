@@ -37,15 +37,15 @@ const nouns: Readonly<Record<string, { readonly brief: string; readonly load: ()
   network: { brief: "Tenant networks", load: async () => (await import("./commands/network.ts")).network },
   subnet: { brief: "Subnets", load: async () => (await import("./commands/network.ts")).subnet },
   port: { brief: "Network ports", load: async () => (await import("./commands/network.ts")).port },
-  sg: { brief: "Security groups", load: async () => (await import("./commands/network.ts")).sg },
+  sg: { brief: "Security groups", load: async () => (await import("./commands/network_groups.ts")).sg },
   net: {
     brief: "What the network does with a flow, and what passed",
     load: async () => (await import("./commands/network_insight.ts")).net,
   },
   acl: { brief: "Network ACLs", load: async () => (await import("./commands/network_edge.ts")).acl },
   router: { brief: "Route tables", load: async () => (await import("./commands/network_edge.ts")).router },
-  nat: { brief: "NAT gateways", load: async () => (await import("./commands/network_edge.ts")).nat },
-  ip: { brief: "Floating IPs and address pools", load: async () => (await import("./commands/network_edge.ts")).ip },
+  nat: { brief: "NAT gateways", load: async () => (await import("./commands/network_outside.ts")).nat },
+  ip: { brief: "Floating IPs and address pools", load: async () => (await import("./commands/network_outside.ts")).ip },
   peering: {
     brief: "Networks that reach each other",
     load: async () => (await import("./commands/network_edge.ts")).peering,

@@ -1,17 +1,11 @@
 import { buildRouteMap } from "@stricli/core";
 import { fault } from "@ultracloud/base";
 import {
-  Direction,
   EngineService,
   type Port,
   PortSchema,
   PortService,
   PortState,
-  Protocol,
-  type SecurityGroup,
-  type SecurityGroupRule,
-  SecurityGroupSchema,
-  SecurityGroupService,
   type Subnet,
   SubnetSchema,
   SubnetService,
@@ -22,6 +16,7 @@ import {
 } from "@ultracloud/proto/prismnet/v1";
 import { type Column, enumName } from "../frame/columns.ts";
 import { command, text } from "../frame/command.ts";
+import { networkNames } from "./_network_names.ts";
 import { labelFlag, labelsOf, metaColumns, pages } from "./_shared.ts";
 
 export const named = (brief: string, placeholder: string) => [{ brief: `${brief}, name or id`, placeholder }] as const;
@@ -34,33 +29,23 @@ const vpcColumns: readonly Column<Vpc>[] = [...metaColumns<Vpc>(), {
 const subnetColumns: readonly Column<Subnet>[] = [
   ...metaColumns<Subnet>(),
   { name: "cidr", get: (s) => s.cidr },
+  { name: "cidr6", get: (s) => s.cidrV6 },
   { name: "gateway", get: (s) => s.gatewayIp },
   { name: "network", get: (s) => s.vpcId, wide: true },
+  { name: "acl", get: (s) => s.networkAclId, wide: true },
 ];
 const portColumns: readonly Column<Port>[] = [
   ...metaColumns<Port>(),
   { name: "ip", get: (p) => p.ipAddress },
+  { name: "ip6", get: (p) => p.ipv6Address, wide: true },
+  { name: "allowed", get: (p) => p.allowedAddresses.join(" "), wide: true },
+  { name: "groups", get: (p) => p.securityGroupIds.join(" "), wide: true },
   { name: "mac", get: (p) => p.macAddress },
   { name: "owner", get: (p) => p.owner?.name ?? "" },
   { name: "host", get: (p) => p.host },
   { name: "state", get: (p) => enumName(PortState, p.state) },
   { name: "reason", get: (p) => p.stateReason, wide: true },
 ];
-export const ruleText = (rule: SecurityGroupRule) => {
-  const ports = rule.portMin === 0 && rule.portMax === 0
-    ? ""
-    : `:${rule.portMin}${rule.portMax === rule.portMin ? "" : `-${rule.portMax}`}`;
-  const protocol = rule.protocol === Protocol.UNSPECIFIED ? "any" : enumName(Protocol, rule.protocol);
-  return `${enumName(Direction, rule.direction)} ${protocol}${ports} ${
-    rule.remoteGroupId || rule.remoteCidr || "0.0.0.0/0"
-  }`;
-};
-const groupColumns: readonly Column<SecurityGroup>[] = [
-  ...metaColumns<SecurityGroup>(),
-  { name: "rules", get: (g) => g.rules.map(ruleText).join(", ") },
-  { name: "rule_ids", get: (g) => g.rules.map((rule) => rule.id).join(", "), wide: true },
-];
-
 export const network = buildRouteMap({
   docs: { brief: "Tenant networks (VPCs)" },
   routes: {
@@ -92,6 +77,7 @@ export const network = buildRouteMap({
     }),
     show: command<Record<never, never>, [string]>({
       brief: "Show a network",
+      complete: networkNames.network,
       args: named("Network", "network"),
       async run({ session, one }, _flags, vpc) {
         await one(
@@ -101,8 +87,31 @@ export const network = buildRouteMap({
         );
       },
     }),
+    update: command<{ description?: string; label?: readonly string[] }, [string]>({
+      brief: "Change a network's description or its labels; all labels are replaced",
+      complete: networkNames.network,
+      args: named("Network", "network"),
+      flags: {
+        description: { kind: "parsed", parse: text, optional: true, brief: "What it is for" },
+        label: labelFlag,
+      },
+      async run({ session, one }, flags, vpc) {
+        const paths = [
+          ...(flags.description === undefined ? [] : ["description"]),
+          ...(flags.label === undefined ? [] : ["labels"]),
+        ];
+        if (paths.length === 0) {
+          throw fault("invalid_argument", "usage", "Cannot change nothing: wanted --description or --label");
+        }
+        const value = { description: flags.description ?? "", meta: { labels: labelsOf(flags.label) } };
+        const client = session.client(VpcService, "prismnet");
+        const request = { project: session.project, vpc, value, updateMask: { paths } };
+        await one(VpcSchema, await client.updateVpc(request), vpcColumns);
+      },
+    }),
     delete: command<Record<never, never>, [string]>({
       brief: "Delete a network without subnets",
+      complete: networkNames.network,
       args: named("Network", "network"),
       async run({ session, confirm, io }, _flags, vpc) {
         confirm(`Delete the network ${vpc}?`);
@@ -190,6 +199,7 @@ export const subnet = buildRouteMap({
     }),
     show: command<Record<never, never>, [string]>({
       brief: "Show a subnet",
+      complete: networkNames.subnet,
       args: named("Subnet", "subnet"),
       async run({ session, one }, _flags, subnet) {
         await one(
@@ -201,6 +211,7 @@ export const subnet = buildRouteMap({
     }),
     delete: command<Record<never, never>, [string]>({
       brief: "Delete a subnet without ports",
+      complete: networkNames.subnet,
       args: named("Subnet", "subnet"),
       async run({ session, confirm, io }, _flags, subnet) {
         confirm(`Delete the subnet ${subnet}?`);
@@ -228,7 +239,14 @@ export const port = buildRouteMap({
       },
     }),
     create: command<
-      { subnet: string; ip?: string; mac?: string; sg?: readonly string[]; label?: readonly string[] },
+      {
+        subnet: string;
+        ip?: string;
+        mac?: string;
+        sg?: readonly string[];
+        allow?: readonly string[];
+        label?: readonly string[];
+      },
       [string]
     >({
       brief: "Create a port",
@@ -238,6 +256,13 @@ export const port = buildRouteMap({
         ip: { kind: "parsed", parse: text, optional: true, brief: "Address; the next free one unless given" },
         mac: { kind: "parsed", parse: text, optional: true, brief: "MAC; made unless given" },
         sg: { kind: "parsed", parse: text, optional: true, variadic: true, brief: "Security group, repeatable" },
+        allow: {
+          kind: "parsed",
+          parse: text,
+          optional: true,
+          variadic: true,
+          brief: "Address or CIDR it may send from beside its own, repeatable",
+        },
         label: labelFlag,
       },
       async run({ session, one }, flags, name) {
@@ -248,6 +273,7 @@ export const port = buildRouteMap({
           ipAddress: flags.ip ?? "",
           macAddress: flags.mac ?? "",
           securityGroups: [...flags.sg ?? []],
+          allowedAddresses: [...flags.allow ?? []],
           labels: labelsOf(flags.label),
         });
         await one(PortSchema, value, portColumns);
@@ -255,6 +281,7 @@ export const port = buildRouteMap({
     }),
     show: command<Record<never, never>, [string]>({
       brief: "Show a port",
+      complete: networkNames.port,
       args: named("Port", "port"),
       async run({ session, one }, _flags, port) {
         await one(
@@ -264,164 +291,27 @@ export const port = buildRouteMap({
         );
       },
     }),
+    groups: command<{ sg?: readonly string[] }, [string]>({
+      brief: "Put a port in these security groups and no others; without --sg in none, which lets nothing pass",
+      complete: networkNames.port,
+      args: named("Port", "port"),
+      flags: {
+        sg: { kind: "parsed", parse: text, optional: true, variadic: true, brief: "Security group, repeatable" },
+      },
+      async run({ session, one }, flags, port) {
+        const client = session.client(PortService, "prismnet");
+        const request = { project: session.project, port, securityGroups: [...flags.sg ?? []] };
+        await one(PortSchema, await client.setPortSecurityGroups(request), portColumns);
+      },
+    }),
     delete: command<Record<never, never>, [string]>({
       brief: "Delete an unused port",
+      complete: networkNames.port,
       args: named("Port", "port"),
       async run({ session, confirm, io }, _flags, port) {
         confirm(`Delete the port ${port}?`);
         await session.client(PortService, "prismnet").deletePort({ project: session.project, port });
         io.err(`Deleted port ${port}\n`);
-      },
-    }),
-  },
-});
-
-/** "tcp:80", "udp:5000-5010", "icmp" or "any", with an optional "@CIDR or group id". */
-export function parseRule(direction: "ingress" | "egress", input: string) {
-  const match = /^(?:(?:(tcp|udp)(?::(\d{1,5})(?:-(\d{1,5}))?)?)|(icmp|any))(?:@(.+))?$/.exec(input);
-  const min = match?.[2] === undefined ? 0 : Number(match[2]);
-  const max = match?.[3] === undefined ? min : Number(match[3]);
-  // On the wire 0 stands for every port: who writes it out means something else.
-  if (!match || max < min || max > 65_535 || (match[2] !== undefined && min === 0)) {
-    throw fault(
-      "invalid_argument",
-      "invalid_rule",
-      `Cannot read ${JSON.stringify(input)} as a rule: wanted tcp:80, udp:5000-5010@10.0.0.0/8, icmp or any`,
-    );
-  }
-  const remote = match[5] ?? "";
-  return {
-    direction: direction === "ingress" ? Direction.INGRESS : Direction.EGRESS,
-    protocol: {
-      tcp: Protocol.TCP,
-      udp: Protocol.UDP,
-      icmp: Protocol.ICMP,
-      any: Protocol.UNSPECIFIED,
-    }[(match[1] ?? match[4]) as "tcp"],
-    portMin: min,
-    portMax: max,
-    remoteCidr: remote.startsWith("sg_") ? "" : remote,
-    remoteGroupId: remote.startsWith("sg_") ? remote : "",
-  };
-}
-
-const rulesFlag = (what: string) =>
-  ({
-    kind: "parsed",
-    parse: text,
-    optional: true,
-    variadic: true,
-    brief: `${what}: tcp:80, udp:53@10.0.0.0/8, icmp, any`,
-  }) as const;
-
-export const sg = buildRouteMap({
-  docs: { brief: "Security groups" },
-  routes: {
-    list: command({
-      brief: "List security groups",
-      async run({ session, list }) {
-        const client = session.client(SecurityGroupService, "prismnet");
-        const { project } = session;
-        const all = await pages((page) => client.listSecurityGroups({ project, page }), (r) => r.securityGroups);
-        await list(SecurityGroupSchema, all, groupColumns);
-      },
-    }),
-    create: command<
-      { ingress?: readonly string[]; egress?: readonly string[]; description?: string; label?: readonly string[] },
-      [string]
-    >({
-      brief: "Create a security group; without rules it allows what goes out",
-      args: named("Security group", "group"),
-      flags: {
-        ingress: rulesFlag("Let in"),
-        egress: rulesFlag("Let out"),
-        description: { kind: "parsed", parse: text, optional: true, brief: "What it is for" },
-        label: labelFlag,
-      },
-      async run({ session, one }, flags, name) {
-        const egress = flags.egress ?? (flags.ingress ? ["any"] : []);
-        const rules = [
-          ...(flags.ingress ?? []).map((rule) => parseRule("ingress", rule)),
-          ...egress.map((rule) => parseRule("egress", rule)),
-        ];
-        const value = await session.client(SecurityGroupService, "prismnet").createSecurityGroup({
-          project: session.project,
-          name,
-          description: flags.description ?? "",
-          rules,
-          labels: labelsOf(flags.label),
-        });
-        await one(SecurityGroupSchema, value, groupColumns);
-      },
-    }),
-    show: command<Record<never, never>, [string]>({
-      brief: "Show a security group",
-      args: named("Security group", "group"),
-      async run({ session, one }, _flags, securityGroup) {
-        const client = session.client(SecurityGroupService, "prismnet");
-        await one(
-          SecurityGroupSchema,
-          await client.getSecurityGroup({ project: session.project, securityGroup }),
-          groupColumns,
-        );
-      },
-    }),
-    delete: command<Record<never, never>, [string]>({
-      brief: "Delete an unused security group",
-      args: named("Security group", "group"),
-      async run({ session, confirm, io }, _flags, securityGroup) {
-        confirm(`Delete the security group ${securityGroup}?`);
-        await session.client(SecurityGroupService, "prismnet").deleteSecurityGroup({
-          project: session.project,
-          securityGroup,
-        });
-        io.err(`Deleted security group ${securityGroup}\n`);
-      },
-    }),
-    rule: buildRouteMap({
-      docs: { brief: "Rules of a security group" },
-      routes: {
-        add: command<{ ingress?: string; egress?: string }, [string]>({
-          brief: "Add a rule; it takes effect on running ports",
-          args: named("Security group", "group"),
-          flags: {
-            ingress: { kind: "parsed", parse: text, optional: true, brief: "Let in, for example tcp:443" },
-            egress: { kind: "parsed", parse: text, optional: true, brief: "Let out" },
-          },
-          async run({ session, one }, flags, securityGroup) {
-            if ((flags.ingress === undefined) === (flags.egress === undefined)) {
-              throw fault(
-                "invalid_argument",
-                "invalid_rule",
-                "Cannot add a rule: wanted exactly one of --ingress and --egress",
-              );
-            }
-            const rule = flags.ingress === undefined
-              ? parseRule("egress", flags.egress!)
-              : parseRule("ingress", flags.ingress);
-            const client = session.client(SecurityGroupService, "prismnet");
-            await one(
-              SecurityGroupSchema,
-              await client.addRule({ project: session.project, securityGroup, rule }),
-              groupColumns,
-            );
-          },
-        }),
-        remove: command<Record<never, never>, [string, string]>({
-          brief: "Remove a rule",
-          args: [...named("Security group", "group"), {
-            brief: "Rule id, as `uc sg show -o wide` shows it",
-            placeholder: "rule",
-          }],
-          async run({ session, one }, _flags, securityGroup, ruleId) {
-            const client = session.client(SecurityGroupService, "prismnet");
-            await one(
-              SecurityGroupSchema,
-              await client.removeRule({ project: session.project, securityGroup, ruleId }),
-              groupColumns,
-            );
-          },
-        }),
       },
     }),
   },

@@ -2,16 +2,7 @@ import { buildRouteMap } from "@stricli/core";
 import { fault } from "@ultracloud/base";
 import {
   AclAction,
-  type AddressPool,
-  AddressPoolSchema,
-  AddressPoolService,
   Direction,
-  type FloatingIp,
-  FloatingIpSchema,
-  FloatingIpService,
-  type NatGateway,
-  NatGatewaySchema,
-  NatGatewayService,
   type NetworkAcl,
   NetworkAclSchema,
   NetworkAclService,
@@ -27,12 +18,14 @@ import {
 } from "@ultracloud/proto/prismnet/v1";
 import { type Column, enumName } from "../frame/columns.ts";
 import { command, text } from "../frame/command.ts";
+import { networkNames } from "./_network_names.ts";
 import { metaColumns, pages } from "./_shared.ts";
-import { parseRule } from "./network.ts";
+import { named } from "./network.ts";
+import { parseRule } from "./network_groups.ts";
 
-const named = (brief: string, placeholder: string) => [{ brief: `${brief}, name or id`, placeholder }] as const;
-const wanted = (brief: string) => ({ kind: "parsed", parse: text, brief }) as const;
-const perhaps = (brief: string) => ({ kind: "parsed", parse: text, optional: true, brief }) as const;
+/** A flag that must be given, and one that may be. */
+export const wanted = (brief: string) => ({ kind: "parsed", parse: text, brief }) as const;
+export const perhaps = (brief: string) => ({ kind: "parsed", parse: text, optional: true, brief }) as const;
 
 const aclRule = (rule: NetworkAcl["rules"][number]) => {
   const protocol = rule.protocol === Protocol.UNSPECIFIED ? "any" : enumName(Protocol, rule.protocol);
@@ -48,22 +41,6 @@ const routerColumns: readonly Column<Router>[] = [
   ...metaColumns<Router>(),
   { name: "network", get: (r) => r.vpcId },
   { name: "routes", get: (r) => r.routes.map((route) => `${route.cidr} via ${route.nextHop}`).join(", ") },
-];
-const natColumns: readonly Column<NatGateway>[] = [
-  ...metaColumns<NatGateway>(),
-  { name: "ip", get: (g) => g.ipAddress },
-  { name: "network", get: (g) => g.vpcId },
-];
-const ipColumns: readonly Column<FloatingIp>[] = [
-  ...metaColumns<FloatingIp>(),
-  { name: "ip", get: (f) => f.ipAddress },
-  { name: "port", get: (f) => f.portId },
-];
-const poolColumns: readonly Column<AddressPool>[] = [
-  ...metaColumns<AddressPool>(),
-  { name: "cidr", get: (p) => p.cidr },
-  { name: "range", get: (p) => `${p.firstIp} to ${p.lastIp}` },
-  { name: "uplink", get: (p) => p.uplink },
 ];
 const peeringColumns: readonly Column<Peering>[] = [
   ...metaColumns<Peering>(),
@@ -110,8 +87,18 @@ export const acl = buildRouteMap({
         await one(NetworkAclSchema, await client.createNetworkAcl({ project: session.project, name }), aclColumns);
       },
     }),
+    show: command<Record<never, never>, [string]>({
+      brief: "Show a network ACL",
+      complete: networkNames.acl,
+      args: named("Network acl", "acl"),
+      async run({ session, one }, _flags, networkAcl) {
+        const client = session.client(NetworkAclService, "prismnet");
+        await one(NetworkAclSchema, await client.getNetworkAcl({ project: session.project, networkAcl }), aclColumns);
+      },
+    }),
     rule: command<AclRuleFlags, [string]>({
       brief: "Add a rule, or remove it with --remove; the lowest number that matches decides",
+      complete: networkNames.acl,
       args: named("Network ACL", "acl"),
       flags: {
         number: wanted("1 to 32765"),
@@ -133,6 +120,7 @@ export const acl = buildRouteMap({
     }),
     attach: command<{ subnet: string }, [string]>({
       brief: "Guard a subnet by a network ACL",
+      complete: networkNames.acl,
       args: named("Network ACL", "acl"),
       flags: { subnet: wanted("Subnet, name or id") },
       async run({ session, one }, { subnet }, networkAcl) {
@@ -152,6 +140,7 @@ export const acl = buildRouteMap({
     }),
     delete: command<Record<never, never>, [string]>({
       brief: "Delete a network ACL that no subnet uses",
+      complete: networkNames.acl,
       args: named("Network ACL", "acl"),
       async run({ session, confirm, io }, _flags, networkAcl) {
         confirm(`Delete the network ACL ${networkAcl}?`);
@@ -186,8 +175,18 @@ export const router = buildRouteMap({
         await one(RouterSchema, await client.createRouter({ project: session.project, name, vpc }), routerColumns);
       },
     }),
+    show: command<Record<never, never>, [string]>({
+      brief: "Show a router",
+      complete: networkNames.router,
+      args: named("Router", "router"),
+      async run({ session, one }, _flags, router) {
+        const client = session.client(RouterService, "prismnet");
+        await one(RouterSchema, await client.getRouter({ project: session.project, router }), routerColumns);
+      },
+    }),
     route: command<{ cidr: string; via?: string; remove?: boolean }, [string]>({
       brief: "Add a route, or remove it with --remove",
+      complete: networkNames.router,
       args: named("Router", "router"),
       flags: {
         cidr: wanted("Where to, for example 192.168.0.0/16"),
@@ -205,6 +204,7 @@ export const router = buildRouteMap({
     }),
     delete: command<Record<never, never>, [string]>({
       brief: "Delete a router with its routes",
+      complete: networkNames.router,
       args: named("Router", "router"),
       async run({ session, confirm, io }, _flags, router) {
         confirm(`Delete the router ${router}?`);
@@ -212,122 +212,6 @@ export const router = buildRouteMap({
         io.err(`Deleted router ${router}\n`);
       },
     }),
-  },
-});
-
-export const nat = buildRouteMap({
-  docs: { brief: "NAT gateways: the way out of a network" },
-  routes: {
-    list: command({
-      brief: "List NAT gateways",
-      async run({ session, list }) {
-        const client = session.client(NatGatewayService, "prismnet");
-        const { project } = session;
-        const all = await pages((page) => client.listNatGateways({ project, page }), (r) => r.natGateways);
-        await list(NatGatewaySchema, all, natColumns);
-      },
-    }),
-    create: command<{ network: string; pool: string }, [string]>({
-      brief: "Let a network out under an address of a pool",
-      args: named("NAT gateway", "gateway"),
-      flags: { network: wanted("Network, name or id"), pool: wanted("Address pool, name or id") },
-      async run({ session, one }, { network: vpc, pool: addressPool }, name) {
-        const client = session.client(NatGatewayService, "prismnet");
-        const request = { project: session.project, name, vpc, addressPool };
-        await one(NatGatewaySchema, await client.createNatGateway(request), natColumns);
-      },
-    }),
-    delete: command<Record<never, never>, [string]>({
-      brief: "Delete a NAT gateway that no floating IP comes in through",
-      args: named("NAT gateway", "gateway"),
-      async run({ session, confirm, io }, _flags, natGateway) {
-        confirm(`Delete the NAT gateway ${natGateway}?`);
-        await session.client(NatGatewayService, "prismnet").deleteNatGateway({ project: session.project, natGateway });
-        io.err(`Deleted NAT gateway ${natGateway}\n`);
-      },
-    }),
-  },
-});
-
-export const ip = buildRouteMap({
-  docs: { brief: "Floating IPs and the pools they come from" },
-  routes: {
-    list: command({
-      brief: "List floating IPs",
-      async run({ session, list }) {
-        const client = session.client(FloatingIpService, "prismnet");
-        const { project } = session;
-        const all = await pages((page) => client.listFloatingIps({ project, page }), (r) => r.floatingIps);
-        await list(FloatingIpSchema, all, ipColumns);
-      },
-    }),
-    create: command<{ pool: string; address?: string }, [string]>({
-      brief: "Reserve a floating IP",
-      args: named("Floating IP", "ip"),
-      flags: { pool: wanted("Address pool, name or id"), address: perhaps("Address; the next free one unless given") },
-      async run({ session, one }, { pool, address = "" }, name) {
-        const client = session.client(FloatingIpService, "prismnet");
-        const request = { project: session.project, name, addressPool: pool, ipAddress: address };
-        await one(FloatingIpSchema, await client.createFloatingIp(request), ipColumns);
-      },
-    }),
-    attach: command<{ port: string }, [string]>({
-      brief: "Lead a floating IP to a port",
-      args: named("Floating IP", "ip"),
-      flags: { port: wanted("Port, name or id") },
-      async run({ session, one }, { port }, floatingIp) {
-        const client = session.client(FloatingIpService, "prismnet");
-        const request = { project: session.project, floatingIp, port };
-        await one(FloatingIpSchema, await client.attachFloatingIp(request), ipColumns);
-      },
-    }),
-    detach: command<Record<never, never>, [string]>({
-      brief: "Keep a floating IP without leading it anywhere",
-      args: named("Floating IP", "ip"),
-      async run({ session, one }, _flags, floatingIp) {
-        const client = session.client(FloatingIpService, "prismnet");
-        const request = { project: session.project, floatingIp, port: "" };
-        await one(FloatingIpSchema, await client.attachFloatingIp(request), ipColumns);
-      },
-    }),
-    delete: command<Record<never, never>, [string]>({
-      brief: "Give a detached floating IP back",
-      args: named("Floating IP", "ip"),
-      async run({ session, confirm, io }, _flags, floatingIp) {
-        confirm(`Delete the floating IP ${floatingIp}?`);
-        await session.client(FloatingIpService, "prismnet").deleteFloatingIp({ project: session.project, floatingIp });
-        io.err(`Deleted floating IP ${floatingIp}\n`);
-      },
-    }),
-    pools: command({
-      brief: "List address pools",
-      async run({ session, list }) {
-        const client = session.client(AddressPoolService, "prismnet");
-        await list(
-          AddressPoolSchema,
-          await pages((page) => client.listAddressPools({ page }), (r) => r.addressPools),
-          poolColumns,
-        );
-      },
-    }),
-    "create-pool": command<{ cidr: string; uplink: string; gateway?: string; first?: string; last?: string }, [string]>(
-      {
-        brief: "Make the addresses of a network outside available",
-        args: named("Address pool", "pool"),
-        flags: {
-          cidr: wanted("Network outside, for example 203.0.113.0/24"),
-          uplink: wanted("Uplink of the hosts that reach it"),
-          gateway: perhaps("Router of that network"),
-          first: perhaps("First address to hand out"),
-          last: perhaps("Last address to hand out"),
-        },
-        async run({ session, one }, { cidr, uplink, gateway = "", first = "", last = "" }, name) {
-          const client = session.client(AddressPoolService, "prismnet");
-          const request = { name, cidr, uplink, gatewayIp: gateway, firstIp: first, lastIp: last };
-          await one(AddressPoolSchema, await client.createAddressPool(request), poolColumns);
-        },
-      },
-    ),
   },
 });
 
@@ -359,8 +243,18 @@ export const peering = buildRouteMap({
         );
       },
     }),
+    show: command<Record<never, never>, [string]>({
+      brief: "Show a peering",
+      complete: networkNames.peering,
+      args: named("Peering", "peering"),
+      async run({ session, one }, _flags, peering) {
+        const client = session.client(PeeringService, "prismnet");
+        await one(PeeringSchema, await client.getPeering({ project: session.project, peering }), peeringColumns);
+      },
+    }),
     delete: command<Record<never, never>, [string]>({
       brief: "Part two networks again",
+      complete: networkNames.peering,
       args: named("Peering", "peering"),
       async run({ session, confirm, io }, _flags, peering) {
         confirm(`Delete the peering ${peering}?`);

@@ -16,7 +16,9 @@ import { toJson } from "@bufbuild/protobuf";
 import { type Column, enumName } from "../frame/columns.ts";
 import { command, text } from "../frame/command.ts";
 import type { Session } from "../frame/session.ts";
-import { named, ruleText } from "./network.ts";
+import { networkNames } from "./_network_names.ts";
+import { named } from "./network.ts";
+import { ruleText } from "./network_groups.ts";
 
 /** "10.0.0.3:80", "[fd00::3]:80", or an address alone. */
 export function parseTarget(input: string): { ip: string; port: number } {
@@ -60,6 +62,7 @@ const portCounterColumns: readonly Column<PortCounters>[] = [
 
 const portCounters = command<Record<never, never>, [string]>({
   brief: "What passed a port since its host's switch took it",
+  complete: networkNames.port,
   args: named("Port", "port"),
   async run({ session, one }, _flags, port) {
     const client = session.client(InsightService, "prismnet");
@@ -69,6 +72,7 @@ const portCounters = command<Record<never, never>, [string]>({
 
 const groupCounters = command<Record<never, never>, [string]>({
   brief: "What each rule let pass since its flows were installed, answers not counted",
+  complete: networkNames.group,
   args: named("Security group", "group"),
   async run({ session, io, items }, _flags, securityGroup) {
     const request = { project: session.project, securityGroup };

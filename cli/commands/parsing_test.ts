@@ -4,7 +4,7 @@ import { Direction, Protocol } from "@ultracloud/proto/prismnet/v1";
 import { labelsOf, pages } from "./_shared.ts";
 import { parseTxn } from "./_txn_text.ts";
 import { exactly, prefixEnd, rangeOf, shown, toBytes } from "./_kv_bytes.ts";
-import { parseRule } from "./network.ts";
+import { parseRule } from "./network_groups.ts";
 
 Deno.test("parseRule() reads protocol, ports and remote", () => {
   const rule = (text: string) => {

@@ -78,7 +78,7 @@ export class Desk implements AsyncDisposable {
 
   async fails(code: number, words: readonly string[], expected: RegExp): Promise<void> {
     const result = await this.uc(words);
-    assert.match(result.err, expected, words.join(" "));
+    assert.match(result.err, expected, `${words.join(" ")}: ${result.err}${result.out}`);
     assert.deepEqual([result.code, result.out], [code, ""], words.join(" "));
   }
 

@@ -1,5 +1,5 @@
 import { fault } from "@ultracloud/base";
-import type { KvBackend } from "./kv.ts";
+import { keyAfter, type KvBackend, kvScanRowsMax } from "./kv.ts";
 import { buckets, decodeJson } from "./records.ts";
 import type { Tx } from "./transaction.ts";
 
@@ -72,6 +72,15 @@ export async function poolHolders(
   pool: Pick<NumberPool, "name">,
   limit: number,
 ): Promise<string[]> {
-  const rows = await kv.scan(buckets.rows, { prefix: `pool|${pool.name}|`, limit });
-  return rows.map((row) => decodeJson<string>(row.value));
+  const prefix = `pool|${pool.name}|`;
+  const holders: string[] = [];
+  let start: string | undefined;
+  while (holders.length < limit) {
+    const asked = Math.min(limit - holders.length, kvScanRowsMax);
+    const rows = await kv.scan(buckets.rows, { prefix, limit: asked, ...(start === undefined ? {} : { start }) });
+    for (const row of rows) holders.push(decodeJson<string>(row.value));
+    if (rows.length < asked) break;
+    start = keyAfter(rows.at(-1)!.key);
+  }
+  return holders;
 }

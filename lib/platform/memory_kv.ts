@@ -7,6 +7,7 @@ import {
   type KvCondition,
   type KvItem,
   kvKeyBytesMax,
+  kvScanRowsMax,
   type KvWrite,
 } from "./kv.ts";
 
@@ -82,6 +83,13 @@ export function memoryBackend(o: { readonly clock: Pick<Clock, "nowMs"> }): KvBa
     async scan(bucket, scan, signal) {
       await Promise.resolve();
       signal?.throwIfAborted();
+      if (!(scan.limit >= 1 && scan.limit <= kvScanRowsMax)) {
+        throw fault(
+          "invalid_argument",
+          "invalid_limit",
+          `Cannot read ${scan.limit} rows: wanted 1 to ${kvScanRowsMax}`,
+        );
+      }
       const keys = [...rows(bucket).keys()].filter((key) =>
         key.startsWith(scan.prefix ?? "") && (scan.start === undefined || compareKeys(key, scan.start) >= 0) &&
         (scan.end === undefined || compareKeys(key, scan.end) < 0)

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Fault, utf8 } from "@ultracloud/base";
-import { keyAfter, type KvBackend, type KvChanges } from "./kv.ts";
+import { keyAfter, type KvBackend, type KvChanges, kvScanRowsMax } from "./kv.ts";
 
 const value = utf8.encode;
 
@@ -70,6 +70,7 @@ export const kvContract: readonly { readonly name: string; run(kv: KvBackend, bu
       assert.deepEqual(await scan({ prefix: "p|", start: keyAfter("p|a"), limit: 2 }), ["p|a-b", "p|b"]);
       assert.deepEqual(await scan({ prefix: "p|", end: "p|c", limit: 2, reverse: true }), ["p|b", "p|a-b"]);
       assert.deepEqual(await scan({ limit: 10 }), keys);
+      await assert.rejects(scan({ limit: kvScanRowsMax + 1 }), { kind: "invalid_argument" });
     },
   },
   {
