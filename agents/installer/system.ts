@@ -126,6 +126,6 @@ async function installBootloader(
     await must(run, "mount_failed", "mount", ["--make-rslave", `${targetDir}/${dir}`]);
   }
   await must(run, "bootloader_failed", "chroot", [targetDir, `${o.system}/bin/switch-to-configuration`, "boot"], {
-    env: { NIXOS_INSTALL_BOOTLOADER: "1", PATH: "/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin" },
+    env: { NIXOS_INSTALL_BOOTLOADER: "1" },
   });
 }
