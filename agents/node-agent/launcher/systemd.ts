@@ -8,7 +8,7 @@ const slice = "ultracloud.slice";
 export const launcherUnit = (id: string) => `ultracloud-launch-${id}.service`;
 export const scopeUnit = (id: string) => `ultracloud-run-${id}.scope`;
 /** Until the launcher in its unit has taken its lock and says how it is. */
-const unitStartMsMax = 20_000;
+const unitStartMsMax = 60_000;
 
 interface Ended {
   readonly code: number;
@@ -88,7 +88,12 @@ export async function startLauncherUnit(
   const started = await run("systemd-run", args);
   if (started.code !== 0) throw new Error(`systemd-run ended with ${started.code}: ${started.words}`);
   for (const end = performance.now() + unitStartMsMax; !isThere();) {
-    if (performance.now() > end) throw new Error(`${unit} did not take up its instance within ${unitStartMsMax} ms`);
+    if (performance.now() > end) {
+      // It must not come after all, when its instance is said to have ended.
+      await systemctl("kill", "--signal=SIGKILL", unit);
+      await systemctl("stop", unit);
+      throw new Error(`${unit} did not take up its instance within ${unitStartMsMax} ms`);
+    }
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
