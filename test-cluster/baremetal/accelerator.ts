@@ -16,7 +16,18 @@ const probeTimeoutMs = 12_000;
  * Boots a kernel under KVM and waits for its word. That `/dev/kvm` is there, and that its ioctls succeed, says nothing: on
  * some hosts every guest hangs in it.
  */
-export async function probeAccelerator(kernel: Kernel): Promise<Accelerator> {
+export async function probeAccelerator(cacheDir: string, kernel: Kernel): Promise<Accelerator> {
+  // The answer holds as long as the host runs: it costs twelve seconds where KVM does not work.
+  const boot = (await Deno.readTextFile("/proc/sys/kernel/random/boot_id")).trim();
+  const file = `${cacheDir}/baremetal/accelerator.json`;
+  const known = await Deno.readTextFile(file).then(JSON.parse, () => undefined);
+  if (known?.boot === boot && known.kernel === kernel.digest) return { mode: known.mode, reason: known.reason };
+  const found = await probe(kernel);
+  await Deno.writeTextFile(file, JSON.stringify({ boot, kernel: kernel.digest, ...found }, null, 2) + "\n");
+  return found;
+}
+
+async function probe(kernel: Kernel): Promise<Accelerator> {
   if (!await exists("/dev/kvm")) return { mode: "tcg", reason: "the host has no /dev/kvm" };
   const argv = [
     ...["timeout", "-k", "1", String(probeTimeoutMs / 1000), "qemu-system-x86_64", "-nodefaults", "-no-user-config"],

@@ -35,10 +35,11 @@ export const baremetalIso: Lane = {
       await badGeneration(run, site);
       if (wanted.size > 0) {
         // Two machines, one for each processor: what happens before a system runs, and what happens to one that does.
-        await Promise.all([
+        const ended = await Promise.allSettled([
           cases(run, installFaults, wanted, (work) => work(site, "spare01")),
           cases(run, runningFaults, wanted, (work) => work(site, "worker01")),
         ]);
+        for (const end of ended) if (end.status === "rejected") throw end.reason;
       }
     } finally {
       await site.keepEvidence();

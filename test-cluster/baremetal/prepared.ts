@@ -20,7 +20,7 @@ export async function prepareBareMetal(): Promise<void> {
   const prepared: Prepared = {
     iso: await buildIso(cacheDir, say, parts),
     systems: await buildSystems(cacheDir, parts, say),
-    accelerator: await probeAccelerator(parts.kernel),
+    accelerator: await probeAccelerator(cacheDir, parts.kernel),
   };
   await Deno.writeTextFile(`${file()}.new`, JSON.stringify(prepared, null, 2) + "\n");
   await Deno.rename(`${file()}.new`, file());
