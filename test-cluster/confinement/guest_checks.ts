@@ -221,6 +221,7 @@ async function withSystemd(): Promise<void> {
     await run(
       "systemd-run",
       "--unit=nix-agent.service",
+      "--setenv=HOME=/root",
       "/usr/bin/deno",
       "run",
       "--no-config",
