@@ -74,7 +74,12 @@ interface Part {
   readonly notRun: readonly string[];
 }
 
-/** Runs every part whatever fails before it; answers the exit code. `runLane` gets the root its artifacts belong to. */
+const interrupted = 130;
+
+/**
+ * Runs every part whatever fails before it; answers the exit code. `runLane` gets the root its artifacts belong to. An
+ * interrupt ends the part that runs, and those after it do not begin.
+ */
 export async function runSuite(
   suite: Suite,
   workRoot: string,
@@ -87,11 +92,19 @@ export async function runSuite(
   const before = await environment();
   await Deno.writeTextFile(`${root}/environment.json`, JSON.stringify(before, null, 2) + "\n");
   const parts: Part[] = [];
-  for (const [name, command] of Object.entries(suite.commands)) parts.push(await runCommand(name, command, root));
+  let ended = false;
+  for (const [name, command] of Object.entries(suite.commands)) {
+    if (ended) break;
+    const { interrupted: ends, ...part } = await runCommand(name, command, root);
+    ended = ends;
+    parts.push(part);
+  }
   for (const lane of suite.lanes) {
+    if (ended) break;
     console.log(bold(`\n${lane}`));
     const at = performance.now();
     const code = await runLane(lane, root);
+    ended = code === interrupted;
     const result = await readResult(`${root}/${lane}/latest/result.json`);
     parts.push({
       name: lane,
@@ -100,7 +113,9 @@ export async function runSuite(
       notRun: result?.notRun ?? [],
     });
   }
-  const success = parts.every((part) => part.success);
+  const begun = new Set(parts.map(({ name }) => name));
+  const left = [...Object.keys(suite.commands), ...suite.lanes].filter((name) => !begun.has(name));
+  const success = !ended && parts.every((part) => part.success);
   const result = {
     success,
     suite: suite.name,
@@ -109,7 +124,11 @@ export async function runSuite(
     started: started.toISOString(),
     duration: Math.round(performance.now() - begin) / 1000,
     parts,
-    notRun: [...suite.notRun, ...parts.flatMap((part) => part.notRun.map((text) => `${part.name}: ${text}`))],
+    notRun: [
+      ...suite.notRun,
+      ...left.map((name) => `${name}: interrupted before it`),
+      ...parts.flatMap((part) => part.notRun.map((text) => `${part.name}: ${text}`)),
+    ],
     environment: before,
   };
   await Deno.writeTextFile(`${root}/result.json`, JSON.stringify(result, null, 2) + "\n");
@@ -122,20 +141,34 @@ export async function runSuite(
     `${success ? green("green") : red("RED")} ${parts.length} parts in ${clockText(performance.now() - begin)}`,
   );
   console.log(dim(`${root}/result.json`));
-  return success ? 0 : 1;
+  return success ? 0 : ended ? interrupted : 1;
 }
 
-async function runCommand(name: string, command: readonly string[], root: string): Promise<Part> {
+async function runCommand(
+  name: string,
+  command: readonly string[],
+  root: string,
+): Promise<Part & { readonly interrupted: boolean }> {
   console.log(bold(`\n${name}`));
   const at = performance.now();
   const [program, ...args] = command as [string, ...string[]];
   const log = `${root}/${name}.log`;
-  const { code, stdout, stderr } = await new Deno.Command(program, { args, cwd: workspaceRoot, stdin: "null" })
-    .output();
+  const options = { args, cwd: workspaceRoot, stdin: "null", stdout: "piped", stderr: "piped" } as const;
+  const child = new Deno.Command(program, options).spawn();
+  let asked = false;
+  const onSignal = () => {
+    // A Ctrl-C has reached it already: its terminal is ours. Twice does no harm.
+    child.kill("SIGTERM");
+    asked = true;
+  };
+  for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, onSignal);
+  const { code, stdout, stderr } = await child.output();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.removeSignalListener(signal, onSignal);
   const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
   await Deno.writeTextFile(log, text);
   console.log(text.trimEnd().split("\n").slice(-3).join("\n"));
-  return { name, success: code === 0, durationMs: Math.round(performance.now() - at), log, notRun: [] };
+  const durationMs = Math.round(performance.now() - at);
+  return { name, success: code === 0, durationMs, log, notRun: [], interrupted: asked };
 }
 
 async function readResult(path: string): Promise<LaneResult | undefined> {
