@@ -100,7 +100,8 @@ export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): NetAgent 
       let done = 0;
       try {
         // Before prismnet has said what is wanted nothing is known to be unwanted: guests may be running.
-        done = wanted === undefined ? 0 : await host.apply([...wanted.values()]);
+        if (wanted === undefined) await host.prepare();
+        else done = await host.apply([...wanted.values()]);
         if (wanted !== undefined && done === 0) health.set("switch", "ready");
         if (done > 0) log.debug("host changed", { changes: done });
         failing = false;

@@ -82,6 +82,11 @@ export class NetHost implements AsyncDisposable {
     }, deps);
   }
 
+  /** Makes the switch without touching ports, while nobody has said which are wanted: ovn-controller needs its row. */
+  async prepare(): Promise<void> {
+    await applySwitch({ externalIds: this.#externalIds(), bridges: this.#bridges(), ports: undefined }, this.conf);
+  }
+
   /** Makes taps, bridges and ports what is wanted; answers how much there was to do, 0 once nothing is left. */
   async apply(wanted: readonly WantedPort[]): Promise<number> {
     const { programs } = this.#deps;
@@ -91,20 +96,25 @@ export class NetHost implements AsyncDisposable {
       bridge: this.integration,
       logicalPort: portId,
     }));
-    const bridges: BridgeSpec[] = [{ name: this.integration, secure: true }];
     const { tunnelDevice, uplinks } = this.#options;
-    if (tunnelDevice !== undefined) {
-      bridges.push({ name: this.#bridge("phy"), secure: false });
-      ports.push({ name: tunnelDevice, bridge: this.#bridge("phy"), logicalPort: "" });
-    }
+    if (tunnelDevice !== undefined) ports.push({ name: tunnelDevice, bridge: this.#bridge("phy"), logicalPort: "" });
     uplinks.forEach(({ device }, i) => {
-      bridges.push({ name: this.#bridge(`ex${i}`), secure: false });
       if (device !== undefined) ports.push({ name: device, bridge: this.#bridge(`ex${i}`), logicalPort: "" });
     });
-    const written = await applySwitch({ externalIds: this.#externalIds(), bridges, ports }, this.conf);
+    const config = { externalIds: this.#externalIds(), bridges: this.#bridges(), ports };
+    const written = await applySwitch(config, this.conf);
     const macs = new Map(wanted.flatMap(({ portId, guardMac = "" }) => guardMac === "" ? [] : [[portId, guardMac]]));
     const guarded = await this.guard.apply(macs, this.observed());
     return taps.made + taps.removed + written + guarded + await this.#addresses();
+  }
+
+  #bridges(): BridgeSpec[] {
+    const { tunnelDevice, uplinks } = this.#options;
+    return [
+      { name: this.integration, secure: true },
+      ...(tunnelDevice === undefined ? [] : [{ name: this.#bridge("phy"), secure: false }]),
+      ...uplinks.map((_, i) => ({ name: this.#bridge(`ex${i}`), secure: false })),
+    ];
   }
 
   /** Bridge that ovn-controller programs. */

@@ -40,7 +40,8 @@ export interface SwitchPort {
 export interface SwitchConfig {
   readonly externalIds: Readonly<Record<string, string>>;
   readonly bridges: readonly BridgeSpec[];
-  readonly ports: readonly SwitchPort[];
+  /** undefined: not known yet; those that are there stay. */
+  readonly ports: readonly SwitchPort[] | undefined;
 }
 
 /** One interface as the switch sees it. */
@@ -96,6 +97,7 @@ export function switchOperations(config: SwitchConfig, db: OvsdbClient): Operati
   for (const bridge of config.bridges) {
     if (!bridges.has(bridge.name)) operations.push(...bridgeOperations(bridge, rootId));
   }
+  if (!config.ports) return operations;
   const names = new Map([...replica.rows("Port")].map(([id, row]) => [id, String(row.name)]));
   const wanted = new Map(config.ports.map((port) => [port.name, port]));
   for (const [name, { id, row }] of bridges) {

@@ -54,6 +54,8 @@ Deno.test("uc network, subnet, port, sg, acl, router, nat, ip, peering and net, 
     assert.match(await ok("subnet", "list"), /lan .*10\.20\.0\.0\/29 +fd00:20::\/64 +10\.20\.0\.1/);
     await fails(2, ["subnet", "create", "bad", "--network", "net", "--cidr", "10.20.0.1/29"], /wanted .*prefix|CIDR/);
     await fails(3, ["subnet", "create", "bad", "--network", "nowhere", "--cidr", "10.21.0.0/24"], /nowhere/);
+    await ok("subnet", "create", "gone", "--network", "net", "--cidr", "10.22.0.0/24");
+    await ok("subnet", "delete", "gone", yes);
     await fails(5, ["network", "delete", "net", yes], /Cannot delete VPC net/);
     await fails(2, ["network", "delete", "net"], /wanted --yes/);
   });
