@@ -32,6 +32,7 @@
     {
       packages.${system} = programs.all // {
         single-node-trial-vm = vm;
+        single-node-quickstart = quickstart;
         ultracloud-iso = iso;
       };
 

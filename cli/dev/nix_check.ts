@@ -10,6 +10,7 @@ const parts: readonly (readonly [name: string, file: string])[] = [
   ["planted mistakes", "nix/check/mistakes_test.ts"],
   ["units", "nix/check/units_test.ts"],
   ["configurations", "nix/check/config_test.ts"],
+  ["scripts", "nix/check/scripts_test.ts"],
 ];
 /** Not in `deno task test`: it asks npm for what deno.lock names. */
 const packaging = ["packaging", "nix/check/packaging_proof.ts"] as const;

@@ -26,6 +26,8 @@ const read = [
 export interface Library {
   readonly name: string;
   readonly path?: string;
+  /** No stand-ins at all: what the lock files name. Only what fetches nothing can be asked then. */
+  readonly locked?: boolean;
 }
 
 const libraryPath = Deno.env.get("UC_NIXPKGS_LIB");
@@ -46,6 +48,8 @@ export interface Flake extends Disposable {
   readonly dir: string;
   /** The value of an attribute after `apply`, an expression of a function. */
   eval<T>(attribute: string, apply: string): Promise<T>;
+  /** Builds it in Nix's sandbox; answers the contents of the file that it is. */
+  buildText(attribute: string): Promise<string>;
   /** `nix flake SUBCOMMAND`. */
   flake(subcommand: string, ...args: string[]): Promise<string>;
   /** Changes a text of the copy: a planted mistake. */
@@ -104,12 +108,17 @@ export async function openFlake(library: Library, options: FlakeOptions = {}): P
     "fsync-metadata",
     "false",
     "--no-write-lock-file",
-    ...Object.entries(inputs).flatMap(([input, url]) => ["--override-input", input, url]),
+    ...library.locked ? [] : Object.entries(inputs).flatMap(([input, url]) => ["--override-input", input, url]),
   ];
   return {
     dir,
     async eval(attribute, apply) {
       return JSON.parse(await nix("eval", ...common, `${at}#${attribute}`, "--json", "--apply", apply));
+    },
+    async buildText(attribute) {
+      const words = ["build", ...common, "--option", "build-hook", "", "--no-link", "--print-out-paths"];
+      const out = (await nix(...words, `${at}#${attribute}`)).trim();
+      return await Deno.readTextFile(`${temporary}/store${out}`);
     },
     flake: (subcommand, ...args) => nix("flake", subcommand, ...common, at, ...args),
     async edit(path, change) {

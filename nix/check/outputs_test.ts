@@ -48,7 +48,16 @@ testWithLibraries("the flake has every output of the contract, and a package of 
   const shown = JSON.parse(await flake.flake("show", "--json")) as Record<string, Shown>;
   const names = (output: string) => Object.keys((shown[output]?.[system] ?? {}) as Shown).sort();
   const components = [...(await loadFleet(workspaceRoot)).keys()];
-  assert.deepEqual(names("packages"), [...components, "single-node-trial-vm", "uc", "ultracloud-iso"].sort());
+  assert.deepEqual(
+    names("packages"),
+    [
+      ...components,
+      "single-node-quickstart",
+      "single-node-trial-vm",
+      "uc",
+      "ultracloud-iso",
+    ].sort(),
+  );
   assert.deepEqual(names("apps"), ["all-in-one-quickstart", "single-node-quickstart", "single-node-trial"]);
   assert.deepEqual(names("checks"), checks);
   assert.deepEqual(names("devShells"), ["default"]);
@@ -78,6 +87,33 @@ testWithLibraries("every system evaluates down to its derivation, and says what 
   for (const path of drvPaths) assert.match(path, /^\/nix\/store\/[a-z0-9]{32}-nixos-system-.*\.drv$/);
   assert.equal(systems["single-node-quickstart"]!.hostname, "ultracloud");
   for (const name of ["node01", "node02", "node03"]) assert.equal(systems[name]!.node, name);
+});
+
+testWithLibraries(
+  "canonical-profile-eval-guards is built in Nix's sandbox, and names every system",
+  async (library) => {
+    using flake = await openFlake(library);
+    const text = await flake.buildText(`checks.${system}.canonical-profile-eval-guards`);
+    const guarded = JSON.parse(text) as Record<string, string>;
+    assert.deepEqual(Object.keys(guarded).sort(), [...configurations, "single-node-trial-vm"].sort());
+    for (const path of Object.values(guarded)) assert.match(path, /^\/nix\/store\/[a-z0-9]{32}-.*\.drv$/);
+  },
+);
+
+testUnless("both locks are whole: nothing has to be looked up, and each input has its hash", whyNoNix, async () => {
+  const lock = async (path: string) => JSON.parse(await Deno.readTextFile(`${workspaceRoot}/${path}`));
+  const [own, nested] = [await lock("flake.lock"), await lock("nix/test-cluster/flake.lock")];
+  for (const input of ["nixpkgs", "disko"]) {
+    const { narHash, rev } = own.nodes[input].locked;
+    assert.match(narHash, /^sha256-[A-Za-z0-9+/]{43}=$/);
+    assert.match(rev, /^[0-9a-f]{40}$/);
+    assert.deepEqual(nested.nodes[input].locked, own.nodes[input].locked, `${input} of the nested flake`);
+  }
+  // Nix itself finds nothing to add.
+  using flake = await openFlake({ name: "none", locked: true });
+  await flake.flake("metadata", "--no-update-lock-file");
+  using inner = await openFlake({ name: "none", locked: true }, { subdirectory: "nix/test-cluster" });
+  await inner.flake("metadata", "--no-update-lock-file");
 });
 
 testWithLibraries(
