@@ -16,6 +16,7 @@ import { type Inputs, inputTexts, readInputs } from "./inputs.ts";
 import { judgeInputs, type Missing, type Plan } from "./requirements.ts";
 import { openBmc, runPlan } from "./run.ts";
 import { RunDir } from "./run_dir.ts";
+import { readNodeRecord } from "./sources.ts";
 
 /** What the exit codes say; documented in docs/hardware-bringup.md. */
 export const exitCodes = { ok: 0, failed: 1, usage: 2, blocked: 3 } as const;
@@ -73,7 +74,7 @@ async function preflightAndRun(
   });
   const { plan, missing } = await judgeInputs(inputs);
   if (plan !== undefined) hideSecrets(run, plan);
-  if (plan !== undefined) missing.push(...await judgeBmc(plan, run, deps.signal));
+  if (plan !== undefined) missing.push(...await judgeBmc(plan, run, deps.signal), ...await judgeRecord(plan));
   await writeDocuments(run, inputs, plan, missing);
   if (missing.length > 0 || plan === undefined) {
     await run.setStatus({ status: "blocked", missing: missing.length, finished: new Date().toISOString() });
@@ -161,6 +162,18 @@ async function judgeBmc(plan: Plan, run: RunDir, signal: AbortSignal): Promise<M
       ? "--bmc-system"
       : "--bmc-url";
     return [{ input, reason: error.message }];
+  }
+}
+
+/** Whether the deployer tells us of the node; a run would wait for its markers in vain. */
+async function judgeRecord({ node, ucContext }: Plan): Promise<Missing[]> {
+  if (ucContext === undefined) return [];
+  try {
+    await readNodeRecord(node, ucContext, 0);
+    return [];
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error;
+    return [{ input: "--uc-context", reason: error.message }];
   }
 }
 

@@ -62,13 +62,13 @@ export interface NodeRecord {
  */
 export async function readNodeRecord(node: string, context: string, afterMs: number): Promise<NodeRecord> {
   const argv = [Deno.execPath(), "run", "-A", "-q", "--frozen", `${workspaceRoot}/cli/main.ts`];
-  const asked = [...argv, "--context", context, "deployer", "node", "inspect", node, "-o", "json"];
+  const asked = [...argv, "deployer", "node", "inspect", node, "--context", context, "-o", "json"];
   const { code, stdout, stderr } = await runTool(asked, { cwd: workspaceRoot });
   if (code !== 0) {
     throw fault(
       "unavailable",
       "deployer_record",
-      `Cannot read the deployer's record of ${node}: ${stderr.trim().split("\n").at(-1)?.slice(0, 300)}`,
+      `Cannot read the deployer's record of ${node}: ${stderr.trim().split("\n")[0]?.slice(0, 300)}`,
     );
   }
   try {
