@@ -11,6 +11,7 @@ const parts: readonly (readonly [name: string, file: string])[] = [
   ["units", "nix/check/units_test.ts"],
   ["configurations", "nix/check/config_test.ts"],
   ["scripts", "nix/check/scripts_test.ts"],
+  ["disk layouts", "nix/check/disko_test.ts"],
 ];
 /** Not in `deno task test`: it asks npm for what deno.lock names. */
 const packaging = ["packaging", "nix/check/packaging_proof.ts"] as const;
@@ -29,6 +30,7 @@ its component.json; packages compile from deno.lock alone. Nixpkgs is stood in f
 stub-evaluated, not built.
 
   UC_NIXPKGS_LIB=DIR   a checkout of nixpkgs' lib (github:nix-community/nixpkgs.lib): everything again with it
+  UC_DISKO=DIR         a checkout of disko: the disk layouts under its own types, with the above
 
 Needs root on Linux and a Debian mirror: a Nix of the distribution is unpacked into work/cache, nothing is installed.
 The last line is the count; the exit code is 1 when anything failed.`,
