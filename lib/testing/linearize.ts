@@ -34,8 +34,9 @@ export function linearizable(operations: readonly RegisterOperation[]): boolean 
 /** How many states go on from one point of time at first, and how much more at the next try. */
 const WIDTH_FIRST = 64;
 const WIDTH_FACTOR = 16;
-/** How many states are looked at, one path at a time, before all states of a point of time go on together. */
-const DEPTH_FIRST_STATES = 20_000;
+/** How many states one path at a time may look at before all states of a point of time go on together, at first. */
+const BUDGET_FIRST = 20_000;
+const BUDGET_FACTOR = 8;
 /** Ways on from a state that are weighed against each other before the first is gone. */
 const WEIGHED = 16;
 
@@ -46,6 +47,8 @@ class Search {
   readonly #outlook: Outlook;
   readonly #wanted: Uint8Array;
   readonly #offered: Uint8Array;
+  /** Ways were left out. */
+  #cut = false;
   /** States that were looked at. */
   #looked = 0;
 
@@ -61,23 +64,27 @@ class Search {
   /**
    * The end of an order; undefined when there is none. With operations of unknown outcome there are very many states at
    * a time, and nearly all of them are good: one path soon ends well. Where it does not, the other way knows more about
-   * states that can do less than others.
+   * states that can do less than others. Neither is the better one for every history, so each gets its turn, and then a
+   * longer one.
    */
   run(): State | undefined {
     if (!this.#alive(this.#steps[0], this.#start)) return undefined;
-    if (this.#course.spares.length > 0) {
-      const found = this.#depthFirst();
-      if (found !== "unknown") return found;
+    if (this.#course.spares.length === 0) return this.#breadthFirst(Infinity) as State | undefined;
+    for (let budget = BUDGET_FIRST;; budget *= BUDGET_FACTOR) {
+      const deep = this.#depthFirst(budget);
+      if (deep !== "unknown") return deep;
+      const broad = this.#breadthFirst(budget * BUDGET_FACTOR);
+      if (broad !== "unknown") return broad;
     }
-    return this.#breadthFirst();
   }
 
   /** One state at a time; one that was left without success is not entered again. */
-  #depthFirst(): State | undefined | "unknown" {
+  #depthFirst(budget: number): State | undefined | "unknown" {
+    const end = this.#looked + budget;
     const left = this.#steps.map((step) => new Left(step, this.#counted));
     const ways: Iterator<State>[] = [[this.#start].values()];
     while (ways.length > 0) {
-      if (this.#looked > DEPTH_FIRST_STATES) return "unknown";
+      if (this.#looked > end) return "unknown";
       const next = ways.at(-1)!.next();
       if (next.done) {
         ways.pop();
@@ -107,22 +114,26 @@ class Search {
    * first. At first only the most promising few go on: an order is nearly always among them. Where none is found and
    * some were left out, more go on.
    */
-  #breadthFirst(): State | undefined {
+  #breadthFirst(budget: number): State | undefined | "unknown" {
+    const lookedMax = this.#looked + budget;
     for (let width = WIDTH_FIRST;; width *= WIDTH_FACTOR) {
-      const { end, complete } = this.#within(width);
+      const { end, complete } = this.#within(width, lookedMax);
       if (end !== undefined || complete) return end;
+      if (this.#looked > lookedMax) return "unknown";
     }
   }
 
-  #within(width: number): { readonly end: State | undefined; readonly complete: boolean } {
+  #within(width: number, lookedMax: number): { readonly end: State | undefined; readonly complete: boolean } {
     let states: readonly State[] = [this.#start];
     let complete = true;
+    this.#cut = false;
     for (const [i, step] of this.#steps.entries()) {
       const next = this.#steps[i + 1];
       // What can still differ is decided by what is open afterwards.
       const left = new Left(next ?? step, this.#counted);
       for (const state of states) {
-        for (const after of this.#through(step, state)) if (this.#alive(next, after)) left.enters(after);
+        for (const after of this.#through(step, state, width)) if (this.#alive(next, after)) left.enters(after);
+        if (this.#looked > lookedMax) return { end: undefined, complete: false };
       }
       states = left.states();
       if (states.length <= width) continue;
@@ -131,7 +142,7 @@ class Search {
       ranked.sort((a, b) => b.rank - a.rank);
       states = ranked.slice(0, width).map(({ state }) => state);
     }
-    return { end: states[0], complete };
+    return { end: states[0], complete: complete && !this.#cut };
   }
 
   /** False when the state surely leads nowhere. */
@@ -140,8 +151,8 @@ class Search {
     return step === undefined || this.#outlook.open(step, state, this.#counted);
   }
 
-  /** Every state after the step. */
-  *#through(step: Step, state: State): Generator<State> {
+  /** Every state after the step; of very many ways only so many are tried, and `#cut` says so. */
+  *#through(step: Step, state: State, waysMax = Infinity): Generator<State> {
     const { due } = step;
     if (!due) {
       yield settled(step, state);
@@ -149,7 +160,7 @@ class Search {
     }
     // With the most behind it and the least used up, a state most likely goes through to the end.
     let ways: State[] = [];
-    for (const after of this.#taken(step, due, state)) {
+    for (const after of this.#taken(step, due, state, waysMax)) {
       ways.push({ ...after, done: minus(after.done, due), hidden: minus(after.hidden, due) });
       if (ways.length < WEIGHED) continue;
       yield* ways.sort((a, b) => rank(b) - rank(a));
@@ -159,7 +170,7 @@ class Search {
   }
 
   /** Every state reachable from `start` in which `due` is taken, as soon as it is; those with the fewest moves first. */
-  *#taken(step: Step, due: Task, start: State): Generator<State> {
+  *#taken(step: Step, due: Task, start: State, waysMax: number): Generator<State> {
     const seen = new Left(step, this.#counted);
     const queue = [start];
     seen.enters(start);
@@ -171,6 +182,10 @@ class Search {
       }
       if (has(state.hidden, due)) yield state;
       if (due.kind === "write") yield written(step, state, due.leaves, due);
+      if (queue.length > waysMax) {
+        this.#cut = true;
+        continue;
+      }
       for (const next of this.#moves(step, state)) if (this.#alive(step, next) && seen.enters(next)) queue.push(next);
     }
   }
