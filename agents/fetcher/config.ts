@@ -53,6 +53,9 @@ export const configSchema = z.strictObject({
   requestMsMax: z.number().int().min(100).max(120_000).default(15_000).describe(
     "A request that takes longer has failed",
   ),
+  fetchSilenceMsMax: z.number().int().min(1_000).max(600_000).default(30_000).describe(
+    "A server that says nothing for this long is not fetched from any longer",
+  ),
   giveUpMs: z.number().int().min(1_000).max(604_800_000).default(86_400_000)
     .describe(
       "A hook whose receiver refuses the same changes for this long stops until the next start",

@@ -5,6 +5,7 @@ import { SqlService } from "@ultracloud/proto/flaredb/v1";
 import { createRpcClient, runComponent, startRpcServer } from "@ultracloud/rpc";
 import { configSchema } from "./config.ts";
 import { parseRange } from "./domain/addresses.ts";
+import { fetchService } from "./fetch_service.ts";
 import { Hook } from "./hook.ts";
 import { post } from "./post.ts";
 import { ProgressFile } from "./progress_file.ts";
@@ -78,7 +79,7 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   stack.use(
     await startRpcServer({ name, version, listen, tls }, {
       ...boot,
-      services: [],
+      services: [fetchService({ privateRanges, silenceMsMax: config.fetchSilenceMsMax }, { resolve })],
       authenticator: createAuthenticator({ audience: svcId(clusterId, name) }, {
         trust,
         clock,

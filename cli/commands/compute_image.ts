@@ -95,7 +95,8 @@ export const image = buildRouteMap({
       [string]
     >({
       brief: "Import an image from a file, or from a URL that this machine fetches",
-      details: "A URL is fetched by `uc` itself and passed on as it comes; the cloud fetches nothing from elsewhere. " +
+      details:
+        "A URL is fetched by `uc` itself, so from where only this machine gets, too, and passed on as it comes. " +
         "Over plain http --sha256 is needed.",
       args: [{ brief: "Name", placeholder: "name" }],
       flags: {
@@ -126,6 +127,31 @@ export const image = buildRouteMap({
         const value = await session.client(ImageService, "plasmavmc").importImage(messages);
         if (io.interactive) io.err("\r\x1b[K");
         await one(ImageSchema, value, imageColumns);
+      },
+    }),
+    fetch: command<{ url: string; format: string; sha256?: string; label?: readonly string[] }, [string]>({
+      brief: "Have the cloud fetch an image from a public URL",
+      details: "Only servers with public addresses are reached. Over plain http --sha256 is needed.",
+      args: [{ brief: "Name", placeholder: "name" }],
+      flags: {
+        url: { kind: "parsed", parse: text, brief: "Where it is, https or http" },
+        format: { kind: "enum", values: Object.keys(formats), brief: "What the content is; never guessed" },
+        sha256: { kind: "parsed", parse: text, optional: true, brief: "Digest the content must have" },
+        label: labelFlag,
+      },
+      async run(run, flags, name) {
+        const { project } = run.session;
+        const operation = await run.session.client(ImageIntakeService, "plasmavmc").fetchImage({
+          project,
+          name,
+          url: flags.url,
+          sha256: flags.sha256 ?? "",
+          format: formats[flags.format]!,
+          labels: labelsOf(flags.label),
+        });
+        if (!await follow(run, "plasmavmc", project, operation)) return;
+        const image = await run.session.client(ImageService, "plasmavmc").getImage({ project, image: name });
+        await run.one(ImageSchema, image, imageColumns);
       },
     }),
     publish: command<{ vm?: string; snapshot?: string; volume?: string; label?: readonly string[] }, [string]>({

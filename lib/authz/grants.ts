@@ -36,6 +36,7 @@ const byPrincipal: Readonly<Record<string, readonly Grant[]>> = {
     grant("prismnet.subnet.get"),
     grant("prismnet.security_group.get"),
     grant("vmagent.*.*"),
+    grant("fetcher.url.fetch"),
   ],
   "vm-agent": [grant("plasmavmc.node.register"), grant("plasmavmc.node.heartbeat"), grant("plasmavmc.image.read")],
   "net-agent": [grant("prismnet.host.sync")],

@@ -27,7 +27,10 @@ export function configOf(
 }
 
 /** Callees that a component does without where they are not part of the stack. */
-const optional: Readonly<Record<string, readonly string[]>> = { "mtls-agent": ["deployer"] };
+const optional: Readonly<Record<string, readonly string[]>> = {
+  "mtls-agent": ["deployer"],
+  plasmavmc: ["fetcher"],
+};
 
 /** What only one component has. */
 const own: Readonly<Record<string, (stack: Stack, placement: Placement) => Record<string, unknown>>> = {

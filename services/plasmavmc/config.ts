@@ -11,6 +11,7 @@ export const configSchema = z.strictObject({
     chainfire: endpoints.describe("Where replicas agree on who reconciles, and nodes hold leases"),
     iam: endpoints.describe("Where policy comes from"),
     prismnet: endpoints.describe("Where ports come from"),
+    fetcher: endpoints.optional().describe("Who fetches images from URLs; without it nobody does"),
     "vm-agent": endpoints.optional().describe("Not read: workers are called at the address they register"),
   }),
   imageBytesMax: z.number().int().positive().default(32 * gib).describe("Largest image that may be imported"),

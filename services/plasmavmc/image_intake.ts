@@ -2,6 +2,7 @@ import { checkLabels, checkName, fault, invalidField } from "@ultracloud/base";
 import { idempotencyOf, projectScope, type StoredRecord, toOperation, type Tx } from "@ultracloud/platform";
 import { OperationSchema } from "@ultracloud/proto/common/v1";
 import {
+  FetchImageRequestSchema,
   ImageIntakeService,
   type PublishImageRequest,
   PublishImageRequestSchema,
@@ -12,9 +13,30 @@ import type { Snapshot, Vm } from "./domain/types.ts";
 import { imageKind, snapshotKind, vmKind, volumeKind } from "./kinds.ts";
 import type { Sagas } from "./sagas.ts";
 import { checkIdle, checkState } from "./vm_begin.ts";
+import { fromFormat } from "./wire.ts";
+
+const urlCharsMax = 2_048;
+
+/** Where an image may come from. Whether the address may be reached is the fetcher's to judge. */
+function checkSource(url: string, sha256: string): void {
+  const parsed = url.length <= urlCharsMax && URL.canParse(url) ? new URL(url) : undefined;
+  if (!parsed || !["https:", "http:"].includes(parsed.protocol) || parsed.username !== "") {
+    throw invalidField("url", `Cannot fetch ${JSON.stringify(url.slice(0, 80))}: wanted https://host/path`);
+  }
+  if (sha256 !== "" && !/^[0-9a-f]{64}$/.test(sha256)) {
+    throw invalidField("sha256", "Cannot use the digest: wanted 64 lower-case hex digits");
+  }
+  if (parsed.protocol === "http:" && sha256 === "") {
+    throw invalidField("sha256", "Cannot trust content over plain http: wanted its sha256");
+  }
+}
 
 /** Images that come from elsewhere than a caller's upload. */
-export function imageIntakeService(control: Control, sagas: Sagas): BoundService {
+export function imageIntakeService(
+  control: Control,
+  sagas: Sagas,
+  o: { readonly canFetch: boolean },
+): BoundService {
   const { platform } = control;
 
   /** Which disk of the VM: the root disk, or a volume that is part of it. */
@@ -36,14 +58,35 @@ export function imageIntakeService(control: Control, sagas: Sagas): BoundService
     throw invalidField("volume", `Cannot publish volume ${volume.name} as it is no part of it: wanted it attached`);
   }
 
+  async function refuseTaken(tx: Tx, project: string, name: string): Promise<void> {
+    if (!await tx.find(imageKind, project, name)) return;
+    const message = `Cannot create image ${name} in ${project} as the name is taken`;
+    throw fault("already_exists", "image_exists", message, { field: "name" });
+  }
+
   return bind(ImageIntakeService, {
-    fetchImage() {
-      // Fetching goes to arbitrary hosts, which this process has no permission for, by design.
-      throw fault(
-        "unimplemented",
-        "fetch_unsupported",
-        "Cannot fetch an image from a URL: wanted its content imported, as `uc image import --url` does",
-      );
+    fetchImage(request, context) {
+      const name = checkName(request.name, "name");
+      checkLabels(request.labels);
+      const format = fromFormat(request.format, "format");
+      const { project, url, sha256, labels } = request;
+      checkSource(url, sha256);
+      if (!o.canFetch) {
+        throw fault(
+          "unimplemented",
+          "fetch_unsupported",
+          "Cannot fetch an image as this cloud has no fetcher: wanted its content, as `uc image import` sends it",
+        );
+      }
+      return platform.transact(async (tx) => {
+        await refuseTaken(tx, project, name);
+        return toOperation(platform.sagas.start(tx, sagas.fetch, {
+          project,
+          target: { kind: "image", project, name, id: tx.newId("img") },
+          data: { name, url, format, sha256, labels },
+          requestId: context.requestId,
+        }));
+      }, { idempotency: idempotencyOf(context, FetchImageRequestSchema, request, OperationSchema) });
     },
     publishImage(request, context) {
       const name = checkName(request.name, "name");
@@ -53,16 +96,7 @@ export function imageIntakeService(control: Control, sagas: Sagas): BoundService
       }
       return platform.transact(async (tx) => {
         const { project, labels } = request;
-        if (await tx.find(imageKind, project, name)) {
-          throw fault(
-            "already_exists",
-            "image_exists",
-            `Cannot create image ${name} in ${project} as the name is taken`,
-            {
-              field: "name",
-            },
-          );
-        }
+        await refuseTaken(tx, project, name);
         const own = request.snapshot === "";
         let snapshot: StoredRecord<Snapshot> | undefined;
         let vm: StoredRecord<Vm>;

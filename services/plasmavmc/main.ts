@@ -1,6 +1,7 @@
 import { setupAuth } from "@ultracloud/authz";
 import { chainfireLeases, flaredbBackend, openPlatform, runBackground } from "@ultracloud/platform";
 import { KvService as CoordinationService, LeaseService } from "@ultracloud/proto/chainfire/v1";
+import { FetchService } from "@ultracloud/proto/fetcher/v1";
 import { DatabaseService, KvService } from "@ultracloud/proto/flaredb/v1";
 import { PortService, SecurityGroupService, SubnetService } from "@ultracloud/proto/prismnet/v1";
 import { VmAgentService } from "@ultracloud/proto/vmagent/v1";
@@ -39,6 +40,13 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
     images: await openLocalImages({ dir: `${config.stateDir}/images` }, boot),
     quota: localQuota(config.quota, platform),
     volumes: localVolumes,
+    fetcher: peers.fetcher && stack.use(
+      createRpcClient(FetchService, {
+        endpoints: peers.fetcher,
+        authorization: signer.authorization("fetcher"),
+        tls,
+      }),
+    ),
     leases: chainfireLeases({ ttlMs: config.nodeLeaseTtlMs, prefix: "/ultracloud/plasmavmc/nodes/" }, coordination),
     network: {
       ports: stack.use(createRpcClient(PortService, at("prismnet"))),

@@ -2,6 +2,7 @@ import type { Platform, Saga } from "@ultracloud/platform";
 import type { Control } from "./control.ts";
 import { type DeviceSagas, deviceSagas } from "./device_sagas.ts";
 import { type EvacuateData, evacuateSaga } from "./evacuate_saga.ts";
+import { type FetchData, type Fetcher, fetchSaga } from "./fetch_saga.ts";
 import type { ImageEngine } from "./image_engine.ts";
 import type { ImageOptions } from "./image_store.ts";
 import { type MigrateData, migrateSaga } from "./migrate_saga.ts";
@@ -21,6 +22,7 @@ export interface Sagas {
   readonly snapshot: SnapshotSagas;
   readonly node: NodeSagas;
   readonly publish: Saga<PublishData>;
+  readonly fetch: Saga<FetchData>;
 }
 
 /** Makes all sagas and tells the platform's runner about them; do it once, before it runs. */
@@ -28,7 +30,7 @@ export function defineSagas(
   platform: Platform,
   control: Control,
   o: { readonly images: ImageOptions; readonly fenceGraceMs: number },
-  deps: { readonly images: ImageEngine },
+  deps: { readonly images: ImageEngine; readonly fetcher?: Fetcher | undefined },
 ): Sagas {
   const all: Sagas = {
     vm: vmSagas(control),
@@ -39,8 +41,9 @@ export function defineSagas(
     snapshot: snapshotSagas(control),
     node: nodeSagas(control, o, () => all),
     publish: publishSaga(control, o.images, deps.images),
+    fetch: fetchSaga(control, o.images, deps.images, deps.fetcher),
   };
   const kinds = [all.vm, all.device, all.volume, all.snapshot, all.node].flatMap((group) => Object.values(group));
-  for (const saga of [...kinds, all.migrate, all.evacuate, all.publish]) platform.sagas.define(saga);
+  for (const saga of [...kinds, all.migrate, all.evacuate, all.publish, all.fetch]) platform.sagas.define(saga);
   return all;
 }

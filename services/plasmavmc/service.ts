@@ -1,5 +1,6 @@
 import type { BoundService } from "@ultracloud/rpc";
 import { Control, type ControlDeps } from "./control.ts";
+import type { Fetcher } from "./fetch_saga.ts";
 import { flavorService } from "./flavors.ts";
 import { placementGroupService } from "./groups.ts";
 import { imageAliasService } from "./image_aliases.ts";
@@ -32,6 +33,8 @@ export interface PlasmavmcOptions {
 
 export interface PlasmavmcDeps extends ControlDeps {
   readonly images: ImageEngine;
+  /** Absent: images come from callers only. */
+  readonly fetcher?: Fetcher | undefined;
 }
 
 export interface Plasmavmc {
@@ -68,7 +71,7 @@ export function createPlasmavmc(o: PlasmavmcOptions, deps: PlasmavmcDeps): Plasm
       flavorService(platform),
       imageService(platform, deps.images, o.images),
       imageAliasService(platform),
-      imageIntakeService(control, sagas),
+      imageIntakeService(control, sagas, { canFetch: deps.fetcher !== undefined }),
       vmService(control, sagas),
       volumeService(control, sagas),
       snapshotService(control, sagas),

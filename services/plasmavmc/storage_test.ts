@@ -1,13 +1,19 @@
 import assert from "node:assert/strict";
-import { fault } from "@ultracloud/base";
+import { fault, toHex } from "@ultracloud/base";
 import { OperationState } from "@ultracloud/proto/common/v1";
+import { FetchService } from "@ultracloud/proto/fetcher/v1";
 import { ImageFormat, SnapshotState, VmState, VolumeState } from "@ultracloud/proto/plasmavmc/v1";
+import { bind } from "@ultracloud/rpc";
+import { inProcessClient } from "@ultracloud/testing";
+import type { Fetcher } from "./fetch_saga.ts";
+import { bundle } from "./test_bundles.ts";
 import { code, importImage, nothing, over, project, register, until, vmRequest, World } from "./test_world.ts";
 
 const mib = 1024n ** 2n;
 
-async function ready(nodes: readonly string[] = ["node01"]) {
+async function ready(nodes: readonly string[] = ["node01"], fetcher?: Fetcher) {
   const world = await World.open();
+  world.fetcher = fetcher;
   const process = await world.boot();
   for (const node of nodes) await register(process, node);
   await importImage(process);
@@ -270,7 +276,48 @@ Deno.test("a volume becomes an image by a snapshot that goes again", async () =>
   assert.equal((await vms.getVm({ project, vm: "web" })).operation, "");
   assert.equal((await vms.getVm({ project, vm: "web" })).state, VmState.RUNNING);
   assert.equal(
-    await code(intake.fetchImage({ project, name: "far", url: "http://10.0.0.1/", format: ImageFormat.RAW })),
+    await code(intake.fetchImage({ project, name: "far", url: "https://images.example/", format: ImageFormat.RAW })),
     "unimplemented/fetch_unsupported",
   );
+});
+
+Deno.test("an image is fetched by whoever may, and is taken only as what it was said to be", async () => {
+  const content = new Uint8Array(bundle());
+  const sha256 = toHex(new Uint8Array(await crypto.subtle.digest("SHA-256", content)));
+  const asked: { url: string; allowPlain: boolean }[] = [];
+  let cut = 0;
+  const service = bind(FetchService, {
+    async *fetch({ url, allowPlain, bytesMax }) {
+      asked.push({ url, allowPlain });
+      if (url.includes("inside")) throw fault("permission_denied", "address_refused", "Cannot fetch from the inside");
+      assert.ok(bytesMax > 0n);
+      yield { part: { case: "head", value: { bytes: BigInt(content.length) } } };
+      yield { part: { case: "chunk", value: content.subarray(0, 100) } };
+      if (cut-- > 0) throw fault("unavailable", "content_cut_off", "Cannot fetch more");
+      yield await Promise.resolve({ part: { case: "chunk" as const, value: content.subarray(100) } });
+    },
+  }, { fetch: { public: "a test's fetcher" } });
+  const { process, stack, done, failed } = await ready(["node01"], inProcessClient(FetchService, [service]));
+  await using _ = stack;
+  const format = ImageFormat.KERNEL_BUNDLE;
+  const fetch = (name: string, change: { url?: string; sha256?: string; format?: ImageFormat } = {}) =>
+    process.intake.fetchImage({ project, name, url: "https://images.example/tiny", format, ...change });
+
+  for (
+    const url of ["no url", "file:///etc/passwd", "https://alice:secret@images.example/", "http://images.example/"]
+  ) {
+    assert.equal(await code(fetch("far", { url })), "invalid_argument/invalid_field", url);
+  }
+  assert.equal(await code(fetch("far", { sha256: "AB" })), "invalid_argument/invalid_field");
+  // A line that breaks is tried again.
+  cut = 1;
+  await done(fetch("far", { sha256, url: "http://images.example/tiny" }));
+  assert.deepEqual(asked.map((a) => a.allowPlain), [true, true]);
+  const image = await process.images.getImage({ project, image: "far" });
+  assert.deepEqual([image.sha256, Number(image.bytes)], [sha256, content.length]);
+  assert.equal(await code(fetch("far")), "already_exists/image_exists");
+  assert.equal(await failed(fetch("other", { sha256: "0".repeat(64) })), "image_digest_mismatch");
+  assert.equal(await failed(fetch("other", { format: ImageFormat.QCOW2 })), "image_malformed");
+  assert.equal(await failed(fetch("other", { url: "https://inside.example/" })), "address_refused");
+  assert.equal(await code(process.images.getImage({ project, image: "other" })), "not_found/image_not_found");
 });

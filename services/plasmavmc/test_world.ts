@@ -34,6 +34,7 @@ import {
 } from "@ultracloud/proto/prismnet/v1";
 import { bind } from "@ultracloud/rpc";
 import { inProcessClient } from "@ultracloud/testing";
+import type { Fetcher } from "./fetch_saga.ts";
 import { allocationKey, quotaKey } from "./kinds.ts";
 import { openLocalImages } from "./local_images.ts";
 import { bundle } from "./test_bundles.ts";
@@ -151,6 +152,8 @@ export class World implements AsyncDisposable {
   /** Moves on only when a test says so, for leases. */
   leaseMs = 0;
   readonly leases = localLeases({ ttlMs: 1000 }, { clock: { monotonicMs: () => this.leaseMs } });
+  /** Who fetches from URLs; set it before a process is booted. */
+  fetcher: Fetcher | undefined;
   readonly dir: string;
 
   private constructor(dir: string) {
@@ -187,6 +190,7 @@ export class World implements AsyncDisposable {
       images: await openLocalImages({ dir: this.dir }, { rng: seededRng(12) }),
       quota: localQuota(limits, platform),
       volumes: localVolumes,
+      fetcher: this.fetcher,
       leases: this.leases,
       network: this.network.clients,
       agents: (url) => this.agent(new URL(url).hostname).client,

@@ -1,0 +1,1 @@
+export * from "../gen/ultracloud/fetcher/v1/fetcher_pb.ts";
