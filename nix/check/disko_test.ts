@@ -36,7 +36,7 @@ testUnless("disko takes the layout of every installed system, and mounts what th
       let
         lib = import ${library}/lib;
         types = import ${disko}/lib { inherit lib; makeTest = null; eval-config = null; qemu-common = null; };
-        layout = import ${workspaceRoot}/nix/disks/single-disk.nix { disk = "${device}"; };
+        layout = import ${workspaceRoot}/nix/disks/single.nix { disk = "${device}"; };
         it = (lib.evalModules { modules = [ { options.disko.devices = lib.mkOption { type = types.toplevel; }; } layout ]; }).config.disko.devices;
       in { destroy = it._destroy; create = it._create; mount = it._mount; }`;
     const answer = await box.nix("eval", "--impure", "--json", "--expr", expression);

@@ -5,7 +5,7 @@ let
   class = name: configuration: disk: {
     install_plan = {
       nixos_configuration = configuration;
-      disko_config_path = "nix/disks/single-disk.nix";
+      disko_config_path = "nix/disks/single.nix";
       target_disk_by_id = "/dev/disk/by-id/${disk}";
     };
   } // (if targets ? ${name} then { desired_system.target_system = targets.${name}; } else { });

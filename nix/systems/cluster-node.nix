@@ -2,7 +2,7 @@
 { cluster, node, disk ? "/dev/disk/by-id/virtio-uc-root" }:
 { lib, ... }:
 {
-  imports = [ ./boot.nix (import ../disks/single-disk.nix { inherit disk; }) ];
+  imports = [ ./boot.nix (import ../disks/single.nix { inherit disk; }) ];
   ultracloud = { inherit cluster node; };
   networking.useDHCP = lib.mkDefault true;
   # The initrd finds the disk of a QEMU machine and of most servers.
