@@ -39,7 +39,7 @@ The last line is the count; the exit code is 1 when anything failed.`,
     const stages = [...parts, packaging].map(([name, file]): Stage => ({
       name,
       args: ["test", "-q", "--frozen", "-A", file],
-      timeoutMs: 5 * minute,
+      timeoutMs: 10 * minute,
       countsTests: true,
     }));
     const totals = await runStages(stages, { root, logDir: `${workRoot(root)}/nix-check` });
