@@ -163,18 +163,25 @@ export const sg = buildRouteMap({
             );
           },
         }),
-        remove: command<Record<never, never>, [string, string]>({
-          brief: "Remove a rule",
+        remove: command<{ letFlowsEnd?: boolean }, [string, string]>({
+          brief: "Remove a rule, cutting what it let pass",
           complete: networkNames.group,
           args: [...named("Security group", "group"), {
             brief: "Rule id, as `uc sg show -o wide` shows it",
             placeholder: "rule",
           }],
-          async run({ session, one }, _flags, securityGroup, ruleId) {
+          flags: {
+            letFlowsEnd: {
+              kind: "boolean",
+              optional: true,
+              brief: "Let its connections go on until they end, a day at most; nothing new passes",
+            },
+          },
+          async run({ session, one }, { letFlowsEnd = false }, securityGroup, ruleId) {
             const client = session.client(SecurityGroupService, "prismnet");
             await one(
               SecurityGroupSchema,
-              await client.removeRule({ project: session.project, securityGroup, ruleId }),
+              await client.removeRule({ project: session.project, securityGroup, ruleId, letFlowsEnd }),
               groupColumns,
             );
           },

@@ -18,9 +18,9 @@ import {
   SecurityGroupService,
 } from "@ultracloud/proto/prismnet/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
-import { checkRule, egressRule, rulesPerGroupMax, sameRule } from "./domain/rules.ts";
+import { checkRule, egressRule, rulesPerGroupMax, sameRule, withoutRule } from "./domain/rules.ts";
 import type { Rule, SecurityGroup } from "./domain/types.ts";
-import type { Engine } from "./engine.ts";
+import { type Engine, requireFeature } from "./engine.ts";
 import { groupKind, groupUseKey } from "./kinds.ts";
 import { refreshGroup } from "./ports_core.ts";
 import { checkDescription } from "./vpcs.ts";
@@ -69,16 +69,16 @@ export function groupService(platform: Platform, engine: Engine): BoundService {
   async function change(
     project: string,
     nameOrId: string,
-    next: (tx: Tx, group: StoredRecord<SecurityGroup>) => Promise<readonly Rule[]>,
+    next: (tx: Tx, group: StoredRecord<SecurityGroup>) => Promise<Pick<SecurityGroup, "rules" | "ending">>,
     idempotency: ReturnType<typeof idempotencyOf<typeof RemoveRuleRequestSchema, typeof SecurityGroupSchema>>,
   ): Promise<GroupInit> {
     let id = "";
     const answer = await platform.transact<GroupInit>(async (tx) => {
       const group = await tx.get(groupKind, project, nameOrId);
       id = group.id;
-      const rules = await next(tx, group);
+      const { rules, ending = [] } = await next(tx, group);
       noteRules(tx, group.id, group.value.rules, rules);
-      return toGroup(tx.update(groupKind, group, { value: { ...group.value, rules } }));
+      return toGroup(tx.update(groupKind, group, { value: { ...group.value, rules, ending } }));
     }, { idempotency });
     if (id !== "") await refreshGroup(platform, engine, id);
     return answer;
@@ -124,13 +124,14 @@ export function groupService(platform: Platform, engine: Engine): BoundService {
           );
         }
         checkCount(group.value.rules.length + 1);
-        return [...group.value.rules, rule];
+        return { ...group.value, rules: [...group.value.rules, rule] };
       }, idempotencyOf(context, AddRuleRequestSchema, request, SecurityGroupSchema));
     },
     removeRule(request, context) {
-      return change(request.project, request.securityGroup, (_tx, group) => {
-        const rules = group.value.rules.filter((rule) => rule.id !== request.ruleId);
-        if (rules.length < group.value.rules.length) return Promise.resolve(rules);
+      if (request.letFlowsEnd) requireFeature(engine, "east_west", "let the connections of a rule end");
+      return change(request.project, request.securityGroup, (tx, group) => {
+        const { rules, ending } = withoutRule(group.value, request.ruleId, request.letFlowsEnd, tx.nowMs);
+        if (rules.length < group.value.rules.length) return Promise.resolve({ rules, ending });
         throw fault(
           "not_found",
           "rule_not_found",

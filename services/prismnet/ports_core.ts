@@ -1,5 +1,6 @@
 import { fault, invalidField } from "@ultracloud/base";
 import type { Platform, StoredRecord, Tx } from "@ultracloud/platform";
+import { stillEnding } from "./domain/rules.ts";
 import type { Port, SecurityGroup } from "./domain/types.ts";
 import type { Engine } from "./engine.ts";
 import { groupKind, groupUseKey, portKind, subnetKind } from "./kinds.ts";
@@ -91,4 +92,20 @@ export async function reconcilePorts(platform: Platform, engine: Engine, signal:
     if (await refreshPort(platform, engine, record.id)) changed++;
   }
   return changed;
+}
+
+/** Ends the removed rules whose time is over; answers how many groups had some. */
+export async function endRules(platform: Platform, signal: AbortSignal): Promise<number> {
+  const isOver = (group: SecurityGroup, nowMs: number) =>
+    stillEnding(group, nowMs).length < (group.ending?.length ?? 0);
+  const due = (await platform.list(groupKind)).filter(({ value }) => isOver(value, platform.clock.nowMs()));
+  for (const { id } of due) {
+    signal.throwIfAborted();
+    await platform.transact(async (tx) => {
+      const group = await tx.findById(groupKind, id);
+      if (!group || !isOver(group.value, tx.nowMs)) return;
+      tx.update(groupKind, group, { value: { ...group.value, ending: stillEnding(group.value, tx.nowMs) } });
+    });
+  }
+  return due.length;
 }

@@ -13,7 +13,7 @@ import { NetworkRecords } from "./network_records.ts";
 import { NorthboundReconciler } from "./ovn/reconciler.ts";
 import { peeringService } from "./peerings.ts";
 import { poolService } from "./pools.ts";
-import { reconcilePorts } from "./ports_core.ts";
+import { endRules, reconcilePorts } from "./ports_core.ts";
 import { portService } from "./ports.ts";
 import { addressGraceMsDefault, wakeRested } from "./resting.ts";
 import { routerService } from "./routers.ts";
@@ -81,6 +81,7 @@ export function createPrismnet(deps: {
         try {
           const changed = await reconcilePorts(platform, engine, signal);
           await wakeRested(platform, addressGraceMs, signal);
+          await endRules(platform, signal);
           if (changed > 0) platform.log.info("bindings brought up to their rules", { ports: changed });
         } catch (error) {
           if (!signal.aborted) platform.log.warn("cannot compare bindings with rules", { error: String(error) });

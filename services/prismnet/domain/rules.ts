@@ -1,7 +1,7 @@
 import { invalidField } from "@ultracloud/base";
 import { checkPeer } from "./acl.ts";
 import { contains, parseIp, parseNetwork } from "./ipv4.ts";
-import type { Rule } from "./types.ts";
+import type { EndingRule, Rule, SecurityGroup } from "./types.ts";
 
 export const rulesPerGroupMax = 128;
 
@@ -86,4 +86,25 @@ export function allowsAllEgress(rules: readonly Rule[]): boolean {
     rule.direction === "egress" && rule.protocol === "any" && rule.remoteCidr === "0.0.0.0/0" &&
     rule.remoteGroupId === ""
   );
+}
+
+/** How long connections of a removed rule may go on: whoever needs longer keeps the rule. */
+export const endingMsMax = 86_400_000;
+
+/** The group without a rule, whose connections may end by themselves if `letFlowsEnd`; the oldest make room. */
+export function withoutRule(
+  group: Pick<SecurityGroup, "rules" | "ending">,
+  ruleId: string,
+  letFlowsEnd: boolean,
+  nowMs: number,
+): Required<Pick<SecurityGroup, "rules" | "ending">> {
+  const gone = group.rules.find((rule) => rule.id === ruleId);
+  const ending = stillEnding(group, nowMs);
+  if (gone && letFlowsEnd) ending.push({ rule: gone, untilMs: nowMs + endingMsMax });
+  return { rules: group.rules.filter((rule) => rule !== gone), ending: ending.slice(-rulesPerGroupMax) };
+}
+
+/** Removed rules of the group whose connections may still go on. */
+export function stillEnding(group: Pick<SecurityGroup, "ending">, nowMs: number): EndingRule[] {
+  return (group.ending ?? []).filter(({ untilMs }) => untilMs > nowMs);
 }

@@ -1,8 +1,18 @@
 import assert from "node:assert/strict";
 import { Fault, seededRng } from "@ultracloud/base";
 import { checkMac, randomMac } from "./mac.ts";
-import { allowsAllEgress, checkRule, egressRule, forwardsPerPortMax, wantedForwards } from "./rules.ts";
-import type { Rule } from "./types.ts";
+import {
+  allowsAllEgress,
+  checkRule,
+  egressRule,
+  endingMsMax,
+  forwardsPerPortMax,
+  rulesPerGroupMax,
+  stillEnding,
+  wantedForwards,
+  withoutRule,
+} from "./rules.ts";
+import type { Rule, SecurityGroup } from "./types.ts";
 
 const ingress = (o: Partial<Rule>): Rule => ({
   id: "rule",
@@ -60,4 +70,18 @@ Deno.test("randomMac() makes addresses that checkMac() takes", () => {
   for (const bad of ["", "52:54:00:00:00", "52:54:01:00:00:00", "52-54-00-00-00-00"]) {
     assert.throws(() => checkMac(bad, "mac"), Fault);
   }
+});
+
+Deno.test("withoutRule() cuts, or lets end for a day, bounded, and a rule that is not there changes nothing", () => {
+  const rule = (id: string) => ({ ...egressRule(id), direction: "ingress" as const });
+  const group = { rules: [rule("a"), rule("b")] };
+  assert.deepEqual(withoutRule(group, "a", false, 5), { rules: [rule("b")], ending: [] });
+  const ended = withoutRule(group, "a", true, 5);
+  assert.deepEqual(ended, { rules: [rule("b")], ending: [{ rule: rule("a"), untilMs: 5 + endingMsMax }] });
+  assert.deepEqual(stillEnding(ended, 5 + endingMsMax), []);
+  assert.deepEqual(withoutRule(ended, "b", true, 5 + endingMsMax).ending.map(({ rule }) => rule.id), ["b"]);
+  assert.deepEqual(withoutRule(group, "c", true, 5), { rules: group.rules, ending: [] });
+  let many: Pick<SecurityGroup, "rules" | "ending"> = { rules: [] };
+  for (let i = 0; i < 130; i++) many = withoutRule({ ...many, rules: [rule(`r${i}`)] }, `r${i}`, true, i);
+  assert.deepEqual([many.ending!.length, many.ending![0]!.rule.id], [rulesPerGroupMax, "r2"]);
 });

@@ -35,6 +35,15 @@ export interface Rule {
 export interface SecurityGroup {
   readonly description: string;
   readonly rules: readonly Rule[];
+  /** Removed rules whose connections may end by themselves. */
+  readonly ending?: readonly EndingRule[];
+}
+
+/** A rule that lets nothing new pass. */
+export interface EndingRule {
+  readonly rule: Rule;
+  /** From then on it lets nothing pass at all. */
+  readonly untilMs: number;
 }
 
 export interface Forward {

@@ -31,6 +31,11 @@ export function ruleMatches(groupId: string, rule: Rule): string[] {
   return [match(`$${name}_ip4`, false), match(`$${name}_ip6`, true)];
 }
 
+/** The same for connections that were let pass before and have not been cut: nothing new matches. */
+export function endingMatches(groupId: string, rule: Rule): string[] {
+  return ruleMatches(groupId, rule).map((match) => `${match} && ct.est && ct_mark.blocked == 0`);
+}
+
 /** Match of a network ACL's rule for what comes in at a port. */
 export function aclMatch(port: string, rule: AclRule): string {
   const here = `inport == "${port}"`;

@@ -1,9 +1,10 @@
 import { map, set, type Value } from "@ultracloud/ovsdb";
 import { derivedMac } from "../domain/mac.ts";
+import type { Rule } from "../domain/types.ts";
 import { guestMtu, routerPort, switchRouterPort } from "./names.ts";
 import { routingRows } from "./routing.ts";
 import { ingressRows } from "./edge.ts";
-import { groupName, ruleMatches } from "./matches.ts";
+import { endingMatches, groupName, ruleMatches } from "./matches.ts";
 import type { DesiredRow } from "./rows.ts";
 import type { NetworkState } from "./state.ts";
 
@@ -109,13 +110,17 @@ function groupRows(state: NetworkState): DesiredRow[] {
   const members = new Map<string, string[]>(state.groups.map((group) => [group.id, []]));
   for (const port of state.ports) for (const id of port.value.securityGroupIds) members.get(id)?.push(port.id);
   for (const group of state.groups) {
-    const acls = group.value.rules.flatMap((rule) => {
-      // A peer that is gone in the same breath has no members: it opens nothing.
-      if (rule.remoteGroupId !== "" && !members.has(rule.remoteGroupId)) return [];
-      return ruleMatches(group.id, rule).map((match, i) =>
+    const allowing = (rule: Rule, matches: readonly string[]) =>
+      matches.map((match, i) =>
         acl(rows, `${rule.id}/${i}`, { direction: rule.direction, rank: ranks.allow, match, action: "allow-related" })
       );
-    });
+    // A peer that is gone in the same breath has no members: it opens nothing.
+    const stands = ({ remoteGroupId }: Rule) => remoteGroupId === "" || members.has(remoteGroupId);
+    const acls = [
+      ...group.value.rules.filter(stands).flatMap((rule) => allowing(rule, ruleMatches(group.id, rule))),
+      ...(group.value.ending ?? []).map(({ rule }) => rule).filter(stands)
+        .flatMap((rule) => allowing(rule, endingMatches(group.id, rule))),
+    ];
     rows.push({
       table: "Port_Group",
       key: group.id,

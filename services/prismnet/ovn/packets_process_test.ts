@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { AclAction, Direction, Protocol } from "@ultracloud/proto/prismnet/v1";
+import { systemClock } from "@ultracloud/base";
 import { linkLocalOf } from "@ultracloud/net-agent";
 import { testUnless } from "@ultracloud/testing";
 import {
@@ -53,6 +54,46 @@ async function fetches({ ns }: Where, to: string): Promise<boolean> {
   const code = `const answer = await fetch("http://${to}/ovn-nb.ovsschema", { signal: AbortSignal.timeout(2000) });
     if ((await answer.text()).length < 30_000) Deno.exit(1);`;
   return (await ns.try(Deno.execPath(), "eval", code)).ok;
+}
+
+/** Answers what it is told, on port 9000. */
+const echoServer = `for await (const c of Deno.listen({ port: 9000 })) c.readable.pipeTo(c.writable).catch(() => {});`;
+
+/** Whether a connection can be made. */
+async function connects({ ns }: Where, host: string, port: number): Promise<boolean> {
+  const code = `const late = setTimeout(() => Deno.exit(1), 1500);
+    (await Deno.connect({ hostname: "${host}", port: ${port} })).close(); clearTimeout(late);`;
+  return (await ns.try(Deno.execPath(), "eval", code)).ok;
+}
+
+/** One connection that stays open; each word must come back. */
+async function openTalk(from: Where, host: string, port: number) {
+  await until("the server answers", () => connects(from, host, port));
+  const child = new Deno.Command("ip", {
+    args: ["netns", "exec", from.ns.name, "busybox", "nc", host, String(port)],
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "null",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  const text = new TextEncoder();
+  let heard = "";
+  const reading = (async () => {
+    for await (const part of child.stdout.pipeThrough(new TextDecoderStream())) heard += part;
+  })();
+  return {
+    async say(word: string): Promise<void> {
+      await writer.write(text.encode(`${word}\n`));
+      for (const deadline = performance.now() + 5_000; !heard.includes(`${word}\n`);) {
+        if (performance.now() > deadline) throw new Error(`"${word}" did not come back`);
+        await systemClock.sleep(20);
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      child.kill("SIGKILL");
+      await Promise.all([child.status, reading, writer.close().catch(() => {})]);
+    },
+  };
 }
 
 testUnless("packets on OVN: what the records say is what the network does", noPackets, async (t) => {
@@ -166,6 +207,26 @@ testUnless("packets on OVN: what the records say is what the network does", noPa
       `    rule added: first packet after ${Math.round(addMs)} ms; removed: last packet after ${Math.round(cutMs)} ms`,
     );
     assert.ok(addMs < liveMsMax * busyFactor && cutMs < liveMsMax * busyFactor);
+  });
+
+  await t.step("connections of a removed rule go on when they are let end, and nothing new passes", async () => {
+    const group = await groups.createSecurityGroup({ project, name: "ending", rules: [tcpIn(9_000), out] });
+    await ports.setPortSecurityGroups({ project, port: "closed", securityGroups: ["ending"] });
+    await world.settled();
+    const rule = group.rules.find(({ direction }) => direction === INGRESS)!;
+    const server = closed.ns.spawn(Deno.execPath(), "eval", echoServer);
+    await using talk = await openTalk(one, ip(closed), 9_000);
+    await talk.say("before");
+    await groups.removeRule({ project, securityGroup: "ending", ruleId: rule.id, letFlowsEnd: true });
+    await world.settled();
+    await talk.say("after");
+    assert.ok(!await connects(one, ip(closed), 9_000), "something new passed");
+    await talk.say("and again");
+    await ports.setPortSecurityGroups({ project, port: "closed", securityGroups: [] });
+    await world.settled();
+    await assert.rejects(talk.say("out of the group"), /did not come back/);
+    server.kill("SIGKILL");
+    await Promise.all([server.stdout.cancel(), server.status]);
   });
 
   await t.step("a group as peer lets its members in, and follows membership", async () => {
