@@ -7,11 +7,18 @@ import { judgeSurface, knownCommands, readTree } from "./guard.ts";
 const root = new URL("../../..", import.meta.url).pathname.replace(/\/$/, "");
 const tree = await readTree(root);
 const known = await knownCommands(root);
-const asItIs = new Set(judgeSurface(tree, known).map((finding) => JSON.stringify(finding)));
+/** What the mistakes below are planted into: enough of the tree for each of them, and quick to judge. */
+const part = new Map(
+  [...tree].filter(([file]) =>
+    /^(README\.md|docs\/[^/]+\.md|services\/(deployer|iam)\/|proto\/ultracloud\/(deployer|iam)\/)/.test(file) ||
+    file.endsWith("component.json")
+  ),
+);
+const asItIs = new Set(judgeSurface(part, known).map((finding) => JSON.stringify(finding)));
 
-/** What the guard finds in the tree with one file changed that it does not find in the tree as it is. */
+/** What the guard finds in that part with one file changed that it does not find in the tree as it is. */
 function planted(file: string, change: (text: string) => string): Finding[] {
-  const copy = new Map(tree).set(file, change(tree.get(file) ?? ""));
+  const copy = new Map(part).set(file, change(tree.get(file) ?? ""));
   return judgeSurface(copy, known).filter((finding) => !asItIs.has(JSON.stringify(finding)));
 }
 
@@ -115,9 +122,9 @@ for (const [what, file, change, pattern] of mistakes) {
 
 Deno.test("an entry of the allow-list needs a finding and a reason", () => {
   const unused = [{ file: "README.md", text: "nothing like this", reason: "it was there once" }];
-  assert.ok(judgeSurface(tree, known, unused).some(({ reason }) => /matches nothing/.test(reason)));
+  assert.ok(judgeSurface(part, known, unused).some(({ reason }) => /matches nothing/.test(reason)));
   const bare = [{ file: "README.md", text: "UltraCloud", reason: " " }];
-  assert.throws(() => judgeSurface(tree, known, bare), /Cannot allow UltraCloud: wanted a reason/);
+  assert.throws(() => judgeSurface(part, known, bare), /Cannot allow UltraCloud: wanted a reason/);
 });
 
 Deno.test("what is right is not found: a refusal that is documented, a handler that asks, an archived name that is out", () => {
