@@ -5,6 +5,7 @@ import { desiredKey } from "@ultracloud/cluster-state";
 import { KvService } from "@ultracloud/proto/chainfire/v1";
 import { DeployerService, NodeService, SystemState } from "@ultracloud/proto/deployer/v1";
 import { createRpcClient } from "@ultracloud/rpc";
+import { NixAgentService } from "@ultracloud/proto/nixagent/v1";
 import { startTestStack } from "@ultracloud/testing";
 import { chainfireSource } from "./source.ts";
 import { until } from "./test_world.ts";
@@ -115,4 +116,39 @@ Deno.test("what a node should become is read in chainfire, with no deployer up t
     const { kvs } = await any.range(below);
     return kvs.map((item) => utf8.decode(item.key)).join() === `${desiredKey(node)},${desiredKey("worker2")}`;
   });
+});
+
+Deno.test("an agent that nobody announced is ready and says so; on a host without Nix it says that of every wish", async () => {
+  await using test = await startTestStack({
+    components: ["chainfire", "flaredb", "deployer", "nix-agent"],
+    overrides: { "nix-agent": { nodeName: node, pollMs: 300, retryMs: 300 } },
+    start: false,
+  });
+  const { stack } = test;
+  for (const name of ["chainfire", "flaredb", "deployer", "nix-agent"]) stack.start(name);
+  await using closing = new AsyncDisposableStack();
+  const keyFile = stack.operatorKeyFile;
+  const signer = await createWorkloadSigner({ clusterId: "test", name: "operator", keyFile }, { clock: systemClock });
+  const at = (name: string) => ({
+    endpoints: [stack.endpoint(name)],
+    authorization: signer.authorization(name),
+    retries: 10,
+  });
+  const agent = closing.use(createRpcClient(NixAgentService, at("nix-agent")));
+  const deployer = closing.use(createRpcClient(DeployerService, at("deployer")));
+  await until("a ready agent", async () => {
+    const answer = await fetch(`${stack.endpoint("nix-agent")}/readyz`).catch(() => undefined);
+    await answer?.body?.cancel();
+    return answer?.ok;
+  });
+  const { state, reason, launcher, nix, nixFound } = await agent.getStatus({});
+  assert.deepEqual([state, reason], ["idle", "whoever decides does not know this node"]);
+  assert.ok(["systemd", "setsid"].includes(launcher) && nix !== "");
+  if (nixFound) return;
+  await deployer.applyClusterState({ stateJson: stateOf(system("a")) });
+  const failed = await until("the failure", async () => {
+    const status = await agent.getStatus({});
+    return status.state === "failed" && status;
+  });
+  assert.equal(failed.reason, `Cannot become ${system("a")}: ${nix}`);
 });
