@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { createWorkloadSigner } from "@ultracloud/authz";
 import { type Fault, systemClock } from "@ultracloud/base";
-import { PortService, SubnetService } from "@ultracloud/proto/prismnet/v1";
+import { PortService, SubnetService, VpcService } from "@ultracloud/proto/prismnet/v1";
+import { OrgService, ProjectService, TokenService } from "@ultracloud/proto/iam/v1";
 import { createRpcClient } from "@ultracloud/rpc";
 import { startTestStack } from "@ultracloud/testing";
 
@@ -60,4 +61,31 @@ Deno.test("prismnet under its own permissions starts before its stores, serves p
     await outcome(() => ports.createPort({ project, name: "p", subnet: "s" })),
     "not_found/subnet_not_found",
   );
+});
+
+Deno.test("of 100 concurrent ports in a /26, over flaredb, 61 get addresses of their own and 39 are told it is full", async () => {
+  await using test = await startTestStack({ components: ["chainfire", "flaredb", "iam", "prismnet"] });
+  const { stack } = test;
+  using clients = new DisposableStack();
+  const adminToken = (await Deno.readTextFile(stack.adminTokenFile)).trim();
+  const tokens = clients.use(createRpcClient(TokenService, { endpoints: [stack.endpoint("iam")] }));
+  const { accessToken } = await tokens.bootstrapToken({ adminToken });
+  const at = (name: string) => ({ endpoints: [stack.endpoint(name)], authorization: () => `Bearer ${accessToken}` });
+  await clients.use(createRpcClient(OrgService, at("iam"))).createOrg({ name: "acme" });
+  await clients.use(createRpcClient(ProjectService, at("iam"))).createProject({ org: "acme", name: "prod" });
+  await clients.use(createRpcClient(VpcService, at("prismnet"))).createVpc({ project, name: "net" });
+  const subnets = clients.use(createRpcClient(SubnetService, at("prismnet")));
+  await subnets.createSubnet({ project, name: "lan", vpc: "net", cidr: "10.1.0.0/26" });
+  const ports = clients.use(createRpcClient(PortService, at("prismnet")));
+  // They wait for each other: on a busy machine longer than a call has by default.
+  const patient = { timeoutMs: 60_000 };
+  const addresses: string[] = [], refusals: string[] = [];
+  await Promise.all(Array.from({ length: 100 }, async (_, i) => {
+    const refusal = await outcome(async () => {
+      addresses.push((await ports.createPort({ project, name: `p${i}`, subnet: "lan" }, patient)).ipAddress);
+    });
+    if (refusal !== "ok") refusals.push(refusal);
+  }));
+  assert.deepEqual([new Set(addresses).size, addresses.length], [61, 61]);
+  assert.deepEqual(refusals, Array.from({ length: 39 }, () => "resource_exhausted/subnet_exhausted"));
 });
