@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import { missingPrograms, testUnless, workspaceRoot } from "@ultracloud/testing";
+import { type BootstrapParameters, parseCmdline } from "@ultracloud/bootstrap";
+import { writeSiteIso } from "../../test-cluster/baremetal/iso.ts";
+import { siteConfig } from "../../test-cluster/baremetal/site_config.ts";
 import { askOnce, whyNoNix } from "./_flake.ts";
 
 /** The shell scripts of systems and apps, run here with what they start replaced by something small. */
@@ -20,6 +23,8 @@ const scriptsOf = askOnce<Record<string, string>>(
     secrets = (services "single-node-quickstart").ultracloud-secrets.script;
     certificates = (services "node01").ultracloud-secrets.script;
     smoke = (services "single-node-quickstart").ultracloud-smoke.script;
+    site = (builtins.head systems.ultracloud-iso.config.isoImage.contents).source.text;
+    parameters = (services "ultracloud-iso").installer.preStart;
     disko = tool "ultracloud-iso" "ultracloud-disko";
     qemu = "\${(builtins.head (builtins.filter (it: it.name == "qemu_kvm") (services "single-node-quickstart").vm-agent.path))}";
   }`,
@@ -175,6 +180,41 @@ testUnless(
       assert.match((await run("kernel panic\\n", "exit 1")).text, /ended before it was ready[^]*kernel panic/);
       const late = await run("booting\\n");
       assert.deepEqual([late.code, /not ready after 3 s[^]*booting/.test(late.text)], [1, true]);
+    }),
+);
+
+testUnless(
+  "a site's parameters get into the image by the medium's tool, and out of it to the installer",
+  why,
+  () =>
+    withDir(async (dir) => {
+      const { site, parameters } = await scriptsOf(stub);
+      assert.equal(site, new TextDecoder().decode(siteConfig("")), "the file in the image has the tool's own form");
+      const noise = crypto.getRandomValues(new Uint8Array(5000));
+      await Deno.writeFile(`${dir}/blank.iso`, new Uint8Array([...noise, ...new TextEncoder().encode(site), ...noise]));
+      const wanted: Partial<BootstrapParameters> = {
+        deployer_url: "https://10.1.2.3:7152",
+        bootstrap_token: "uc-abc.def_1",
+        binary_cache_url: "http://10.1.2.3:8090",
+        node_id: "worker1",
+      };
+      await writeSiteIso({ path: `${dir}/blank.iso` }, wanted, `${dir}/site.iso`);
+      const image = await Deno.readFile(`${dir}/site.iso`);
+      await Deno.writeFile(`${dir}/site.cfg`, image.slice(5000, 5000 + site!.length));
+      const script = parameters!.replaceAll("/iso/ultracloud/site.cfg", `${dir}/site.cfg`)
+        .replaceAll("/run/ultracloud/installer/cmdline", `${dir}/cmdline`)
+        .replaceAll("/proc/cmdline", `${dir}/kernel`);
+      await Deno.writeTextFile(`${dir}/kernel`, "root=LABEL=UCISO quiet ultracloud.hostname=first\n");
+      const ran = await bash(script);
+      assert.equal(ran.code, 0, ran.text);
+      assert.deepEqual(parseCmdline(await Deno.readTextFile(`${dir}/cmdline`)), { ...wanted, hostname: "first" });
+      // An image that nobody has prepared leaves the kernel's words as they are.
+      await Deno.writeTextFile(`${dir}/site.cfg`, site!);
+      await bash(script);
+      assert.equal(
+        (await Deno.readTextFile(`${dir}/cmdline`)).trim(),
+        "root=LABEL=UCISO quiet ultracloud.hostname=first",
+      );
     }),
 );
 

@@ -17,6 +17,7 @@ let
     before = option strings [ ];
     path = option (types.listOf types.package) [ ];
     script = option types.lines "";
+    preStart = option types.lines "";
     environment = option (types.attrsOf (types.nullOr types.str)) { };
     restartTriggers = option (types.listOf types.anything) [ ];
     restartIfChanged = option types.bool true;
@@ -103,7 +104,7 @@ in
 
   config.system.build = {
     toplevel = checked (pkgs.stub "nixos-system-${config.networking.hostName}" {
-      services = toJSON (mapAttrs (_: service: service.serviceConfig // { inherit (service) script; path = map toString service.path; }) config.systemd.services);
+      services = toJSON (mapAttrs (_: service: service.serviceConfig // { inherit (service) script preStart; path = map toString service.path; }) config.systemd.services);
       etc = toJSON config.environment.etc;
       users = toJSON config.users;
       fileSystems = toJSON config.fileSystems;

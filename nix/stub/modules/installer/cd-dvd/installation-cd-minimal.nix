@@ -8,6 +8,10 @@ in
     isoImage = {
       volumeID = option str "nixos";
       storeContents = option (listOf package) [ ];
+      contents = option (listOf (submodule { options = {
+        source = lib.mkOption { type = package; };
+        target = lib.mkOption { type = str; };
+      }; })) [ ];
     };
   };
   config = {
@@ -15,7 +19,8 @@ in
     system.build.isoImage = pkgs.stub "${config.image.baseName}.iso" {
       inherit (config.system.build) toplevel;
       inherit (config.isoImage) volumeID;
-      contents = map toString config.isoImage.storeContents;
+      storeContents = map toString config.isoImage.storeContents;
+      contents = map (it: "${it.source} ${it.target}") config.isoImage.contents;
     };
   };
 }
