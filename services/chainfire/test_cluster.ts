@@ -1,6 +1,15 @@
 import { createWorkloadSigner, generateIdentity, type Grant, standardGrants, svcId } from "@ultracloud/authz";
 import { type Placement, systemClock } from "@ultracloud/base";
-import { type ComponentProcess, freePort, loadFleet, spawnComponent, waitReady } from "@ultracloud/launch";
+import {
+  componentEnv,
+  type ComponentProcess,
+  freePort,
+  loadFleet,
+  sourceDeno,
+  spawnComponent,
+  spawnDetached,
+  waitReady,
+} from "@ultracloud/launch";
 import {
   ClusterService,
   ElectionService,
@@ -42,6 +51,7 @@ export class TestCluster implements AsyncDisposable {
   readonly #authorizations: Readonly<Record<string, () => Promise<string>>>;
   readonly #configure: (place: Place, more: Readonly<Record<string, unknown>>) => Promise<void>;
   readonly #entry: string | undefined;
+  readonly #unpinned: boolean;
   readonly #clients = new DisposableStack();
   /** By member; the others reach it through its proxy. */
   readonly proxies: ReadonlyMap<number, FaultProxy>;
@@ -54,6 +64,7 @@ export class TestCluster implements AsyncDisposable {
       readonly configure: (place: Place, more: Readonly<Record<string, unknown>>) => Promise<void>;
       readonly proxies: ReadonlyMap<number, FaultProxy>;
       readonly entry?: string | undefined;
+      readonly unpinned?: boolean | undefined;
     },
   ) {
     this.proxies = deps.proxies;
@@ -62,6 +73,7 @@ export class TestCluster implements AsyncDisposable {
     this.#authorizations = deps.authorizations;
     this.#configure = deps.configure;
     this.#entry = deps.entry;
+    this.#unpinned = deps.unpinned ?? false;
   }
 
   /** The address of the first place that nobody has taken. */
@@ -95,12 +107,21 @@ export class TestCluster implements AsyncDisposable {
   async start(id: number): Promise<void> {
     const place = this.#place(id);
     const { manifest, dir } = (await loadFleet(workspaceRoot)).get("chainfire")!;
-    place.process = spawnComponent({
-      manifest,
-      placement: place.placement,
-      program: { kind: "source", root: workspaceRoot, entry: `${dir}/${this.#entry ?? manifest.entry}` },
-      logFile: `${this.#dir}/${id}.log`,
-    });
+    const entry = `${dir}/${this.#entry ?? manifest.entry}`;
+    const logFile = `${this.#dir}/${id}.log`;
+    place.process = this.#unpinned
+      ? spawnDetached({
+        name: manifest.name,
+        command: [...sourceDeno(workspaceRoot), "-A", entry, "--config", `${place.placement.configDir}/config.toml`],
+        logFile,
+        env: componentEnv(),
+      })
+      : spawnComponent({
+        manifest,
+        placement: place.placement,
+        program: { kind: "source", root: workspaceRoot, entry },
+        logFile,
+      });
     await waitReady(place.url, { name: `member ${id}`, timeoutMs: 60_000, process: place.process });
   }
 
@@ -193,13 +214,15 @@ export class TestCluster implements AsyncDisposable {
 export async function prepareCluster(
   size: number,
   overrides: Readonly<Record<string, unknown>> = {},
-  { proxied = false, spares = 0, grants = {}, entry }: {
+  { proxied = false, spares = 0, grants = {}, entry, unpinned }: {
     readonly proxied?: boolean;
     readonly spares?: number;
     /** Principals beside the operator, with what they are granted. */
     readonly grants?: Readonly<Record<string, readonly Grant[]>>;
     /** In the place of the component's own. */
     readonly entry?: string;
+    /** Under all permissions: what looks into the runtime itself cannot be granted alone. */
+    readonly unpinned?: boolean;
   } = {},
 ): Promise<TestCluster> {
   const dir = await Deno.makeTempDir({ prefix: "chainfire-" });
@@ -271,5 +294,5 @@ export async function prepareCluster(
     const signer = await createWorkloadSigner({ clusterId, name, keyFile }, { clock: systemClock });
     authorizations[name] = signer.authorization("chainfire");
   }
-  return new TestCluster(dir, places, { authorizations, configure, proxies, entry });
+  return new TestCluster(dir, places, { authorizations, configure, proxies, entry, unpinned });
 }
