@@ -164,6 +164,14 @@ testUnless("packets on OVN: what the records say is what the network does", noPa
     assert.match(lease, new RegExp(`lease of ${ip(guest).replaceAll(".", "\\.")} obtained`));
   });
 
+  await t.step("guests find each other by the names of their ports", async () => {
+    const asked = async (name: string) => (await one.ns.try("busybox", "nslookup", name, "10.1.0.1")).text;
+    for (const name of ["two", "two.net.internal", "far.net.internal"]) {
+      const address = ip(name.startsWith("two") ? two : far);
+      await until(`${name} is ${address}`, async () => (await asked(name)).includes(address));
+    }
+  });
+
   await t.step("IPv6: neighbours, the router's announcement and an answer", async () => {
     await groups.addRule({ project, securityGroup: "ping", rule: { ...pingIn, remoteCidr: "::/0" } });
     assert.match(two.port.ipv6Address, /^fd00:1::/);
