@@ -1,7 +1,7 @@
 # The named checks. Those that evaluate or compile run anywhere Nix does; those that boot machines say how.
 { self, pkgs, lib, fleet, programs, systems, iso, vm }:
 let
-  inherit (builtins) attrNames listToAttrs mapAttrs unsafeDiscardStringContext;
+  inherit (builtins) listToAttrs mapAttrs unsafeDiscardStringContext;
   build = name: systems.${name}.config.system.build;
   installed = [ "single-node-quickstart" "node01" "node02" "node03" "baremetal-qemu-control-plane" "baremetal-qemu-worker" ];
   netboots = [ "netboot-all-in-one" "netboot-control-plane" ];

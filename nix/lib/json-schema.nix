@@ -4,7 +4,7 @@
 let
   inherit (builtins)
     attrNames concatLists concatStringsSep elem elemAt filter foldl' genList hasAttr head isAttrs isBool isFloat isInt
-    isList isString length listToAttrs map match replaceStrings split stringLength tail toJSON;
+    isList isString length listToAttrs map match replaceStrings split stringLength toJSON;
 
   known = [
     "$schema" "title" "description" "default" "type" "const" "enum" "pattern" "format" "minLength" "maxLength" "minimum"

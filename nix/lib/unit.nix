@@ -5,10 +5,9 @@
 # `processes` (those of others), `host` (changes the system itself, so that a sandbox around it would be a pretence).
 { fleet }:
 let
-  inherit (builtins)
-    any attrNames attrValues concatLists concatStringsSep elem elemAt filter fromJSON head map match readFile replaceStrings;
+  inherit (builtins) any attrNames attrValues concatLists elem filter fromJSON head map match readFile;
   placement = import ./placement.nix { inherit fleet; };
-  inherit (placement) configDir resolve runDir runsDir stateDir etcDir unique;
+  inherit (placement) resolve runDir runsDir stateDir unique;
   programs = fromJSON (readFile ./programs.json);
   ownProgram = program: match "[$][{]dir[.]config[}]/(.*)" program;
   only = condition: list: if condition then list else [ ];

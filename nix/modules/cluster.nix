@@ -3,7 +3,7 @@
 { fleet }:
 { config, lib, ... }:
 let
-  inherit (builtins) attrNames concatLists elem filter head listToAttrs map toJSON;
+  inherit (builtins) attrNames concatLists elem filter listToAttrs map toJSON;
   inherit (lib) mkDefault mkIf mkOption types;
   cfg = config.ultracloud;
   evaluated = import ../lib/cluster-schema.nix { } cfg.cluster;

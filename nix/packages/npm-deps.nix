@@ -3,7 +3,7 @@
 # to fetch. `registry` is what the cache is keyed by, in the build as in whoever uses it; nothing is asked there.
 { pkgs, lib, lockFile ? ../../deno.lock }:
 let
-  inherit (builtins) attrNames concatStringsSep elem filter fromJSON head listToAttrs map match readFile replaceStrings toJSON;
+  inherit (builtins) attrNames elem filter fromJSON head map match readFile replaceStrings toJSON;
   lock = fromJSON (readFile lockFile);
   registry = "https://npm.invalid";
 

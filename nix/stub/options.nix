@@ -1,7 +1,7 @@
 # Options of NixOS that UltraCloud's modules set. Whoever sets another one learns that it does not exist.
 { config, lib, pkgs, extend, ... }:
 let
-  inherit (builtins) attrNames concatStringsSep filter map mapAttrs toJSON;
+  inherit (builtins) concatStringsSep filter map mapAttrs toJSON;
   inherit (lib) mkOption types;
   option = type: default: mkOption { inherit type default; };
   submodule = options: types.submodule { inherit options; };

@@ -2,7 +2,7 @@
 # derivation, so that what is made of it has one too; none of them is the program it is named after.
 { lib, nixosSystem }:
 let
-  inherit (builtins) attrNames concatStringsSep isAttrs listToAttrs map removeAttrs toString;
+  inherit (builtins) attrNames listToAttrs map removeAttrs toString;
 
   # The attributes of a derivation, as nixpkgs' builders take them: what is not text becomes it.
   plain = attrs: removeAttrs attrs [ "meta" "passthru" "nativeBuildInputs" "buildInputs" "impureEnvVars" ];

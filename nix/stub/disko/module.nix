@@ -1,7 +1,7 @@
 # GPT disks with plain file systems: what the layouts of nix/disks are made of.
 { config, lib, pkgs, ... }:
 let
-  inherit (builtins) attrNames concatLists concatMap listToAttrs map;
+  inherit (builtins) attrNames concatMap listToAttrs map;
   inherit (lib) mkOption types;
   submodule = options: types.submodule { inherit options; };
   content = submodule {

@@ -2,8 +2,8 @@
 # silence. Written from the documented behaviour; the same checks run against the real lib when a path to it is given.
 let
   inherit (builtins)
-    attrNames attrValues concatLists concatStringsSep elem filter foldl' genList isAttrs isList length listToAttrs map
-    mapAttrs removeAttrs stringLength substring;
+    attrNames concatLists concatStringsSep elem filter foldl' isAttrs isList listToAttrs map mapAttrs removeAttrs
+    stringLength substring;
   types = import ./types.nix lib;
   modules = import ./modules.nix lib;
   lib = modules // {

@@ -3,8 +3,8 @@
 lib:
 let
   inherit (builtins)
-    attrNames catAttrs concatLists concatStringsSep elem filter foldl' functionArgs head isAttrs isFunction isList isPath
-    isString length listToAttrs map mapAttrs removeAttrs sort tail toString;
+    attrNames catAttrs concatLists concatStringsSep elem filter foldl' functionArgs head isAttrs isFunction isPath
+    isString length map mapAttrs removeAttrs sort tail toString;
 
   tag = type: attrs: attrs // { _type = type; };
   is = type: value: isAttrs value && (value._type or null) == type;

@@ -2,8 +2,8 @@
 lib:
 let
   inherit (builtins)
-    attrNames concatLists concatStringsSep elem filter foldl' genList head isAttrs isBool isFloat isFunction isInt isList
-    isString length listToAttrs map match toString;
+    attrNames concatLists concatStringsSep elem foldl' genList head isAttrs isBool isFunction isInt isList isString
+    length listToAttrs map match toString;
 
   files = defs: concatStringsSep " and " (map (def: toString def.file) defs);
   # One value; the same one twice is no conflict.
