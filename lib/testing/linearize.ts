@@ -22,9 +22,12 @@ export function linearizable(operations: readonly RegisterOperation[]): boolean 
   const course = courseOf(operations);
   const outlook = new Outlook(course);
   let counted: readonly number[] = [];
-  for (;;) {
-    const order = new Search(course, new Counted(counted, course), outlook).run();
+  for (let broad = false;;) {
+    const search = new Search(course, new Counted(counted, course), outlook);
+    const order = search.run(broad);
     if (!order) return false;
+    // What found this one most likely finds the next.
+    broad = search.endedBroad;
     const overdrawn = overdrafts(order.uses);
     if (overdrawn.length === 0) return true;
     counted = [...counted, ...overdrawn];
@@ -33,10 +36,12 @@ export function linearizable(operations: readonly RegisterOperation[]): boolean 
 
 /** How many states go on from one point of time at first, and how much more at the next try. */
 const WIDTH_FIRST = 64;
-const WIDTH_FACTOR = 16;
+const WIDTH_FACTOR = 256;
 /** How many states one path at a time may look at before all states of a point of time go on together, at first. */
 const BUDGET_FIRST = 20_000;
 const BUDGET_FACTOR = 8;
+/** How much more than one path they may look at: an answer for sure needs them all. */
+const BREADTH_FACTOR = 16;
 /** Ways on from a state that are weighed against each other before the first is gone. */
 const WEIGHED = 16;
 
@@ -49,6 +54,8 @@ class Search {
   readonly #offered: Uint8Array;
   /** Ways were left out. */
   #cut = false;
+  /** The order was found among all states of a point of time, not along one path. */
+  endedBroad = false;
   /** States that were looked at. */
   #looked = 0;
 
@@ -67,14 +74,16 @@ class Search {
    * states that can do less than others. Neither is the better one for every history, so each gets its turn, and then a
    * longer one.
    */
-  run(): State | undefined {
+  run(broadFirst: boolean): State | undefined {
     if (!this.#alive(this.#steps[0], this.#start)) return undefined;
     if (this.#course.spares.length === 0) return this.#breadthFirst(Infinity) as State | undefined;
-    for (let budget = BUDGET_FIRST;; budget *= BUDGET_FACTOR) {
-      const deep = this.#depthFirst(budget);
+    for (let budget = BUDGET_FIRST, first = broadFirst;; budget *= BUDGET_FACTOR, first = false) {
+      const deep = first ? "unknown" : this.#depthFirst(budget);
       if (deep !== "unknown") return deep;
-      const broad = this.#breadthFirst(budget * BUDGET_FACTOR);
+      const broad = this.#breadthFirst(budget * BREADTH_FACTOR);
+      this.endedBroad = true;
       if (broad !== "unknown") return broad;
+      this.endedBroad = false;
     }
   }
 
