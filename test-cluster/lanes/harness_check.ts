@@ -8,6 +8,9 @@ const udpPort = 9;
 /** Long beside the way between two nodes, so that what has not come by then was lost. */
 const lossMs = 1_000;
 
+/** Long beside the calls that look at it, and the life of a token. */
+const jumpS = 3_600;
+
 /** Counts datagrams that arrive from each sender until it is told to stop. */
 const listenCode = `
 import { createSocket } from "node:dgram";
@@ -22,6 +25,13 @@ const socket = createSocket("udp4");
 const timer = setInterval(() => socket.send("hello", ${udpPort}, Deno.args[0]), 50);
 setTimeout(() => { clearInterval(timer); socket.close(); }, Number(Deno.args[1]));
 `;
+
+/** A node's own clock, seconds of the epoch. */
+async function clockOf(run: LaneRun, node: string): Promise<number> {
+  const { code, stdout, stderr } = await run.cluster.substrate.exec(node, ["date", "+%s"]);
+  assert.equal(code, 0, stderr);
+  return Number(stdout);
+}
 
 /** Whether what `from` sends reaches `to`. */
 async function reaches(run: LaneRun, from: string, to: string): Promise<boolean> {
@@ -38,7 +48,7 @@ async function reaches(run: LaneRun, from: string, to: string): Promise<boolean>
 /** The harness itself: each fault does what it says, and nothing more. */
 export const harnessCheck: Lane = {
   name: "harness-check",
-  summary: "the faults of the harness do what they say: cuts, pauses, power, full disks",
+  summary: "the faults of the harness do what they say: cuts, pauses, power, clocks, full disks",
   profile: "harness",
   async run(run) {
     const { cluster, faults } = run;
@@ -90,6 +100,29 @@ export const harnessCheck: Lane = {
       );
       return a;
     });
+    if (!cluster.substrate.ownClocks) run.skip("a clock that jumps", `nodes of ${cluster.substrate.name} share one`);
+    else {
+      await run.check(
+        "a node's clock jumps, alone: the others go on, and it catches up when it is right again",
+        async () => {
+          const ahead = async () => await clockOf(run, c) - await clockOf(run, a);
+          const before = await ahead();
+          await faults.stepClock(c, jumpS);
+          const jumped = await ahead() - before;
+          assert.ok(Math.abs(jumped - jumpS) < jumpS / 2, `it jumped by ${jumped} s`);
+          // Nobody's tokens hold there now: the others go on without it.
+          await write("the clock jumped");
+          await faults.stepClock(c, -jumpS);
+          const back = await ahead() - before;
+          assert.ok(Math.abs(back) < jumpS / 2, `it is ${back} s off`);
+          await waitFor(
+            { timeoutMs: 60_000, what: `${c} to catch up`, signal: run.signal },
+            async () => (await probe.getLocal("/lane/harness", c)) === "the clock jumped" || undefined,
+          );
+          return `${c} was ${jumped} s ahead`;
+        },
+      );
+    }
     await run.check("a full disk takes no byte more: writes are refused under an alarm, reads go on", async () => {
       await write("before the disk is full");
       await faults.fillDisk(c);
