@@ -75,7 +75,8 @@ async function runFiles(files: readonly string[], url: string, keyFile: string):
     const response = await fetch(`${url}${path}`, {
       method: "POST",
       headers: { authorization: await authorization(), "content-type": "application/json" },
-      body: JSON.stringify(body),
+      // As a stream it cannot be sent again on another connection, which would run a statement twice.
+      body: new Blob([JSON.stringify(body)]).stream(),
       signal: AbortSignal.timeout(requestTimeoutMs),
     });
     return { ok: response.ok, answer: await response.json() };
