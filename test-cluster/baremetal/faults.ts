@@ -74,7 +74,7 @@ export const installFaults: Readonly<Record<string, Fault>> = {
     await site.marker(node, "install.disko.complete", { after });
     const before = site.cache.narsServed;
     await waitFor(
-      { timeoutMs: 240_000, what: "the copy to have begun", everyMs: 50, signal: site.run.signal },
+      { timeoutMs: 600_000, what: "the copy to have begun", everyMs: 50, signal: site.run.signal },
       () => Promise.resolve(site.cache.narsServed > before || undefined),
     );
     await machine.powerOff();
@@ -128,7 +128,7 @@ export const runningFaults: Readonly<Record<string, Fault>> = {
     const said = await failed(site, node, "desired-system-rolled-back", /restarted in the middle/, async () => {
       await site.wish({ [node]: { system: "uc-slow", desired: { health_check_timeout_ms: 600_000 } } });
       await waitFor(
-        { timeoutMs: 240_000, what: "a trial under way", everyMs: 250, signal: site.run.signal },
+        { timeoutMs: 600_000, what: "a trial under way", everyMs: 250, signal: site.run.signal },
         async () => (await machine.console()).includes("ULTRACLOUD_TEST slow-health") || undefined,
       );
       await machine.powerOff();

@@ -20,8 +20,8 @@ import { type Prepared, readPrepared } from "./prepared.ts";
 
 /** Where the control plane of the site runs. */
 const siteNode = "site01";
-/** A boot under the emulator on a machine that does other things, and the longest copy; a step is quicker by far. */
-const stepTimeoutMs = 240_000;
+/** A boot under the emulator on a host whose processors others want too; a step takes seconds where it is alone. */
+const stepTimeoutMs = 600_000;
 
 /** Serial of the board, and of the disk, of each machine. */
 export const machines = {

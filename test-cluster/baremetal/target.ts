@@ -22,7 +22,9 @@ boot_default() {
   $bb grep -q ' /boot vfat ' /proc/mounts || { echo "no EFI partition is mounted at /boot" >&2; exit 1; }
   $bb mkdir -p /boot/loader/entries /boot/EFI/BOOT /boot/ultracloud
   device=$($bb awk '$2 == "/" && $1 ~ /^\/dev\// { d = $1 } END { print d }' /proc/mounts)
-  uuid=$($bb blkid "$device" | $bb sed 's/.* UUID="\([^"]*\)".*/\1/')
+  # Through its own loader: an installer calls this before there is a /usr.
+  uuid=$(@userland@/usr/lib64/ld-linux-x86-64.so.2 --library-path @userland@/usr/lib/x86_64-linux-gnu \
+    @userland@/usr/sbin/blkid -s UUID -o value "$device")
   [ -n "$uuid" ] || { echo "the root $device has no UUID" >&2; exit 1; }
   files=/boot/ultracloud/$(hash_of @boot@)
   for name in vmlinuz initrd; do
@@ -86,7 +88,7 @@ export PATH=/usr/sbin:/usr/bin
 deno=@runtime@/deno programs=@runtime@
 ${shellParts}
 export PATH=@runtime@/bin:$PATH
-esp=$(busybox findfs LABEL=UCESP)
+esp=$(findfs LABEL=UCESP)
 mount -t vfat -o umask=0077 "$esp" /boot || echo "init: no EFI partition"
 mkdir -p /var/lib/ultracloud/bootstrap /var/lib/ultracloud/credentials /var/lib/ultracloud/nix-agent
 mkdir -p /run/ultracloud/nix-agent /boot/loader/entries
