@@ -12,7 +12,7 @@ const retryMs = 500;
 /** How often the host is made what is wanted, whatever was told: devices vanish and people change things. */
 const applyMs = 1_000;
 /** What was just changed is looked at again soon: the switch numbers a port some milliseconds later. */
-const againMs = 50;
+const againMsMin = 25;
 /** Share of the time that looking at an unchanged host may take: a thousand taps are looked at less often. */
 const lookShare = 0.05;
 /** How often all wanted ports are asked for, not only what has changed. */
@@ -94,6 +94,7 @@ export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): NetAgent 
 
   const applying = (async () => {
     let failing = false;
+    let againMs = againMsMin;
     while (!signal.aborted) {
       changed = new AbortController();
       const begin = clock.monotonicMs();
@@ -112,7 +113,9 @@ export function openNetAgent(config: NetAgentConfig, deps: AgentDeps): NetAgent 
         health.set("switch", "starting", error instanceof Error ? error.message : String(error));
       }
       const looked = Math.max(applyMs, (clock.monotonicMs() - begin) / lookShare);
-      const pauseMs = done > 0 ? againMs : looked;
+      // What does not settle, as a device that cannot be made, is looked at less and less often.
+      againMs = done > 0 && !changed.signal.aborted ? againMs * 2 : againMsMin;
+      const pauseMs = done > 0 ? Math.min(againMs, looked) : looked;
       await clock.sleep(pauseMs, AbortSignal.any([signal, changed.signal])).catch(() => {});
     }
   })();

@@ -45,14 +45,14 @@ for (const name of ["one", "two"]) {
 
 const dump = () => dumpRows(ownTables, nb.replica, northboundTables).map((row) => row.replace(/ up=\S+/, ""));
 
-/** Flows of net-agent's own on the integration bridge. */
+/** What `ovs-ofctl` does with the flows of net-agent's own on the integration bridge. */
+async function guardFlows(verb: "dump-aggregate" | "del-flows"): Promise<string> {
+  const args = [verb, `unix:${runDir}/uct-int.mgmt`, "cookie=0x5543000000000000/0xffff000000000000"];
+  return new TextDecoder().decode((await new Deno.Command("ovs-ofctl", { args, stderr: "null" }).output()).stdout);
+}
 async function guards(): Promise<number> {
-  const dump = new Deno.Command("ovs-ofctl", {
-    args: ["dump-aggregate", `unix:${runDir}/uct-int.mgmt`, "cookie=0x5543000000000000/0xffff000000000000"],
-    stderr: "null",
-  });
-  const { stdout } = await dump.output();
-  return Number(/flow_count=(\d+)/.exec(new TextDecoder().decode(stdout))?.[1] ?? 0);
+  const stdout = await guardFlows("dump-aggregate");
+  return Number(/flow_count=(\d+)/.exec(stdout)?.[1] ?? 0);
 }
 await until("the ports are guarded", async () => await guards() > 0);
 const guarded = await guards();
@@ -132,6 +132,14 @@ async function unchanged(): Promise<void> {
   );
 }
 
+/** Who wipes the flows that guard ports finds them there again. */
+async function wiped(): Promise<void> {
+  await guardFlows("del-flows");
+  const begin = performance.now();
+  await until("the ports are guarded again", async () => await guards() === guarded);
+  console.log(`flows of ours wiped: guarded again within ${Math.round(performance.now() - begin)} ms`);
+}
+
 /** Every process and every daemon, one after the other. */
 async function kills(): Promise<void> {
   for (const name of ["net-agent", "prismnet"]) {
@@ -160,4 +168,6 @@ async function kills(): Promise<void> {
   console.log("stack on OVN: every process killed, every one back");
 }
 
-await (Deno.args[0] === "unchanged" ? unchanged() : kills());
+if (Deno.args[0] === "unchanged") await unchanged();
+else await kills();
+await wiped();
