@@ -2,6 +2,9 @@ import type { Counted, State } from "./linearize_states.ts";
 import type { Course, Step, Task } from "./linearize_steps.ts";
 import { has } from "./linearize_words.ts";
 
+/** Steps times values up to which looking ahead is worth its memory: far more than any history of some hundred operations. */
+const CELLS_MAX = 2_000_000;
+
 /** Per value: what tasks called later need and leave. */
 interface Ahead {
   /** Swaps of the value: each needs it anew. */
@@ -40,7 +43,9 @@ export class Outlook {
 
   constructor(course: Course) {
     this.#course = course;
-    this.#values = [...new Set(course.tasks.filter(needsValue).map(({ sees }) => sees))];
+    const needed = [...new Set(course.tasks.filter(needsValue).map(({ sees }) => sees))];
+    // A long history of many values is one of few operations at a time, which needs no such help.
+    this.#values = needed.length * course.steps.length > CELLS_MAX ? [] : needed;
     const count = this.#values.length;
     this.#index = new Int32Array(course.values).fill(-1);
     for (const [i, value] of this.#values.entries()) this.#index[value] = i;
@@ -102,6 +107,7 @@ export class Outlook {
 
   /** False when the state at a step, before or within it, surely leads nowhere. */
   open({ at, place, open }: Step, { value, done, hidden, spent }: State, counted: Counted): boolean {
+    if (this.#values.length === 0) return true;
     const ahead = this.#ahead[at]!;
     const needs = this.#needs, left = this.#left, deadline = this.#deadline;
     needs.set(ahead.swaps);

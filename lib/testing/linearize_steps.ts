@@ -92,11 +92,12 @@ export function courseOf(operations: readonly RegisterOperation[]): Course {
   moments.sort((a, b) => a.at === b.at ? Number(a.returns) - Number(b.returns) : a.at < b.at ? -1 : 1);
   const { spares, kindOf } = sparesOf(moments);
   const { tasks, words } = placeTasks(moments);
-  const there = new Int32Array(spares.length);
+  let there = new Int32Array(spares.length);
   const steps: Step[] = [];
   let open: Task[] = [];
   for (const [place, { task, spare, returns }] of moments.entries()) {
     if (spare) {
+      there = there.slice();
       there[kindOf(spare)]!++;
       continue;
     }
@@ -107,7 +108,7 @@ export function courseOf(operations: readonly RegisterOperation[]): Course {
       else if (kind === "cas") swaps[word]! |= mask;
     }
     const due = returns ? task : undefined;
-    steps.push({ at: steps.length, place, due, open, writes, swaps, there: there.slice() });
+    steps.push({ at: steps.length, place, due, open, writes, swaps, there });
     if (returns) open = open.filter((other) => other !== task);
   }
   return { steps, tasks, spares, values: values.size, alikes: alikes.size, start, words };
