@@ -52,6 +52,7 @@ export async function bringUp(
     signal.throwIfAborted();
     await cluster.substrate.create(node);
   }
+  await Deno.writeTextFile(home.madeFile, "");
   progress.step("start every component");
   await cluster.startAll({
     signal,

@@ -12,6 +12,8 @@ export interface ClusterHome {
   readonly runDir: string;
   /** First part of the names of everything the kernel knows: namespaces. */
   readonly prefix: string;
+  /** There once every node is made: what a harness that was killed before it left is no cluster. */
+  readonly madeFile: string;
   readonly journalFile: string;
   readonly lockFile: string;
 }
@@ -28,6 +30,7 @@ export function clusterHome(env: (name: string) => string | undefined): ClusterH
     cacheDir: `${workRoot}/cache`,
     runDir: `${env("TMPDIR") ?? "/tmp"}/${prefix}`,
     prefix,
+    madeFile: `${root}/state/made`,
     journalFile: `${root}/journal.jsonl`,
     lockFile: `${root}/lock`,
   };

@@ -3,7 +3,7 @@ import { type ClusterFile, helpersOf, helperSource } from "@ultracloud/launch";
 import { workspaceRoot } from "@ultracloud/testing";
 import { cleanHome } from "./clean.ts";
 import type { SubstrateName } from "./bring_up.ts";
-import { clusterFileName, workspaceFleet } from "./cluster.ts";
+import { workspaceFleet } from "./cluster.ts";
 import { buildNodeImage } from "./qemu/node_image.ts";
 import { buildPrograms, helperProgram } from "./qemu/programs.ts";
 import { imagesFile, type QemuImages } from "./qemu/qemu.ts";
@@ -22,8 +22,8 @@ export function requireHost(): void {
 
 /** True when a cluster is up, or stopped with its data. */
 export async function clusterStands(home: ClusterHome): Promise<boolean> {
-  const file = await Deno.stat(`${home.stateDir}/${clusterFileName}`).catch(() => undefined);
-  return file !== undefined && await lanStands(home);
+  const made = await Deno.stat(home.madeFile).then(() => true, () => false);
+  return made && await lanStands(home);
 }
 
 /** Removes what is there, loads what the nodes cannot load themselves, and makes the network. */
