@@ -24,6 +24,7 @@ export class WorkerLease {
   #endMs: number | undefined;
   #guardMs = 0;
   #changed = Promise.withResolvers<void>();
+  #kept: Promise<void> = Promise.resolve();
 
   constructor(options: { readonly stateDir: string }, deps: { readonly clock: Clock }) {
     this.#path = `${options.stateDir}/lease.json`;
@@ -51,9 +52,14 @@ export class WorkerLease {
     this.#changed.resolve();
     this.#changed = Promise.withResolvers();
     const endAtMs = this.#clock.nowMs() + this.#endMs - this.#clock.monotonicMs();
-    // Not synced: a host that loses power has no VMs to stop.
-    await Deno.writeFile(`${this.#path}.tmp`, utf8.encode(JSON.stringify({ endAtMs, ttlMs })), { mode: 0o600 });
-    await Deno.rename(`${this.#path}.tmp`, this.#path);
+    const text = utf8.encode(JSON.stringify({ endAtMs, ttlMs }));
+    // One after the other: two answers may come at once.
+    this.#kept = this.#kept.catch(() => {}).then(async () => {
+      // Not synced: a host that loses power has no VMs to stop.
+      await Deno.writeFile(`${this.#path}.tmp`, text, { mode: 0o600 });
+      await Deno.rename(`${this.#path}.tmp`, this.#path);
+    });
+    await this.#kept;
   }
 
   /** When VMs are ended unless it is renewed; undefined: there never was a lease. */

@@ -34,6 +34,18 @@ Deno.test("WorkerLease ends before the control plane may grant it again, also fo
   }
 });
 
+Deno.test("WorkerLease takes answers that come at once, and keeps the end of the last", async () => {
+  const dir = await Deno.makeTempDir();
+  try {
+    const clock = { ...systemClock, monotonicMs: () => 1_000, nowMs: () => 50_000 };
+    const lease = new WorkerLease({ stateDir: dir }, { clock });
+    await Promise.all([1_000, 2_000, 3_000, 4_000].map((sentAtMs) => lease.renewed(sentAtMs, 9_000)));
+    assert.deepEqual(JSON.parse(await Deno.readTextFile(`${dir}/lease.json`)), { endAtMs: 62_000, ttlMs: 9_000 });
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});
+
 Deno.test("guardOf() leaves time for heartbeats within a lease of any length plasmavmc grants", () => {
   for (const ttlMs of [600, 1_000, 3_000, 10_000, 60_000, 3_600_000]) {
     assert.ok(guardOf(ttlMs) >= 250 && guardOf(ttlMs) <= 5_000 && ttlMs / 3 + guardOf(ttlMs) < ttlMs);
