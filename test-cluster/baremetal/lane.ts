@@ -21,7 +21,10 @@ export const baremetalIso: Lane = {
     "a control-plane and a worker machine boot the installer's medium, install themselves, converge, and go back from a bad generation",
   profile: "baremetal",
   ownComponents: ["installer", "install-target", "first-boot-automation", "nix-agent"],
-  options: { faults: `all, none (default), or some of ${faultNames.join(",")}` },
+  options: {
+    path: "`no` leaves out the two machines of the path: for fault cases of an installation alone",
+    faults: `all, none (default), or some of ${faultNames.join(",")}`,
+  },
   prepare: prepareBareMetal,
   async run(run) {
     const wanted = faultsOf(run);
@@ -31,8 +34,11 @@ export const baremetalIso: Lane = {
     run.facts.iso = site.prepared.iso;
     run.facts.systems = site.prepared.systems.paths;
     try {
-      await path(run, site);
-      await badGeneration(run, site);
+      if (run.args.path === "no") run.skip("the path of two machines", "--path no");
+      else {
+        await path(run, site);
+        await badGeneration(run, site);
+      }
       if (wanted.size > 0) {
         // Two machines, one for each processor: what happens before a system runs, and what happens to one that does.
         const ended = await Promise.allSettled([
@@ -58,8 +64,12 @@ export const baremetalIso: Lane = {
 function faultsOf(run: LaneRun): ReadonlySet<string> {
   const given = run.args.faults ?? "none";
   if (given === "none") return new Set();
-  if (given === "all") return new Set(faultNames);
+  if (given === "all") return new Set(run.args.path === "no" ? Object.keys(installFaults) : faultNames);
   const names = given.split(",");
+  const running = run.args.path === "no" && names.find((name) => Object.hasOwn(runningFaults, name));
+  if (running) {
+    throw fault("invalid_argument", "usage", `Cannot use --path no with ${running}: it needs an installed node`);
+  }
   const unknown = names.find((name) => !faultNames.includes(name));
   if (unknown === undefined) return new Set(names);
   throw fault("invalid_argument", "usage", `Cannot use --faults ${unknown}: wanted all or some of ${faultNames}`);
