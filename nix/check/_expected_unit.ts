@@ -98,7 +98,7 @@ export function expectedUnit(
         ...speaks ? ["AF_INET", "AF_INET6"] : [],
         ...network ? ["AF_NETLINK", "AF_PACKET"] : [],
       ],
-      SystemCallFilter: ["@system-service"],
+      SystemCallFilter: ["@system-service", "@pkey"],
       SystemCallErrorNumber: "EPERM",
       CapabilityBoundingSet: capabilities.length === 0 ? "" : capabilities,
       AmbientCapabilities: root || capabilities.length === 0 ? "" : capabilities,

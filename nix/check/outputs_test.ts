@@ -86,6 +86,11 @@ testWithLibraries("every system evaluates down to its derivation, and says what 
   assert.equal(new Set(drvPaths).size, configurations.length, "two systems are the same");
   for (const path of drvPaths) assert.match(path, /^\/nix\/store\/[a-z0-9]{32}-nixos-system-.*\.drv$/);
   assert.equal(systems["single-node-quickstart"]!.hostname, "ultracloud");
+  const counting = await flake.eval<unknown>(
+    "nixosConfigurations.node01.config.boot.loader.systemd-boot",
+    "loader: { inherit (loader) enable bootCounting; }",
+  );
+  assert.deepEqual(counting, { enable: true, bootCounting: { enable: true, tries: 2 } });
   for (const name of ["node01", "node02", "node03"]) assert.equal(systems[name]!.node, name);
 });
 

@@ -105,7 +105,8 @@ rec {
         RestrictSUIDSGID = true;
         # Unix sockets carry the journal and names of hosts.
         RestrictAddressFamilies = [ "AF_UNIX" ] ++ only speaks [ "AF_INET" "AF_INET6" ] ++ only (has "network") [ "AF_NETLINK" "AF_PACKET" ];
-        SystemCallFilter = [ "@system-service" ];
+        # V8 guards the pages of its compiler with keys where the processor has them.
+        SystemCallFilter = [ "@system-service" "@pkey" ];
         SystemCallErrorNumber = "EPERM";
         # An empty list would write no line at all, and leave the unit everything.
         CapabilityBoundingSet = if capabilities == [ ] then "" else capabilities;

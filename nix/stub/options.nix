@@ -84,7 +84,11 @@ in
       kernelParams = option strings [ ];
       initrd.availableKernelModules = option strings [ ];
       loader.efi.canTouchEfiVariables = option types.bool false;
-      loader.systemd-boot = { enable = option types.bool false; configurationLimit = option (types.nullOr types.int) null; };
+      loader.systemd-boot = {
+        enable = option types.bool false;
+        configurationLimit = option (types.nullOr types.int) null;
+        bootCounting = { enable = option types.bool false; tries = option types.ints.positive 2; };
+      };
     };
     fileSystems = option (types.attrsOf (submodule {
       device = option (types.nullOr types.str) null;
