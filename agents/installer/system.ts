@@ -46,7 +46,8 @@ export async function copyClosure(
   signal: AbortSignal,
 ): Promise<void> {
   const { cache, system } = o;
-  const args = ["copy", "--from", cache.url, "--to", `local?root=${config.targetDir}`, system];
+  // Quiet: what it says in the end goes into a marker, and is the cause.
+  const args = ["copy", "--quiet", "--from", cache.url, "--to", `local?root=${config.targetDir}`, system];
   const ended = await run("nix", [...args, ...options(cache)], {
     env: nixEnv(config),
     signal: AbortSignal.any([signal, AbortSignal.timeout(config.copyTimeoutMs)]),
