@@ -104,6 +104,10 @@ export function insightService({ platform, engine, northbound, agents }: Insight
       const told = { verdict: verdict(answer.allowed), steps };
       // Without an address of that family there is no packet that the engine could be asked about.
       if (source === undefined) return { ...told, engineVerdict: Verdict.UNSPECIFIED, engineText: "", agree: false };
+      if (from.value.host === "") {
+        const engineText = `port ${from.name} is on no host`;
+        return { ...told, engineVerdict: Verdict.UNSPECIFIED, engineText, agree: false };
+      }
       // The engine's words would tell of a network that is not the caller's.
       const foreign = all.floatingIps.some((ip) =>
         ip.value.ipAddress === destination && ip.value.portId !== "" && ip.project !== request.project

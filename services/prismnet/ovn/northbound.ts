@@ -244,7 +244,8 @@ export function desiredRows(state: NetworkState): DesiredRow[] {
   const whole: NetworkState = {
     ...state,
     subnets: state.subnets.filter((subnet) => vpcs.has(subnet.value.vpcId)),
-    ports: state.ports.filter((port) => subnets.has(port.value.subnetId) && vpcs.has(port.value.vpcId)),
+    // A port on no host carries nothing: northd need not compute it.
+    ports: state.ports.filter(({ value }) => value.host !== "" && subnets.has(value.subnetId) && vpcs.has(value.vpcId)),
   };
   return [
     ...nameRows(whole),

@@ -45,10 +45,13 @@ Deno.test("every row has a key of its own, and every reference names a row", asy
   for (let i = 0; i < 20; i++) {
     const subnet = `${uniform(rng, 2) ? "x" : "y"}${uniform(rng, 3)}`;
     await ports.createPort({ project, name: `p${i}`, subnet, securityGroups: uniform(rng, 2) ? ["g"] : [] });
+    if (i > 0) await ports.bindPort({ project, port: `p${i}`, host: "h0" });
   }
   const rows = desiredRows((await readNetwork(platform)).state);
   const keys = new Set(rows.map((row) => row.key));
   assert.equal(keys.size, rows.length, "two rows share a key");
+  const switchPorts = rows.filter(({ table, columns }) => table === "Logical_Switch_Port" && columns.type === "");
+  assert.equal(switchPorts.length, 19, "one for each port that has a host");
   for (const row of rows) {
     assert.ok(ownTables.includes(row.table), row.table);
     for (const [column, value] of Object.entries(row.columns)) {

@@ -115,12 +115,10 @@ async function unchanged(): Promise<void> {
   }
   for (const name of ["prismnet", "net-agent"]) await until(`${name} is ready again`, isReady(name));
   await ports.createPort({ project, name: "three", subnet: "lan", securityGroups: ["ping"] });
-  await until("the port is in the database", () => dump().join("\n") !== desired.join("\n"));
-  assert.deepEqual(await Promise.all([written("nb"), written("conf")]), [counts[0]! + 1, counts[1]!]);
   await ports.bindPort({ project, port: "three", host: "local" });
   const { state, stateReason } = await ports.waitPort({ project, port: "three", timeoutMs: 30_000 });
   assert.equal(state, PortState.ACTIVE, stateReason);
-  assert.deepEqual(await Promise.all([written("nb"), written("conf")]), [counts[0]! + 2, counts[1]! + 1]);
+  assert.deepEqual(await Promise.all([written("nb"), written("conf")]), [counts[0]! + 1, counts[1]! + 1]);
   await ports.unbindPort({ project, port: "three" });
   await ports.deletePort({ project, port: "three" });
   await until(
@@ -128,7 +126,7 @@ async function unchanged(): Promise<void> {
     async () => dump().join("\n") === desired.join("\n") && await guards() === guarded,
   );
   console.log(
-    `unchanged network, both processes anew: 0 of ${counts.join(" and ")} transactions; one port: 2 and 1 more`,
+    `unchanged network, both processes anew: 0 of ${counts.join(" and ")} transactions; one port: 1 and 1 more`,
   );
 }
 
