@@ -6,9 +6,8 @@ import { install } from "./install.ts";
 export const system = `/nix/store/${"a".repeat(32)}-system`;
 export const byId = "/dev/disk/by-id/virtio-d1";
 
-/** A machine of fakes: programs that say what is asked of them, and a deployer that answers what the test wants. */
-export async function openWorld() {
-  const dir = await Deno.makeTempDir({ prefix: "uc-installer-" });
+/** What a deployer answers to a machine that becomes node01, and the bundle of which it speaks. */
+export async function answerOf() {
   const key = await crypto.subtle.generateKey("Ed25519", true, ["sign", "verify"]) as CryptoKeyPair;
   const publicKey = new Uint8Array(await crypto.subtle.exportKey("raw", key.publicKey)).toBase64();
   const content = new TextEncoder().encode("the bundle");
@@ -17,6 +16,41 @@ export async function openWorld() {
   const signature = new Uint8Array(
     await crypto.subtle.sign("Ed25519", key.privateKey, new TextEncoder().encode(signed)),
   );
+  // deno-lint-ignore no-explicit-any -- each test spoils another part of it
+  const answer: any = {
+    status: "enrolled",
+    node: "node01",
+    hostname: "node01",
+    role: "worker",
+    class: "worker",
+    address: "10.0.0.1",
+    cluster_id: "test",
+    install_plan: {
+      nixos_configuration: "worker",
+      disko_config_path: "disks/w.nix",
+      target_disk_by_id: byId,
+      target_system: system,
+    },
+    bundle: {
+      sha256,
+      bytesCount: content.length,
+      signature: signature.toBase64(),
+      path: `/api/v1/bundle/${sha256}`,
+      signed_text: signed,
+    },
+    bundle_public_key: publicKey,
+    cache: {
+      binary_cache_url: "http://127.0.0.1:1/",
+      trusted_keys: ["uc-test-1:4n9lPFtb4qY4CYQKh4IHAEpyPcdlHk0Jlkq0Q6w3tC8="],
+    },
+  };
+  return { answer, content };
+}
+
+/** A machine of fakes: programs that say what is asked of them, and a deployer that answers what the test wants. */
+export async function openWorld() {
+  const dir = await Deno.makeTempDir({ prefix: "uc-installer-" });
+  const { answer, content } = await answerOf();
   const programs: string[] = [];
   const printed: string[] = [];
   const posted: string[] = [];
@@ -61,34 +95,6 @@ export async function openWorld() {
     return Promise.resolve({ code: 0, stdout, stderr: "" });
   };
 
-  // deno-lint-ignore no-explicit-any -- each test spoils another part of the answer
-  const answer: any = {
-    status: "enrolled",
-    node: "node01",
-    hostname: "node01",
-    role: "worker",
-    class: "worker",
-    address: "10.0.0.1",
-    cluster_id: "test",
-    install_plan: {
-      nixos_configuration: "worker",
-      disko_config_path: "disks/w.nix",
-      target_disk_by_id: byId,
-      target_system: system,
-    },
-    bundle: {
-      sha256,
-      bytesCount: content.length,
-      signature: signature.toBase64(),
-      path: `/api/v1/bundle/${sha256}`,
-      signed_text: signed,
-    },
-    bundle_public_key: publicKey,
-    cache: {
-      binary_cache_url: "http://127.0.0.1:1/",
-      trusted_keys: ["uc-test-1:4n9lPFtb4qY4CYQKh4IHAEpyPcdlHk0Jlkq0Q6w3tC8="],
-    },
-  };
   const http = { phoneHome: (): Response => Response.json(answer), bundle: (): Response => new Response(content) };
   const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, async (request) => {
     const { pathname } = new URL(request.url);
