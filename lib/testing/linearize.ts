@@ -22,12 +22,12 @@ export function linearizable(operations: readonly RegisterOperation[]): boolean 
   const course = courseOf(operations);
   const outlook = new Outlook(course);
   let counted: readonly number[] = [];
-  for (let broad = false;;) {
+  for (let width = 0;;) {
     const search = new Search(course, new Counted(counted, course), outlook);
-    const order = search.run(broad);
+    const order = search.run(width);
     if (!order) return false;
     // What found this one most likely finds the next.
-    broad = search.endedBroad;
+    width = search.endedWidth;
     const overdrawn = overdrafts(order.uses);
     if (overdrawn.length === 0) return true;
     counted = [...counted, ...overdrawn];
@@ -36,12 +36,14 @@ export function linearizable(operations: readonly RegisterOperation[]): boolean 
 
 /** How many states go on from one point of time at first, and how much more at the next try. */
 const WIDTH_FIRST = 64;
-const WIDTH_FACTOR = 256;
+const WIDTH_FACTOR = 4;
+/** Where there were at most this many times more, all of them go on at the next try. */
+const ALL_FACTOR = 16;
 /** How many states one path at a time may look at before all states of a point of time go on together, at first. */
 const BUDGET_FIRST = 20_000;
 const BUDGET_FACTOR = 8;
 /** How much more than one path they may look at: an answer for sure needs them all. */
-const BREADTH_FACTOR = 16;
+const BREADTH_FACTOR = 24;
 /** Ways on from a state that are weighed against each other before the first is gone. */
 const WEIGHED = 16;
 
@@ -54,8 +56,9 @@ class Search {
   readonly #offered: Uint8Array;
   /** Ways were left out. */
   #cut = false;
-  /** The order was found among all states of a point of time, not along one path. */
-  endedBroad = false;
+  /** How many states went on together when the order was found; 0 along one path. */
+  endedWidth = 0;
+  #width = WIDTH_FIRST;
   /** States that were looked at. */
   #looked = 0;
 
@@ -74,16 +77,17 @@ class Search {
    * states that can do less than others. Neither is the better one for every history, so each gets its turn, and then a
    * longer one.
    */
-  run(broadFirst: boolean): State | undefined {
+  run(width: number): State | undefined {
     if (!this.#alive(this.#steps[0], this.#start)) return undefined;
     if (this.#course.spares.length === 0) return this.#breadthFirst(Infinity) as State | undefined;
-    for (let budget = BUDGET_FIRST, first = broadFirst;; budget *= BUDGET_FACTOR, first = false) {
-      const deep = first ? "unknown" : this.#depthFirst(budget);
+    if (width > 0) this.#width = width;
+    for (let budget = BUDGET_FIRST, deeply = width === 0;; budget *= BUDGET_FACTOR, deeply = true) {
+      const deep = deeply ? this.#depthFirst(budget) : "unknown";
       if (deep !== "unknown") return deep;
       const broad = this.#breadthFirst(budget * BREADTH_FACTOR);
-      this.endedBroad = true;
-      if (broad !== "unknown") return broad;
-      this.endedBroad = false;
+      if (broad === "unknown") continue;
+      this.endedWidth = this.#width;
+      return broad;
     }
   }
 
@@ -125,16 +129,22 @@ class Search {
    */
   #breadthFirst(budget: number): State | undefined | "unknown" {
     const lookedMax = this.#looked + budget;
-    for (let width = WIDTH_FIRST;; width *= WIDTH_FACTOR) {
-      const { end, complete } = this.#within(width, lookedMax);
+    for (;;) {
+      const { end, complete, most } = this.#within(this.#width, lookedMax);
       if (end !== undefined || complete) return end;
+      // The next turn takes this width up again.
       if (this.#looked > lookedMax) return "unknown";
+      const wider = this.#width * WIDTH_FACTOR;
+      this.#width = most <= this.#width * ALL_FACTOR ? Math.max(wider, most) : wider;
     }
   }
 
-  #within(width: number, lookedMax: number): { readonly end: State | undefined; readonly complete: boolean } {
+  #within(
+    width: number,
+    lookedMax: number,
+  ): { readonly end: State | undefined; readonly complete: boolean; readonly most: number } {
     let states: readonly State[] = [this.#start];
-    let complete = true;
+    let complete = true, most = 0;
     this.#cut = false;
     for (const [i, step] of this.#steps.entries()) {
       const next = this.#steps[i + 1];
@@ -142,16 +152,17 @@ class Search {
       const left = new Left(next ?? step, this.#counted);
       for (const state of states) {
         for (const after of this.#through(step, state, width)) if (this.#alive(next, after)) left.enters(after);
-        if (this.#looked > lookedMax) return { end: undefined, complete: false };
+        if (this.#looked > lookedMax) return { end: undefined, complete: false, most };
       }
       states = left.states();
+      most = Math.max(most, states.length);
       if (states.length <= width) continue;
       complete = false;
       const ranked = states.map((state) => ({ state, rank: rank(state) }));
       ranked.sort((a, b) => b.rank - a.rank);
       states = ranked.slice(0, width).map(({ state }) => state);
     }
-    return { end: states[0], complete: complete && !this.#cut };
+    return { end: states[0], complete: complete && !this.#cut, most };
   }
 
   /** False when the state surely leads nowhere. */

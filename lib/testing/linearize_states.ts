@@ -41,7 +41,7 @@ export function overdrafts(last: Use | undefined): number[] {
 }
 
 /** How many earlier states a new one is compared with. */
-const COMPARED_MAX = 256;
+const COMPARED_MAX = 96;
 
 /** Kinds of spare operations that are counted, each with its place in `State.spent`. */
 export class Counted {
