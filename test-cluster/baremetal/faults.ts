@@ -42,11 +42,11 @@ export const installFaults: Readonly<Record<string, Fault>> = {
   "truncated-closure": async (site, node) => {
     try {
       return await failed(site, node, "install.nixos-install.failed", /^closure_damaged: /, async () => {
-        site.cache.fault = (path) => path.startsWith("/nar/") ? "truncated" : undefined;
+        site.brokenCache.fault = (path) => path.startsWith("/nar/") ? "truncated" : undefined;
         await onMedium(site, node, { system: "uc-base" });
       });
     } finally {
-      site.cache.fault = () => undefined;
+      site.brokenCache.fault = () => undefined;
     }
   },
   "cache-down-in-mid-copy": async (site, node) => {
@@ -57,14 +57,15 @@ export const installFaults: Readonly<Record<string, Fault>> = {
         "install.nixos-install.failed",
         /^(copy_failed|cache_unreachable): /,
         async () => {
-          const before = site.cache.narsServed;
-          site.cache.fault = (path) => path.startsWith("/nar/") && site.cache.narsServed > before ? "down" : undefined;
+          const before = site.brokenCache.narsServed;
+          site.brokenCache.fault = (path) =>
+            path.startsWith("/nar/") && site.brokenCache.narsServed > before ? "down" : undefined;
           await onMedium(site, node, { system: "uc-base" });
         },
       );
     } finally {
-      site.cache.fault = () => undefined;
-      site.cache.start();
+      site.brokenCache.fault = () => undefined;
+      site.brokenCache.start();
     }
   },
   "power-cut-during-install": async (site, node) => {
@@ -72,10 +73,10 @@ export const installFaults: Readonly<Record<string, Fault>> = {
     const after = await site.shown(node);
     await onMedium(site, node, { system: "uc-base" });
     await site.marker(node, "install.disko.complete", { after });
-    const before = site.cache.narsServed;
+    const before = site.brokenCache.narsServed;
     await waitFor(
       { timeoutMs: 600_000, what: "the copy to have begun", everyMs: 50, signal: site.run.signal },
-      () => Promise.resolve(site.cache.narsServed > before || undefined),
+      () => Promise.resolve(site.brokenCache.narsServed > before || undefined),
     );
     await machine.powerOff();
     const again = await site.shown(node);

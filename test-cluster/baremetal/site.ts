@@ -52,6 +52,8 @@ export class BareSite implements AsyncDisposable {
   readonly run: LaneRun;
   readonly prepared: Prepared;
   readonly cache: CacheHost;
+  /** The same contents at an address of its own, for the machine whose cache is broken: the others go on. */
+  readonly brokenCache: CacheHost;
   readonly #dir: string;
   readonly #machines = new Map<NodeName, Machine>();
   readonly #tokens = new Map<NodeName, string>();
@@ -61,7 +63,9 @@ export class BareSite implements AsyncDisposable {
     this.run = run;
     this.prepared = prepared;
     this.#dir = dir;
-    this.cache = new CacheHost(prepared.systems.cacheDir, run.cluster.file.network.operatorAddress);
+    const { operatorAddress } = run.cluster.file.network;
+    this.cache = new CacheHost(prepared.systems.cacheDir, operatorAddress);
+    this.brokenCache = new CacheHost(prepared.systems.cacheDir, operatorAddress);
   }
 
   static async open(run: LaneRun): Promise<BareSite> {
@@ -164,6 +168,7 @@ export class BareSite implements AsyncDisposable {
       ca_sha256: certificateSha256(ca),
       bootstrap_token: token,
       node_id: node,
+      ...(node === "spare01" ? { binary_cache_url: this.brokenCache.url } : {}),
     }, path);
     return path;
   }
@@ -236,6 +241,7 @@ export class BareSite implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const machine of this.#machines.values()) await machine.powerOff();
     await this.cache[Symbol.asyncDispose]();
+    await this.brokenCache[Symbol.asyncDispose]();
     await Deno.remove(this.#dir, { recursive: true });
   }
 }
