@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { AclAction, Direction, Protocol } from "@ultracloud/proto/prismnet/v1";
-import { systemClock } from "@ultracloud/base";
 import { linkLocalOf } from "@ultracloud/net-agent";
 import { testUnless } from "@ultracloud/testing";
 import {
@@ -15,6 +14,7 @@ import {
   solicitation,
 } from "./test_frames.ts";
 import { noPackets } from "./test_netns.ts";
+import { connects, echoServer, fetches, never, openTalk, pings, reaches, serve } from "./test_reach.ts";
 import { type Guest, project, until, World } from "./test_world.ts";
 
 const { INGRESS, EGRESS } = Direction;
@@ -25,76 +25,6 @@ const tcpIn = (port: number) => ({ direction: INGRESS, protocol: Protocol.TCP, p
 /** What the contract promises for a change on a running port; a busy machine gets more before the test fails. */
 const liveMsMax = 1_000;
 const busyFactor = 10;
-
-type Where = Pick<Guest, "ns">;
-async function pings(from: Where, to: string, ...more: string[]): Promise<boolean> {
-  return (await from.ns.try("ping", "-n", "-c", "1", "-W", "1", ...more, to)).ok;
-}
-async function reaches(from: Where, to: string, ...more: string[]): Promise<void> {
-  await until(`${to} answers`, () => pings(from, to, ...more));
-}
-/** Nothing comes back, although the network has long settled: three tries, as one may be lost by chance. */
-async function never(from: Where, to: string, ...more: string[]): Promise<void> {
-  for (let i = 0; i < 3; i++) assert.ok(!await pings(from, to, ...more), `${to} answered and should not`);
-}
-
-/** A web server in a namespace until disposed. */
-function serve({ ns }: Where, port: number): AsyncDisposable {
-  const child = ns.spawn("busybox", "httpd", "-f", "-p", String(port), "-h", "/usr/share/ovn");
-  return {
-    async [Symbol.asyncDispose]() {
-      child.kill("SIGKILL");
-      await child.stdout.cancel();
-      await child.status;
-    },
-  };
-}
-/** Whether a page of 30 KB comes from there. */
-async function fetches({ ns }: Where, to: string): Promise<boolean> {
-  const code = `const answer = await fetch("http://${to}/ovn-nb.ovsschema", { signal: AbortSignal.timeout(2000) });
-    if ((await answer.text()).length < 30_000) Deno.exit(1);`;
-  return (await ns.try(Deno.execPath(), "eval", code)).ok;
-}
-
-/** Answers what it is told, on port 9000. */
-const echoServer = `for await (const c of Deno.listen({ port: 9000 })) c.readable.pipeTo(c.writable).catch(() => {});`;
-
-/** Whether a connection can be made. */
-async function connects({ ns }: Where, host: string, port: number): Promise<boolean> {
-  const code = `const late = setTimeout(() => Deno.exit(1), 1500);
-    (await Deno.connect({ hostname: "${host}", port: ${port} })).close(); clearTimeout(late);`;
-  return (await ns.try(Deno.execPath(), "eval", code)).ok;
-}
-
-/** One connection that stays open; each word must come back. */
-async function openTalk(from: Where, host: string, port: number) {
-  await until("the server answers", () => connects(from, host, port));
-  const child = new Deno.Command("ip", {
-    args: ["netns", "exec", from.ns.name, "busybox", "nc", host, String(port)],
-    stdin: "piped",
-    stdout: "piped",
-    stderr: "null",
-  }).spawn();
-  const writer = child.stdin.getWriter();
-  const text = new TextEncoder();
-  let heard = "";
-  const reading = (async () => {
-    for await (const part of child.stdout.pipeThrough(new TextDecoderStream())) heard += part;
-  })();
-  return {
-    async say(word: string): Promise<void> {
-      await writer.write(text.encode(`${word}\n`));
-      for (const deadline = performance.now() + 5_000; !heard.includes(`${word}\n`);) {
-        if (performance.now() > deadline) throw new Error(`"${word}" did not come back`);
-        await systemClock.sleep(20);
-      }
-    },
-    async [Symbol.asyncDispose]() {
-      child.kill("SIGKILL");
-      await Promise.all([child.status, reading, writer.close().catch(() => {})]);
-    },
-  };
-}
 
 testUnless("packets on OVN: what the records say is what the network does", noPackets, async (t) => {
   await using world = await World.make(2);
