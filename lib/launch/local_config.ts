@@ -11,7 +11,7 @@ export function configOf(
   const peers: Record<string, string[]> = {};
   for (const callee of stack.member(name).manifest.calls) {
     const [component, listener] = callee.split(".") as [string, string];
-    if (optional[name]?.includes(component) && !options.components.includes(component)) continue;
+    if (doesWithout(name, component, options)) continue;
     if (listener === "rpc") peers[component] = [stack.endpoint(component)];
   }
   return {
@@ -31,6 +31,11 @@ const optional: Readonly<Record<string, readonly string[]>> = {
   "mtls-agent": ["deployer"],
   plasmavmc: ["fetcher"],
 };
+
+/** Whether the component runs in this stack without that callee: the stack lacks it, and nothing breaks. */
+export function doesWithout(name: string, callee: string, { components }: Pick<StackOptions, "components">): boolean {
+  return optional[name]?.includes(callee) === true && !components.includes(callee);
+}
 
 /** What only one component has. */
 const own: Readonly<Record<string, (stack: Stack, placement: Placement) => Record<string, unknown>>> = {

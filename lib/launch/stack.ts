@@ -3,7 +3,7 @@ import { generateIdentity, standardGrants, svcId, type TrustFile } from "@ultrac
 import { stringify } from "smol-toml";
 import { type FleetMember, loadFleet } from "./fleet.ts";
 import { helperSource, placeHelpers } from "./helpers.ts";
-import { configOf } from "./local_config.ts";
+import { configOf, doesWithout } from "./local_config.ts";
 import { endProcesses, findByCommandLine, isAlive, type ProcessIdentity, waitGone } from "./process_table.ts";
 import { waitReady } from "./readiness.ts";
 import { makeRunDir } from "./run_dir.ts";
@@ -205,7 +205,10 @@ class LocalStack implements Stack {
     const listen: Record<string, string> = {};
     for (const name of Object.keys(manifest.listen)) listen[name] = this.#address(`${component}.${name}`);
     const callees: Record<string, string[]> = {};
-    for (const callee of manifest.calls) callees[callee] = [this.#address(callee)];
+    for (const callee of manifest.calls) {
+      const [name] = callee.split(".") as [string];
+      callees[callee] = doesWithout(component, name, this.#options) ? [] : [this.#address(callee)];
+    }
     return {
       configDir: `${this.dataDir}/etc/${component}`,
       stateDir: `${this.dataDir}/state/${component}`,
