@@ -33,7 +33,7 @@ export function terminalSvg(lines: readonly string[], label: string): string {
       ? colours.strong
       : line.startsWith("[")
       ? colours.step
-      : /^(security group|network engine|not done|could not)/.test(line)
+      : / is partial | is not enforced | has no way in|^not done/.test(line)
       ? colours.warn
       : undefined;
     const attributes = [
