@@ -23,7 +23,7 @@ const escape = (text: string) => text.replaceAll("&", "&amp;").replaceAll("<", "
 
 /** The lines in a terminal, as an image. */
 export function terminalSvg(lines: readonly string[], label: string): string {
-  const width = Math.ceil(40 + columnsMax * charWidth / 1.035);
+  const width = Math.ceil(40 + columnsMax * charWidth);
   const height = 40 + lines.length * lineHeight + 10;
   const text = (line: string, i: number): string => {
     const strong = /^\$ |^COMPONENT |^OK in /.test(line);
