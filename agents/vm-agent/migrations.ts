@@ -24,9 +24,12 @@ import { movedAway, setCapabilities, type StepDeps, stepSource } from "./migrati
 import { checkLayout } from "./power_on.ts";
 import type { SlotFiles } from "./slots.ts";
 import type { Volumes } from "./volumes.ts";
+import { within } from "./waiting.ts";
 
 /** How long a step may wait for an event before QEMU is asked anyway. */
 const pollMs = 100;
+/** How long a target is given to see that its guest has arrived. */
+const arrivalMsMax = 2_000;
 const deadlineMsDefault = 600_000;
 const deadlineMsMax = 24 * 3_600_000;
 
@@ -210,10 +213,15 @@ export class Migrations {
       await machine.saveMigration({ ...migration, released: true });
       await this.#over(machine);
     }
+    if (migration.role === "target" && !isOver(migration.phase)) {
+      // Its source may know before this side has looked.
+      this.#wake.get(machine.spec.vmId)?.();
+      await within(this.#deps.clock, this.#loops.get(machine.spec.vmId) ?? Promise.resolve(), arrivalMsMax);
+    }
     const view = this.view(machine, id);
     if (view.record.phase === "completed") return view;
     throw fault(
-      "failed_precondition",
+      migration.role === "target" && !isOver(view.record.phase) ? "unavailable" : "failed_precondition",
       "migration_not_completed",
       `Cannot finish ${id} as it is ${view.record.phase}${view.record.reason === "" ? "" : `: ${view.record.reason}`}`,
     );
