@@ -38,7 +38,7 @@ export function fetchSaga(control: Control, o: ImageOptions, engine: ImageEngine
       async do({ data, operation, signal, report }) {
         // Stored by a process that died before it could say so.
         if (await platform.findById(imageKind, operation.target.id)) return;
-        if (!fetcher) throw fault("unimplemented", "fetch_unsupported", "Cannot fetch an image: wanted peers.fetcher");
+        if (!fetcher) throw fault("failed_precondition", "no_fetcher", "Cannot fetch an image: wanted peers.fetcher");
         const { url, sha256, name, format, labels } = data;
         const request = { url, bytesMax: BigInt(o.bytesMax), allowPlain: sha256 !== "" };
         const stream = fetcher.fetch(request, { signal, timeoutMs: fetchTimeoutMs });

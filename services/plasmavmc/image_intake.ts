@@ -73,8 +73,8 @@ export function imageIntakeService(
       checkSource(url, sha256);
       if (!o.canFetch) {
         throw fault(
-          "unimplemented",
-          "fetch_unsupported",
+          "failed_precondition",
+          "no_fetcher",
           "Cannot fetch an image as this cloud has no fetcher: wanted its content, as `uc image import` sends it",
         );
       }

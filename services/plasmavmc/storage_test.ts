@@ -277,7 +277,7 @@ Deno.test("a volume becomes an image by a snapshot that goes again", async () =>
   assert.equal((await vms.getVm({ project, vm: "web" })).state, VmState.RUNNING);
   assert.equal(
     await code(intake.fetchImage({ project, name: "far", url: "https://images.example/", format: ImageFormat.RAW })),
-    "unimplemented/fetch_unsupported",
+    "failed_precondition/no_fetcher",
   );
 });
 
