@@ -1,6 +1,7 @@
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import * as chainfire from "@ultracloud/proto/chainfire/v1";
 import { EventService, OperationService } from "@ultracloud/proto/common/v1";
+import * as fetcher from "@ultracloud/proto/fetcher/v1";
 import * as fleetscheduler from "@ultracloud/proto/fleetscheduler/v1";
 import * as flaredb from "@ultracloud/proto/flaredb/v1";
 import { Health } from "@ultracloud/proto/grpc/health/v1";
@@ -28,6 +29,7 @@ export const served: Readonly<Record<string, readonly DescService[]>> = {
   "vm-agent": servicesIn(vmagent),
   "fleet-scheduler": [...servicesIn(fleetscheduler), OperationService],
   "node-agent": servicesIn(nodeagent),
+  fetcher: servicesIn(fetcher),
 };
 
 /** Every server has these beside its own; they hold no state and are public. */
@@ -57,13 +59,13 @@ export const harmlessWhenEmpty: ReadonlySet<string> = new Set([
 ]);
 
 /** Components whose only callers are workloads: a person's token is no credential there. */
-export const workloadsOnly: ReadonlySet<string> = new Set(["chainfire", "flaredb", "vm-agent", "node-agent"]);
+export const workloadsOnly: ReadonlySet<string> = new Set(["chainfire", "flaredb", "vm-agent", "node-agent", "fetcher"]);
 
 const nodesOwn: ReadonlySet<string> = new Set(["RegisterNode", "Heartbeat", "WatchAssignment"]);
 
 /** Who may call a method with full rights: the name of a workload, or undefined for the administrator. */
 export function workloadFor(component: string, service: DescService, method: DescMethod): string | undefined {
-  if (component === "vm-agent") return "plasmavmc";
+  if (component === "vm-agent" || component === "fetcher") return "plasmavmc";
   if (component === "node-agent") return "fleet-scheduler";
   if (service === fleetscheduler.FleetNodeService && nodesOwn.has(method.name)) return "node-agent";
   if (workloadsOnly.has(component)) return "operator";

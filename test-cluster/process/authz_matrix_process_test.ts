@@ -58,7 +58,8 @@ function workloadsWith(permission: string): string {
 
 Deno.test("every RPC of every contract has an authorisation row, and the matrix of roles is that of the golden file", async () => {
   const fleet = await loadFleet(workspaceRoot);
-  const components = [...singleNodeComponents, "mtls-agent", "deployer", "fleet-scheduler", "node-agent", "nix-agent"];
+  const hosts = ["mtls-agent", "deployer", "fleet-scheduler", "node-agent", "nix-agent"];
+  const components = [...singleNodeComponents, ...hosts, "fetcher"];
   await using test = await startTestStack({ components, start: false });
   const all = await Promise.all(components.map(async (name) => [name, await rowsOf(test.stack, name)] as const));
   // As a process it would start daemons of the host's network: its rows come from its service alone.

@@ -71,7 +71,7 @@ async function callers({ stack, session }: TestCloud) {
 }
 
 Deno.test("bad input to every RPC of every service is answered with its documented code and changes nothing", async (t) => {
-  await using cloud = await startTestCloud(["fleet-scheduler", "node-agent"]);
+  await using cloud = await startTestCloud(["fleet-scheduler", "node-agent", "fetcher"]);
   const { stack, session } = cloud;
   await waitForNode(session, 30_000);
   const { stranger, entitled } = await callers(cloud);
