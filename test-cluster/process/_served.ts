@@ -59,7 +59,13 @@ export const harmlessWhenEmpty: ReadonlySet<string> = new Set([
 ]);
 
 /** Components whose only callers are workloads: a person's token is no credential there. */
-export const workloadsOnly: ReadonlySet<string> = new Set(["chainfire", "flaredb", "vm-agent", "node-agent", "fetcher"]);
+export const workloadsOnly: ReadonlySet<string> = new Set([
+  "chainfire",
+  "flaredb",
+  "vm-agent",
+  "node-agent",
+  "fetcher",
+]);
 
 const nodesOwn: ReadonlySet<string> = new Set(["RegisterNode", "Heartbeat", "WatchAssignment"]);
 
