@@ -53,7 +53,7 @@ Deno.test("uc db and uc sql: statements, transactions, migrations, backup and th
     await ok(["sql", "t_shop"], "BEGIN; DELETE FROM item; ROLLBACK;");
     const { out } = await ok(["sql", "t_shop", "SELECT count(*) AS n FROM item", "-o", "json"]);
     assert.deepEqual(JSON.parse(out), [{ n: 2 }]);
-    assert.match((await ok(["db", "check", "t_shop"])).out, /^[0-9a-f]{64} at index \d+\n$/);
+    assert.match((await ok(["db", "check", "t_shop"])).out, /^[0-9a-f]{64} at index \d+\nmember 1 {2}the same\n$/);
 
     const full = `${home}/full.backup`, more = `${home}/more.backup`;
     const [, index = ""] = /up to index (\d+)/.exec((await ok(["db", "backup", "t_shop", full])).err) ?? [];
