@@ -59,7 +59,13 @@ export async function startNetworkStack() {
   const adminToken = (await Deno.readTextFile(stack.adminTokenFile)).trim();
   const tokens = building.use(createRpcClient(TokenService, { endpoints: [stack.endpoint("iam")] }));
   const { accessToken } = await tokens.bootstrapToken({ adminToken });
-  const at = (name: string) => ({ endpoints: [stack.endpoint(name)], authorization: () => `Bearer ${accessToken}` });
+  // Longer than any wait for a port: a prismnet that was killed leads again only when its lease of ten seconds has ended.
+  const timeoutMs = 45_000;
+  const at = (name: string) => ({
+    endpoints: [stack.endpoint(name)],
+    authorization: () => `Bearer ${accessToken}`,
+    timeoutMs,
+  });
   await building.use(createRpcClient(OrgService, at("iam"))).createOrg({ name: "acme" });
   await building.use(createRpcClient(ProjectService, at("iam"))).createProject({ org: "acme", name: "prod" });
   const vpcs = building.use(createRpcClient(VpcService, at("prismnet")));
