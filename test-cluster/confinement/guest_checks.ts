@@ -240,7 +240,10 @@ async function withSystemd(): Promise<void> {
     await run("systemctl", "stop", "nix-agent.service");
     assert.equal(await systemctl("is-active", "nix-agent.service"), "inactive");
     assert.equal(await runner.alive(), true);
-    await until("a healthy trial", async () => await runner.phase() === "healthy");
+    await until("a healthy trial", async () => {
+      assert.equal(await runner.result(), undefined);
+      return await runner.phase() === "healthy";
+    });
     await runner.confirm();
     assert.equal(await until("the result", () => runner.result()), "active");
     return "started in a transient unit, healthy after the agent's unit was stopped, confirmed, active";

@@ -14,7 +14,21 @@ const memoryMib = 1536;
 const bootMsMax = 10 * 60_000;
 /** Compilers cost more than they gain where every instruction is emulated. */
 const deno = "/usr/bin/deno run --no-config --v8-flags=--no-opt,--no-sparkplug,--no-maglev,--single-threaded-gc -A";
-const programs = ["sh", "cat", "sleep", "head", "tail", "touch", "mv", "date", "mkdir", "mount", "setsid", "timeout"];
+const programs = [
+  "sh",
+  "cat",
+  "sleep",
+  "head",
+  "tail",
+  "touch",
+  "mv",
+  "date",
+  "mkdir",
+  "mount",
+  "setsid",
+  "timeout",
+  "true",
+];
 const systemdPrograms = ["systemctl", "systemd-run"];
 const systemd = "/lib/systemd/systemd";
 
