@@ -1,4 +1,5 @@
 import { fault } from "@ultracloud/base";
+import type { DiskFacts } from "@ultracloud/cluster-state";
 import { z } from "zod";
 import { nodeOfPartition } from "./layout.ts";
 
@@ -40,16 +41,8 @@ const deviceSchema: z.ZodType<BlockDevice> = z.object({
 /** Columns that `lsblk --json --bytes --tree` is asked for. */
 export const lsblkColumns = "KNAME,PATH,TYPE,SIZE,SERIAL,WWN,MODEL,FSTYPE,PTTYPE,LABEL,PARTLABEL";
 
-/** What a machine says of a disk: the deployer's `DiskFacts`, and where it is now. */
-export interface FoundDisk {
-  readonly by_id: readonly string[];
-  readonly serial: string;
-  readonly bytes_count: number;
-  readonly wwn: string;
-  readonly model: string;
-  readonly boot_medium: boolean;
-  readonly signatures: readonly string[];
-  readonly owner_node: string;
+/** What a machine says of a disk, and where it is now. */
+export interface FoundDisk extends DiskFacts {
   /** `/dev/vda`: of this boot only, never told to anybody. */
   readonly device: BlockDevice;
 }
