@@ -129,6 +129,7 @@ function own(
         nodeName: node,
         agentUrl: `https://${placement.listen.rpc}`,
         labels: { node, ...cluster.nodes[node]!.labels },
+        migration: { address: cluster.nodes[node]!.address },
       };
     case "deployer":
       return { bootstrap: { listen: placement.listen.bootstrap, tls: tlsIn(placement.configDir) } };

@@ -91,6 +91,12 @@ export class Tenant {
     return await this.vm(name);
   }
 
+  /** Moves the running guest to another worker, which placement chooses; answers it with what the move cost. */
+  async migrate(name: string): Promise<Vm> {
+    await this.#done(await this.#vms.migrateVm({ project: this.project, vm: name }));
+    return await this.vm(name);
+  }
+
   /** An orderly stop: the guest is asked first. */
   async stop(name: string): Promise<Vm> {
     await this.#done(await this.#vms.stopVm({ project: this.project, vm: name, graceMs: 30_000 }));
