@@ -1,19 +1,24 @@
 import { Fault, type Rng, uniform, utf8 } from "@ultracloud/base";
 import { CompareResult, Consistency, KvService as CoordinationService } from "@ultracloud/proto/chainfire/v1";
 import { KvService, Level } from "@ultracloud/proto/flaredb/v1";
+import { OrgService, type Project, ProjectService } from "@ultracloud/proto/iam/v1";
 import type { RegisterAction, RegisterOperation } from "@ultracloud/testing";
 import type { Cluster } from "./cluster.ts";
 import { laneDatabase } from "./stores.ts";
 
-/** Failures that promise that nothing was done. */
+/** Failures of a store's own replica that promise that nothing was done. */
 const untouched: ReadonlySet<string> = new Set(["not_leader", "connect_failed", "too_many_calls", "overloaded"]);
+/** Organisation whose projects are iam's registers. */
+const soakOrg = "soak";
 /** A call that takes longer is given up; what became of it is unknown. */
 const callTimeoutMs = 3_000;
 /** Pause after a refusal, so that a cluster without leader is not flooded. */
 const refusedPauseMs = 50;
 
-/** A register as a store keeps it, through one of its replicas. */
+/** A register as a replicated service keeps it, through one of its replicas. */
 export interface Register {
+  /** Codes of failures that promise that nothing was done. */
+  readonly untouched: ReadonlySet<string>;
   write(node: string, key: string, value: number): Promise<void>;
   /** 0 when it was never written. */
   read(node: string, key: string): Promise<number>;
@@ -26,6 +31,7 @@ export function chainfireRegister(cluster: Cluster): Register {
     cluster.clients.of(CoordinationService, "chainfire", { node, retries: 0, timeoutMs: callTimeoutMs });
   const bytes = (value: number) => utf8.encode(String(value));
   return {
+    untouched,
     write: async (node, key, value) => void await kv(node).put({ key: utf8.encode(key), value: bytes(value) }),
     async read(node, key) {
       const { kvs } = await kv(node).range({ key: utf8.encode(key), consistency: Consistency.LINEARIZABLE });
@@ -51,6 +57,7 @@ export function flaredbRegister(cluster: Cluster): Register {
   const [database, bucket] = [laneDatabase, "soak"];
   const versions = new Map<string, bigint>();
   return {
+    untouched,
     async write(node, key, value) {
       const { version } = await kv(node).put({ database, bucket, key, value: utf8.encode(String(value)) });
       versions.set(`${key} ${value}`, version);
@@ -76,6 +83,78 @@ export function flaredbRegister(cluster: Cluster): Register {
       });
       if (answer.swapped) versions.set(`${key} ${value}`, answer.version);
       return answer.swapped;
+    },
+  };
+}
+
+/** Makes what iam's registers live in. */
+export async function createSoakOrg(cluster: Cluster): Promise<void> {
+  const orgs = cluster.clients.of(OrgService, "iam");
+  await orgs.createOrg({ name: soakOrg }).catch((error) => {
+    if (!(error instanceof Fault && error.kind === "already_exists")) throw error;
+  });
+}
+
+/**
+ * iam keeps a register as the display name of a project, which is there from its first write on. It stands on flaredb, so
+ * that none of its failures promises anything but the two that speak of the record itself.
+ */
+export function iamRegister(cluster: Cluster): Register {
+  const projects = (node: string) =>
+    cluster.clients.of(ProjectService, "iam", { node, retries: 0, timeoutMs: callTimeoutMs });
+  const nameOf = (key: string) => `p-${key.replaceAll("/", "-")}`;
+  const etags = new Map<string, string>();
+  const keep = (key: string, project: Project) => {
+    etags.set(`${key} ${project.displayName}`, project.meta!.etag);
+    return Number(project.displayName);
+  };
+  /** Undefined when the call failed with the kind. */
+  async function unless<T>(kind: Fault["kind"], call: Promise<T>): Promise<T | undefined> {
+    try {
+      return await call;
+    } catch (error) {
+      if (error instanceof Fault && error.kind === kind) return undefined;
+      throw error;
+    }
+  }
+  const create = (node: string, key: string, value: number) =>
+    unless(
+      "already_exists",
+      projects(node).createProject({ org: soakOrg, name: nameOf(key), displayName: String(value) }),
+    );
+  const update = (node: string, key: string, value: number, etag: string) =>
+    projects(node).updateProject({
+      project: `${soakOrg}/${nameOf(key)}`,
+      value: { displayName: String(value) },
+      updateMask: { paths: ["display_name"] },
+      etag,
+    });
+  return {
+    untouched: new Set(["connect_failed"]),
+    async write(node, key, value) {
+      const project = await unless("not_found", update(node, key, value, "")) ?? await create(node, key, value) ??
+        await update(node, key, value, "");
+      keep(key, project);
+    },
+    async read(node, key) {
+      const project = await unless("not_found", projects(node).getProject({ project: `${soakOrg}/${nameOf(key)}` }));
+      return project === undefined ? 0 : keep(key, project);
+    },
+    async swap(node, key, expected, value) {
+      if (expected === 0) {
+        const made = await create(node, key, value);
+        if (made) keep(key, made);
+        return made !== undefined;
+      }
+      const etag = etags.get(`${key} ${expected}`);
+      if (etag === undefined) throw new TypeError(`Cannot swap ${key}: the etag of ${expected} is unknown`);
+      try {
+        keep(key, await update(node, key, value, etag));
+        return true;
+      } catch (error) {
+        if (error instanceof Fault && error.code === "etag_mismatch") return false;
+        throw error;
+      }
     },
   };
 }
@@ -135,7 +214,7 @@ export async function soakClient(
       counts.done++;
     } catch (error) {
       if (!(error instanceof Fault)) throw error;
-      if (untouched.has(error.code)) counts.refused++;
+      if (register.untouched.has(error.code)) counts.refused++;
       else {
         counts.unknown++;
         if (action !== undefined && action.kind !== "read") record(action, Infinity);

@@ -13,7 +13,6 @@ interface Place {
   readonly cluster: Cluster;
   readonly faults: Faults;
   readonly nodes: readonly string[];
-  readonly stores: readonly string[];
   readonly rng: Rng;
   /** Holds the fault for a while. */
   hold(minMs: number, maxMs: number): Promise<void>;
@@ -22,22 +21,17 @@ interface Place {
 const pick = <T>(rng: Rng, from: readonly T[]): T => from[uniform(rng, from.length)]!;
 
 /** Starts what belongs on the nodes, and waits until it is ready. */
-async function back(place: Place, nodes: readonly string[]): Promise<void> {
-  for (const node of nodes) {
-    await place.cluster.substrate.powerOn(node);
-    for (const store of place.stores) await place.cluster.start(node, store);
-  }
-  for (const node of nodes) for (const store of place.stores) await place.cluster.waitReady(node, store);
-}
+const back = (place: Place, nodes: readonly string[]) => place.cluster.startAll({ nodes });
 
 /** Each does harm, holds it for a while, undoes it and answers whom it hit. */
 export const soakFaults: Readonly<Record<string, (place: Place) => Promise<string>>> = {
   async kill_process(place) {
-    const [node, store] = [pick(place.rng, place.nodes), pick(place.rng, place.stores)];
-    await place.cluster.kill(node, store);
+    const node = pick(place.rng, place.nodes);
+    const component = pick(place.rng, place.cluster.componentsOf(node));
+    await place.cluster.kill(node, component);
     await place.hold(0, 3_000);
     await back(place, [node]);
-    return `${store} on ${node}`;
+    return `${component} on ${node}`;
   },
   async lose_node(place) {
     const node = pick(place.rng, place.nodes);
@@ -81,7 +75,7 @@ const quietMsMax = 4_000;
 
 /** Injects faults one after the other until told to stop; the first rounds try every kind once. */
 export async function injectFaults(
-  options: { readonly stores: readonly string[]; readonly nodes: readonly string[]; readonly signal: AbortSignal },
+  options: { readonly nodes: readonly string[]; readonly signal: AbortSignal },
   deps: {
     readonly cluster: Cluster;
     readonly faults: Faults;
