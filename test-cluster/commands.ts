@@ -1,4 +1,7 @@
+import { fault } from "@ultracloud/base";
+import type { Lane } from "./harness/lane.ts";
 import { suites } from "./harness/suites.ts";
+import { table } from "./harness/terminal.ts";
 import { lanes } from "./lanes/mod.ts";
 
 /** Lines of a log that are shown at once. */
@@ -23,9 +26,42 @@ export const commandHelp: readonly (readonly [usage: string, summary: string])[]
   ["components [PROFILE]", "what a cluster file has of its profile, and what is missing (ha-control-plane)"],
   ["work-root-budget VERB", "status, enforce, cleanup-advice, or prune-proof-logs N [--apply]"],
   ["serve-vm-webapp [--port N]", "a tenant's web application on this machine (8080), until Ctrl-C"],
+  ["LANE --help", "what a lane proves, and its options"],
   ["publishable-suite", "the lanes of a release; supported-surface-final-proof adds the quickstart"],
   ["[fresh-]LANE", "run a lane: on a new cluster, or on the one that is up"],
 ];
+
+/** Options of the commands that are no lanes; those of a lane stand in it. */
+const optionsOf: Readonly<Record<string, readonly string[]>> = {
+  "up": ["substrate"],
+  "serve-vm-webapp": ["port", "substrate"],
+  "work-root-budget": ["apply"],
+  ...Object.fromEntries(suites.map(({ name }) => [name, ["substrate"]])),
+};
+
+/** Refuses an option that the command does not know: a typing error would else run something else. */
+export function checkOptions(command: string, options: Readonly<Record<string, string>>, known = optionsOf[command]) {
+  const unknown = Object.keys(options).find((option) => !(known ?? []).includes(option));
+  if (unknown === undefined) return;
+  const wanted = known === undefined ? "no option" : `one of ${known.map((option) => `--${option}`).join(", ")}`;
+  throw fault("invalid_argument", "usage", `Cannot use --${unknown} with ${command}: wanted ${wanted}`);
+}
+
+/** What a lane proves and takes. */
+export function laneHelp(lane: Lane): string {
+  const options: readonly (readonly [string, string])[] = [
+    ["--substrate netns|qemu", "what the nodes are (netns)"],
+    ["--keep", "leave the cluster up afterwards"],
+    ...Object.entries(lane.options ?? {}).map(([name, what]) => [`--${name} VALUE`, what] as const),
+  ];
+  return [
+    `deno task cluster [fresh-]${lane.name} [--NAME VALUE]`,
+    "",
+    lane.summary,
+    "",
+    table(options.map(([left, right]) => [`  ${left}`, right])),
+  ].join("\n");
+}
 
 /** Every first word that `deno task cluster` takes, lanes without their `fresh-`. */
 export const clusterCommands: readonly string[] = [

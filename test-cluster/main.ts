@@ -1,6 +1,6 @@
 import { Fault, fault } from "@ultracloud/base";
 import { buildTinyImage } from "@ultracloud/cli";
-import { commandHelp, logLines } from "./commands.ts";
+import { checkOptions, commandHelp, laneHelp, logLines } from "./commands.ts";
 import { openCluster, type SubstrateName, substrateNames } from "./harness/bring_up.ts";
 import { cleanHome } from "./harness/clean.ts";
 import { readClusterFile } from "./harness/cluster.ts";
@@ -51,6 +51,12 @@ async function main(argv: readonly string[]): Promise<number> {
   if (argv[0] === "inside") return await inside(home, JSON.parse(argv[1]!) as InsideOrder);
   const words = parseWords(argv);
   const [command, ...rest] = words.plain;
+  const lane = lanes.find(({ name }) => name === command || `fresh-${name}` === command);
+  if (words.options.help !== undefined) {
+    console.log(lane ? laneHelp(lane) : help());
+    return 0;
+  }
+  if (command !== undefined && lane === undefined) checkOptions(command, words.options);
   if (command !== undefined && handCommands.has(command)) {
     const code = await runBesideNodes(home, argv);
     if (code !== undefined) return code;
@@ -137,11 +143,7 @@ async function up(home: ClusterHome, profile: string, words: Words): Promise<num
 async function runLaneCommand(home: ClusterHome, name: string, words: Words, artifactsRoot: string): Promise<number> {
   const { lane, fresh } = laneOf(name);
   const { keep, substrate: _substrate, ...args } = words.options;
-  for (const option of Object.keys(args)) {
-    if (lane.options?.[option] !== undefined) continue;
-    const known = ["substrate", "keep", ...Object.keys(lane.options ?? {})].map((o) => `--${o}`).join(", ");
-    throw fault("invalid_argument", "usage", `Cannot use --${option} with ${lane.name}: wanted one of ${known}`);
-  }
+  checkOptions(lane.name, words.options, ["substrate", "keep", ...Object.keys(lane.options ?? {})]);
   await lane.prepare?.();
   const guestImage = lane.guestImage
     ? await buildTinyImage({ cacheDir: `${home.cacheDir}/images`, onProgress: console.log })

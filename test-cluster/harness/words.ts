@@ -11,7 +11,7 @@ export interface Words {
 }
 
 /** Options that take no value. */
-const flags: ReadonlySet<string> = new Set(["keep", "apply"]);
+const flags: ReadonlySet<string> = new Set(["keep", "apply", "help"]);
 
 export function parseWords(argv: readonly string[]): Words {
   const end = argv.indexOf("--");
@@ -19,7 +19,7 @@ export function parseWords(argv: readonly string[]): Words {
   const plain: string[] = [];
   const options: Record<string, string> = {};
   for (let i = 0; i < own.length; i++) {
-    const word = own[i]!;
+    const word = own[i] === "-h" ? "--help" : own[i]!;
     if (!word.startsWith("--")) {
       plain.push(word);
       continue;
