@@ -76,6 +76,7 @@ export function flaredbBackend(clients: FlaredbClients, database: string): KvBac
             end: scan.end ?? "",
             limit: scan.limit - items.length,
             reverse: scan.reverse ?? false,
+            keysOnly: scan.keysOnly ?? false,
             pageToken,
           }, callOptions(signal)),
           signal,

@@ -38,6 +38,8 @@ export interface KvScan {
   /** At most this many items, 1 to 10 000. */
   readonly limit: number;
   readonly reverse?: boolean;
+  /** Values are left out: they are empty. */
+  readonly keysOnly?: boolean;
 }
 
 export interface KvChange {

@@ -98,7 +98,7 @@ export function memoryBackend(o: { readonly clock: Pick<Clock, "nowMs"> }): KvBa
       const items: KvItem[] = [];
       for (const key of keys) {
         const item = live(bucket, key);
-        if (item) items.push(item);
+        if (item) items.push(scan.keysOnly ? { ...item, value: new Uint8Array(0) } : item);
         if (items.length === scan.limit) break;
       }
       return items;

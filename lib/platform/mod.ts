@@ -29,6 +29,7 @@ export {
   type PlatformOptions,
   type TransactOptions,
 } from "./platform.ts";
+export { RecordCache } from "./record_cache.ts";
 export { buckets, decodeRecord, defineKind, type Kind, looksLikeId, notFound, type StoredRecord } from "./records.ts";
 export { projectScope, resourceScope } from "./scopes.ts";
 export { type Saga, SagaRunner, type SagaStep, type StepContext } from "./sagas.ts";

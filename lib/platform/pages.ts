@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { invalidField } from "@ultracloud/base";
-import { keyAfter, type KvBackend } from "./kv.ts";
+import { keyAfter, type KvBackend, type KvScan } from "./kv.ts";
+import type { RecordCache } from "./record_cache.ts";
 import { buckets, decodeRecord, type Kind, recordKey, type StoredRecord } from "./records.ts";
 
 export const pageSizeDefault = 100;
@@ -112,6 +113,11 @@ function fieldEquals(json: Json, path: readonly string[], wanted: string): boole
   return /^[A-Z0-9_]+$/.test(actual) && actual.endsWith(`_${wanted.toUpperCase()}`);
 }
 
+async function readRecords(kv: KvBackend, scan: KvScan) {
+  const rows = await kv.scan(buckets.records, scan);
+  return rows.map(({ key, value }) => ({ key, ...decodeRecord(value) }));
+}
+
 /** One page of records by name. `view` is the resource's public JSON, read only when fields are filtered. */
 export async function pageRecords<V>(
   kv: KvBackend,
@@ -122,6 +128,8 @@ export async function pageRecords<V>(
     readonly page?: PageInput | undefined;
     readonly where?: (record: StoredRecord<V>) => boolean;
     readonly view?: (record: StoredRecord<V>) => unknown;
+    /** Where records that were read before are kept; absent: all are read. */
+    readonly cache?: RecordCache | undefined;
   },
 ): Promise<Page<StoredRecord<V>>> {
   const size = pageSizeOf(o.page);
@@ -134,13 +142,10 @@ export async function pageRecords<V>(
   let last: string | undefined;
   for (let read = 0; read < rowsReadMax;) {
     const limit = Math.max(Math.min(chunkRows, size - items.length + 1), 16);
-    const rows = await kv.scan(buckets.records, {
-      prefix,
-      limit,
-      ...(after === undefined ? {} : { start: keyAfter(after) }),
-    });
+    const scan = { prefix, limit, ...(after === undefined ? {} : { start: keyAfter(after) }) };
+    const rows = await (o.cache ? o.cache.scan(kv, scan) : readRecords(kv, scan));
     for (const row of rows) {
-      const { record, deleted } = decodeRecord(row.value);
+      const { record, deleted } = row;
       const typed = record as StoredRecord<V>;
       if (
         !deleted && (o.where?.(typed) ?? true) && filter.matches(typed.labels, () => o.view?.(typed) ?? typed.value)

@@ -6,6 +6,7 @@ import { AnswerTable, type Idempotency } from "./idempotency.ts";
 import type { KvBackend } from "./kv.ts";
 import { Operations } from "./operations.ts";
 import { type Page, type PageInput, pageRecords } from "./pages.ts";
+import type { RecordCache } from "./record_cache.ts";
 import type { Kind, StoredRecord } from "./records.ts";
 import { SagaRunner } from "./sagas.ts";
 import { Tx } from "./transaction.ts";
@@ -124,6 +125,7 @@ export class Platform {
       readonly page?: PageInput | undefined;
       readonly where?: (record: StoredRecord<V>) => boolean;
       readonly view?: (record: StoredRecord<V>) => unknown;
+      readonly cache?: RecordCache | undefined;
     },
   ): Promise<Page<StoredRecord<V>>> {
     return pageRecords(this.kv, kind, o);

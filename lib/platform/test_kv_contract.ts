@@ -74,6 +74,19 @@ export const kvContract: readonly { readonly name: string; run(kv: KvBackend, bu
     },
   },
   {
+    name: "a scan of keys alone tells versions and no values",
+    async run(kv, bucket) {
+      await kv.write([], [{ bucket, key: "a", put: value("1") }, { bucket, key: "b", put: value("2") }]);
+      const second = await kv.write([], [{ bucket, key: "b", put: value("3") }]);
+      assert.ok(second.committed);
+      const whole = await kv.scan(bucket, { limit: 10 });
+      const keys = await kv.scan(bucket, { limit: 10, keysOnly: true });
+      assert.deepEqual(keys.map((i) => [i.key, i.version]), whole.map((i) => [i.key, i.version]));
+      assert.deepEqual(keys.map((i) => i.value.length), [0, 0]);
+      assert.equal(keys[1]!.version, second.version);
+    },
+  },
+  {
     name: "keys that are empty, too long or hold NUL are refused before anything is written",
     async run(kv, bucket) {
       for (const key of ["", "a\0b", "x".repeat(1025)]) {

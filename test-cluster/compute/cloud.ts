@@ -3,13 +3,16 @@ import { createWorkloadSigner, loadTrust } from "@ultracloud/authz";
 import { type Placement, systemClock } from "@ultracloud/base";
 import { buildTinyImage } from "@ultracloud/cli";
 import {
+  componentEnv,
   type ComponentProcess,
   endProcesses,
   findByCommandLine,
   freePort,
   loadFleet,
   prepareStack,
+  sourceDeno,
   spawnComponent,
+  spawnDetached,
   type Stack,
   waitReady,
 } from "@ultracloud/launch";
@@ -58,6 +61,8 @@ export interface ComputeOptions {
   readonly leaseTtlMs?: number;
   readonly workerConfig?: Readonly<Record<string, unknown>>;
   readonly planeConfig?: Readonly<Record<string, unknown>>;
+  /** plasmavmc runs without its permission flags under V8's profiler, see `_profiled_plane_main.ts`; where it writes. */
+  readonly profileDir?: string;
 }
 
 interface Worker {
@@ -71,6 +76,7 @@ export class ComputeCloud implements AsyncDisposable {
   readonly dir: string;
   readonly #workers = new Map<string, Worker>();
   readonly #cleanup = new AsyncDisposableStack();
+  readonly #profileDir: string | undefined;
   #plane: ComponentProcess | undefined;
   readonly #signer: Awaited<ReturnType<typeof createWorkloadSigner>>;
   readonly vms;
@@ -83,9 +89,15 @@ export class ComputeCloud implements AsyncDisposable {
   readonly images;
   readonly operations;
 
-  private constructor(stack: Stack, dir: string, signer: Awaited<ReturnType<typeof createWorkloadSigner>>) {
+  private constructor(
+    stack: Stack,
+    dir: string,
+    signer: Awaited<ReturnType<typeof createWorkloadSigner>>,
+    o: ComputeOptions,
+  ) {
     this.stack = stack;
     this.dir = dir;
+    this.#profileDir = o.profileDir;
     this.#signer = signer;
     const at = {
       endpoints: [stack.endpoint("plasmavmc")],
@@ -124,7 +136,7 @@ export class ComputeCloud implements AsyncDisposable {
       { clusterId, name: "operator", keyFile: stack.operatorKeyFile },
       { clock: systemClock },
     );
-    const cloud = new ComputeCloud(stack, dir, signer);
+    const cloud = new ComputeCloud(stack, dir, signer, o);
     try {
       for (const name of o.workers) await cloud.#prepareWorker(name, o);
       await cloud.#configurePlane(o);
@@ -182,6 +194,15 @@ export class ComputeCloud implements AsyncDisposable {
 
   startPlane(): ComponentProcess {
     const placement = this.stack.placement("plasmavmc");
+    if (this.#profileDir !== undefined) {
+      const entry = `${root}/test-cluster/compute/_profiled_plane_main.ts`;
+      return this.#plane = spawnDetached({
+        name: "plasmavmc",
+        command: [...sourceDeno(root), "-A", entry, "--config", `${placement.configDir}/config.toml`],
+        logFile: `${this.dir}/log/plasmavmc.log`,
+        env: { ...componentEnv(), PROFILE_DIR: this.#profileDir },
+      });
+    }
     const agents = [...this.#workers.values()].map((w) => w.placement.listen.rpc!);
     const callees = { ...placement.callees, "vm-agent.rpc": agents };
     return this.#plane = this.#spawn("plasmavmc", { ...placement, callees }, "plasmavmc");
