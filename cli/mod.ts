@@ -11,6 +11,7 @@ export { writeCpio } from "./image/cpio.ts";
 export { buildTinyImage } from "./image/mod.ts";
 export { directorySource, resolveModules } from "./image/modules.ts";
 export { type GuestPackages, resolvePackages, runProgram, unpack } from "./image/packages.ts";
+export { writeTar } from "./image/tar.ts";
 export * from "./quickstart/cloud.ts";
 export { namespaceOf } from "./quickstart/fabric.ts";
 export { companions, type Profile, type ProfileName, profiles } from "./quickstart/profiles.ts";

@@ -1,6 +1,7 @@
 import { type Clock, Fault, fault } from "@ultracloud/base";
 import type { QmpClient } from "@ultracloud/qmp";
-import { blockDevice, blockDeviceOf, blockNode, type Disk, nodeOf, spareNodeOf } from "./domain/block.ts";
+import { blockDevice, blockDeviceOf, blockNode, type Disk, isDisk, nodeOf, spareNodeOf } from "./domain/block.ts";
+import { hardwareOf, portOfBus } from "./domain/hardware.ts";
 import { type Layout, placed } from "./domain/layout.ts";
 import { forwardChanges, netdev, netdevOf, nicDevice, nicDeviceOf } from "./domain/nics.ts";
 import type { NicSpec } from "./domain/spec.ts";
@@ -13,6 +14,9 @@ const unplugEveryMs = 3_000;
 /** What sits in the ports of a QEMU, by port id of a NIC, volume id, or "root". */
 export type Plugged = Pick<Layout, "ports" | "sizes">;
 
+/** The machine whose devices change while it runs: PCI alone can. */
+const pci = "q35";
+
 /** What a QEMU has plugged, as it says itself: true whatever an agent before this one did. */
 export async function readPlugged(monitor: QmpClient): Promise<Plugged> {
   const devices = await monitor.execute<{ name: string }[]>("qom-list", { path: "/machine/peripheral" });
@@ -24,8 +28,8 @@ export async function readPlugged(monitor: QmpClient): Promise<Plugged> {
       path: `/machine/peripheral/${name}`,
       property: "parent_bus",
     });
-    const port = /\/rp(\d+)$/.exec(bus)?.[1];
-    if (port !== undefined) ports[device] = Number(port);
+    const port = portOfBus(bus);
+    if (port !== undefined) ports[device] = port;
   }
   const sizes: Record<string, number> = {};
   for (const block of await monitor.execute<BlockInfo[]>("query-block")) {
@@ -72,7 +76,7 @@ export async function plugDevices(
     await monitor.execute("netdev_del", { id: netdevOf(nic.portId) }).catch(unlessAbsent);
   }
   const plugged = (await readPlugged(monitor)).ports;
-  const ports = placed(plugged, [...to.nics.map((nic) => nic.portId), ...to.disks.map((disk) => disk.device)]);
+  const ports = placed(pci, plugged, [...to.nics.map((nic) => nic.portId), ...to.disks.map((disk) => disk.device)]);
   for (const disk of to.disks) {
     if (plugged[disk.device] !== undefined) await followDisk(monitor, disk);
     else await plugDisk(monitor, disk, ports[disk.device]!);
@@ -91,7 +95,7 @@ async function plugDisk(monitor: QmpClient, disk: Disk, port: number): Promise<v
   }
   await monitor.execute("blockdev-add", blockNode(disk));
   try {
-    await monitor.execute("device_add", blockDevice(disk, port));
+    await monitor.execute("device_add", blockDevice(disk, port, hardwareOf(pci)));
   } catch (error) {
     await monitor.execute("blockdev-del", { "node-name": node }).catch(() => {});
     throw error;
@@ -102,7 +106,7 @@ async function plugNic(monitor: QmpClient, nic: NicSpec, port: number): Promise<
   await monitor.execute("netdev_del", { id: netdevOf(nic.portId) }).catch(unlessAbsent);
   await monitor.execute("netdev_add", netdev(nic));
   try {
-    await monitor.execute("device_add", nicDevice(nic, port));
+    await monitor.execute("device_add", nicDevice(nic, port, hardwareOf(pci)));
   } catch (error) {
     await monitor.execute("netdev_del", { id: netdevOf(nic.portId) }).catch(() => {});
     throw error;
@@ -146,11 +150,12 @@ interface BlockInfo {
 export async function attachedNode(
   monitor: QmpClient,
   device: string,
-): Promise<{ readonly node: string; readonly bytes: number } | undefined> {
+): Promise<{ readonly node: string; readonly bytes: number; readonly path: string } | undefined> {
   const blocks = await monitor.execute<BlockInfo[]>("query-block");
-  const found = blocks.find((block) => block.qdev?.startsWith(`/machine/peripheral/${blockDeviceOf(device)}/`));
+  const found = blocks.find((block) => isDisk(block.qdev, device));
   const node = found?.inserted?.["node-name"];
-  return node === undefined ? undefined : { node, bytes: found!.inserted!.image["virtual-size"] };
+  if (node === undefined) return undefined;
+  return { node, bytes: found!.inserted!.image["virtual-size"], path: found!.qdev! };
 }
 
 /** Gives a plugged disk the size and the export it is to have. */
@@ -172,7 +177,7 @@ async function followDisk(monitor: QmpClient, disk: Disk): Promise<void> {
   await monitor.execute("blockdev-del", { "node-name": next }).catch(unlessAbsent);
   await monitor.execute("blockdev-add", blockNode(disk, next));
   await monitor.execute("qom-set", {
-    path: `/machine/peripheral/${blockDeviceOf(disk.device)}/virtio-backend`,
+    path: now.path,
     property: "drive",
     value: next,
   });

@@ -4,13 +4,22 @@ import { ConsoleLog } from "./console_log.ts";
 import { attachedNode, type Devices, plugDevices, readPlugged, resize } from "./devices.ts";
 import { qemuArgs } from "./domain/argv.ts";
 import type { Disk } from "./domain/block.ts";
+import { isMicrovm } from "./domain/hardware.ts";
 import type { Layout } from "./domain/layout.ts";
 import type { MigrationRecord } from "./domain/migration.ts";
 import { checkGeneration, type VmSpec } from "./domain/spec.ts";
 import { localVolumes, needsLease, runnable, union } from "./domain/spec_parts.ts";
 import type { VmView } from "./domain/state.ts";
 import { removeAll } from "./files.ts";
-import { checkDisks, reasonOf, refuseMoving, requireLease, unresponsive } from "./machine_checks.ts";
+import {
+  checkDisks,
+  checkHotPlug,
+  reasonOf,
+  refuseMicrovm,
+  refuseMoving,
+  requireLease,
+  unresponsive,
+} from "./machine_checks.ts";
 import type { Live, MachineDeps } from "./machine_deps.ts";
 import { MachineRecord } from "./machine_record.ts";
 import { viewOf } from "./machine_view.ts";
@@ -119,6 +128,7 @@ export class Machine {
     refuseMoving(this.record, "change");
     checkDisks(this.record, spec, this.live !== undefined, this.#deps.volumes);
     const live = this.live;
+    if (live) checkHotPlug(this.record, spec);
     if (!live && !options.applyOnly) requireLease(spec, this.#deps.leaseHeld());
     const desired = options.applyOnly ? this.record.desired : "running";
     await this.save({ spec, desired });
@@ -166,7 +176,9 @@ export class Machine {
     }
     this.#phase = "stopping";
     try {
-      if (!options.force) await this.#life.pressPower(options.graceMs, (live) => live.over);
+      // A microvm has no button.
+      const deaf = isMicrovm(this.record.run?.hardware.machineType);
+      if (!options.force && !deaf) await this.#life.pressPower(options.graceMs, (live) => live.over);
       await this.#life.quit("stop");
     } finally {
       this.#phase = undefined;
@@ -177,6 +189,7 @@ export class Machine {
   async reboot(): Promise<void> {
     await this.#life.settle();
     refuseMoving(this.record, "reboot");
+    refuseMicrovm(this.record.run?.hardware.machineType, this.spec.vmId, "reboot", "it stopped and started");
     const live = this.live;
     if (!live) {
       if (this.isOn) throw unresponsive(this.spec.vmId, "reboot");

@@ -1,5 +1,7 @@
 import { Fault, fault } from "@ultracloud/base";
+import { isMicrovm } from "./domain/hardware.ts";
 import { isOver } from "./domain/migration.ts";
+import { forwardChanges } from "./domain/nics.ts";
 import type { VmSpec } from "./domain/spec.ts";
 import { localVolumes, needsLease } from "./domain/spec_parts.ts";
 import type { VmRecord } from "./records.ts";
@@ -45,6 +47,29 @@ export function requireLease(spec: VmSpec, leaseHeld: boolean): void {
     `Cannot start ${spec.vmId} as this worker has lost its lease: wanted one that is renewed`,
     { retryAfterMs: 1_000 },
   );
+}
+
+/** What a machine without PCI and ACPI cannot do. */
+export function refuseMicrovm(machineType: string | undefined, vmId: string, action: string, wanted: string): void {
+  if (!isMicrovm(machineType)) return;
+  throw fault(
+    "failed_precondition",
+    "microvm",
+    `Cannot ${action} ${vmId} as its machine is a microvm: wanted ${wanted}`,
+  );
+}
+
+/** Refuses a spec that would have something plugged or unplugged where that cannot be. */
+export function checkHotPlug({ run }: VmRecord, spec: VmSpec): void {
+  if (!run || !isMicrovm(run.hardware.machineType)) return;
+  const disksOf = ({ volumes }: VmSpec) => volumes.map(({ volumeId, readOnly }) => `${volumeId} ${readOnly}`).sort();
+  const { plugged } = run;
+  const sameNics = plugged.nics.length === spec.nics.length && plugged.nics.every((nic) => {
+    const now = spec.nics.find(({ portId }) => portId === nic.portId);
+    return now !== undefined && (JSON.stringify(now) === JSON.stringify(nic) || forwardChanges(nic, now) !== undefined);
+  });
+  if (sameNics && disksOf(plugged).join() === disksOf(spec).join()) return;
+  refuseMicrovm(run.hardware.machineType, spec.vmId, "change the devices of", "it stopped");
 }
 
 export function unresponsive(vmId: string, action: string): Fault {

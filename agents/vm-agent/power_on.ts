@@ -7,6 +7,7 @@ import { writeIso } from "./domain/iso.ts";
 import { seedFiles } from "./domain/seed.ts";
 import type { VmSpec } from "./domain/spec.ts";
 import { removeAll } from "./files.ts";
+import { refuseMicrovm } from "./machine_checks.ts";
 import type { ImageCache } from "./images.ts";
 import type { SlotFiles } from "./slots.ts";
 import type { Volumes } from "./volumes.ts";
@@ -90,17 +91,20 @@ export async function provision(
 
 /** The hardware a spec asks for, as this host gives it. */
 export function layoutFor(spec: VmSpec, host: Host): Layout {
+  const machineType = machineTypeOf(host, spec.machineType);
   return {
-    machineType: machineTypeOf(host),
+    machineType,
     vcpus: vcpusOn(host, spec.vcpus),
     memoryBytes: spec.memoryBytes,
-    ports: placed({}, devicesOf(spec, hasRoot(spec))),
+    ports: placed(machineType, {}, devicesOf(spec, hasRoot(spec))),
     sizes: {},
   };
 }
 
 /** A layout of another host, when this one can build it and it has a place for everything in the spec. */
 export function checkLayout(layout: Layout, spec: VmSpec): Layout {
+  // Its hardware has no versions: another QEMU's may differ and would not say so.
+  refuseMicrovm(layout.machineType, spec.vmId, "take in", "it stopped and started here");
   const missing = devicesOf(spec, hasRoot(spec)).find((device) => layout.ports[device] === undefined);
   const devices = new Set(devicesOf(spec, hasRoot(spec)));
   const extra = Object.keys(layout.ports).find((device) => !devices.has(device));

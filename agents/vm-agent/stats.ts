@@ -1,5 +1,5 @@
 import { fault } from "@ultracloud/base";
-import { blockDeviceOf } from "./domain/block.ts";
+import { isDisk } from "./domain/block.ts";
 import type { Machine } from "./machine.ts";
 
 export interface VmStatsView {
@@ -44,8 +44,7 @@ export async function readStats(machine: Machine): Promise<VmStatsView> {
     }))),
   ]);
   const disks = machine.disks().map(({ device }) => {
-    const stats = blocks.find((block) => block.qdev?.startsWith(`/machine/peripheral/${blockDeviceOf(device)}/`))
-      ?.stats;
+    const stats = blocks.find((block) => isDisk(block.qdev, device))?.stats;
     return {
       device,
       readBytes: stats?.rd_bytes ?? 0,

@@ -3,6 +3,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { invalidField } from "@ultracloud/base";
 import {
   ImageFormat as WireFormat,
+  MachineType as WireMachine,
   type VmObservationSchema,
   VmState as WireState,
 } from "@ultracloud/proto/plasmavmc/v1";
@@ -25,7 +26,8 @@ import {
   type VolumeSchema,
   type VolumeSpec as WireVolume,
 } from "@ultracloud/proto/vmagent/v1";
-import { hotPlugPorts, type Layout } from "./domain/layout.ts";
+import { hotPlugPorts } from "./domain/hardware.ts";
+import type { Layout } from "./domain/layout.ts";
 import {
   type Endpoints,
   type MigrationPhase,
@@ -104,6 +106,7 @@ export function specOf(wire: WireSpec | undefined): VmSpec {
     volumes: wire.volumes.map((volume, i) => volumeOf(volume, `spec.volumes[${i}]`)),
     rootVolume: wire.rootVolume && volumeOf(wire.rootVolume, "spec.root_volume"),
     onLeaseLoss: policies[wire.onLeaseLoss] ?? "shared",
+    ...(wire.machineType === WireMachine.MICROVM ? { machineType: "microvm" } : {}),
   };
 }
 

@@ -1,6 +1,6 @@
 import type { Operation } from "@ultracloud/proto/common/v1";
 import { type Vm, VmService } from "@ultracloud/proto/plasmavmc/v1";
-import { DesiredState, VmState } from "@ultracloud/proto/plasmavmc/v1";
+import { DesiredState, MachineType, VmState } from "@ultracloud/proto/plasmavmc/v1";
 import { fault } from "@ultracloud/base";
 import { type Column, enumName, humanAge } from "../frame/columns.ts";
 import { text } from "../frame/command.ts";
@@ -22,6 +22,7 @@ export const vmColumns: readonly Column<Vm>[] = [
   },
   { name: "wanted", get: (v) => enumName(DesiredState, v.desiredState), wide: true },
   { name: "accelerator", get: (v) => v.accelerator, wide: true },
+  { name: "machine", get: (v) => enumName(MachineType, v.machineType), wide: true },
   { name: "up", get: (v) => seconds(v.startedTime), wide: true },
   { name: "reason", get: (v) => v.stateReason, wide: true },
   { name: "volumes", get: (v) => v.volumes.map((a) => a.volume).join(" "), wide: true },

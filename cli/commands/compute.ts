@@ -2,6 +2,7 @@ import { buildRouteMap } from "@stricli/core";
 import { fault } from "@ultracloud/base";
 import type { Operation } from "@ultracloud/proto/common/v1";
 import {
+  MachineType,
   MigrationStorage,
   NodeLossPolicy,
   type NodeVerdict,
@@ -58,6 +59,7 @@ interface VmCreateFlags {
   restart: string;
   onNodeLoss: string;
   protect: boolean;
+  machine: string;
 }
 
 interface UpdateFlags {
@@ -83,6 +85,7 @@ const losses: Readonly<Record<string, NodeLossPolicy>> = {
   stay: NodeLossPolicy.STAY,
   evacuate: NodeLossPolicy.EVACUATE,
 };
+const machines: Readonly<Record<string, MachineType>> = { q35: MachineType.Q35, microvm: MachineType.MICROVM };
 const storages: Readonly<Record<string, MigrationStorage>> = {
   shared: MigrationStorage.SHARED,
   mirror: MigrationStorage.MIRROR,
@@ -149,6 +152,12 @@ export const vm = buildRouteMap({
         restart: { kind: "enum", values: Object.keys(restarts), default: "never", brief: "When it is started again" },
         onNodeLoss: { kind: "enum", values: Object.keys(losses), default: "stay", brief: "When its worker is lost" },
         protect: { kind: "boolean", default: false, brief: "Cannot be deleted until unprotected" },
+        machine: {
+          kind: "enum",
+          values: Object.keys(machines),
+          default: "q35",
+          brief: "microvm: for unikernels; no hot plug, ACPI, screen or migration",
+        },
       },
       async run(run, flags, name) {
         const { session } = run;
@@ -174,6 +183,7 @@ export const vm = buildRouteMap({
           restartPolicy: restarts[flags.restart]!,
           nodeLossPolicy: losses[flags.onNodeLoss]!,
           deleteProtection: flags.protect,
+          machineType: machines[flags.machine]!,
         });
         if (run.flags.dryRun) return run.io.err("The request is valid and there is room for it; nothing was created\n");
         const done = await follow(run, "plasmavmc", project, operation);

@@ -61,7 +61,8 @@ export function placementService(control: Control): BoundService {
         throw invalidField("limit", `Cannot suggest ${request.limit} moves: wanted 0 to ${movesMax}`);
       }
       const running = (await platform.list(vmKind)).filter((vm) =>
-        vm.value.state === "running" && vm.value.operation === ""
+        // One that cannot move is no suggestion.
+        vm.value.state === "running" && vm.value.operation === "" && vm.value.machineType !== "microvm"
       );
       const plan = await platform.transact(async (tx) => {
         const vms = await Promise.all(running.map((vm) => movable(tx, vm)));

@@ -14,9 +14,19 @@ import type { Handlers } from "@ultracloud/rpc";
 import type { Control } from "./control.ts";
 import type { Vm } from "./domain/types.ts";
 import { imageUseKey, vmKind } from "./kinds.ts";
+import { checkMachine, refuseMicrovm } from "./machine_rules.ts";
 import { flavorOf, imageOf } from "./names.ts";
 import type { Sagas } from "./sagas.ts";
-import { begin, beginMigrate, beginStart, checkIdle, checkState, storageOf, targetOf } from "./vm_begin.ts";
+import {
+  begin,
+  beginMigrate,
+  beginStart,
+  checkIdle,
+  checkState,
+  movedByHand,
+  storageOf,
+  targetOf,
+} from "./vm_begin.ts";
 import { checkFits } from "./vm_request.ts";
 import { packVm } from "./wire.ts";
 import { shareOf } from "./workers.ts";
@@ -70,6 +80,7 @@ export function vmActions(control: Control, sagas: Sagas): Actions {
         if (vm.value.state === "stopped" && vm.value.desired === "stopped") {
           return toOperation(already(tx, sagas.vm.stop.kind, vm, context.requestId));
         }
+        if (!request.force) refuseMicrovm(vm, "stop", "force, as it has no power button");
         return toOperation(begin(control, tx, vm, sagas.vm.stop, {
           data: { force: request.force, graceMs },
           requestId: context.requestId,
@@ -83,6 +94,7 @@ export function vmActions(control: Control, sagas: Sagas): Actions {
         const vm = await tx.get(vmKind, request.project, request.vm);
         checkIdle(vm, "reboot");
         checkState(vm, "reboot", ["running", "paused"]);
+        refuseMicrovm(vm, "reboot", "it stopped by force and started, as it has no power button");
         const change = { desired: "running" } as const;
         return toOperation(
           begin(control, tx, vm, sagas.vm.reboot, { data: {}, requestId: context.requestId, change }),
@@ -118,8 +130,9 @@ export function vmActions(control: Control, sagas: Sagas): Actions {
         const vm = await tx.get(vmKind, request.project, request.vm);
         checkIdle(vm, "resize");
         checkState(vm, "resize", request.restart ? ["running", "stopped"] : ["stopped"]);
-        const flavor = await flavorOf(tx, platform, request.flavor);
         const { value } = vm;
+        if (value.state === "running") refuseMicrovm(vm, "restart", "it stopped by force, as it has no power button");
+        const flavor = await flavorOf(tx, platform, request.flavor);
         if (flavor.diskBytes !== value.diskBytes) {
           throw fault(
             "failed_precondition",
@@ -152,6 +165,7 @@ export function vmActions(control: Control, sagas: Sagas): Actions {
         const { value } = vm;
         const image = await imageOf(tx, vm.project, request.image === "" ? value.imageId : request.image);
         checkFits(image.value, { name: value.flavor, diskBytes: value.diskBytes });
+        checkMachine(value, image.value, { nics: value.nicWishes.length, volumes: value.volumes.length });
         const operation = begin(control, tx, vm, sagas.vm.rebuild, {
           data: {
             start: value.desired === "running",
@@ -191,6 +205,7 @@ export function vmActions(control: Control, sagas: Sagas): Actions {
         }
         checkIdle(vm, "migrate");
         checkState(vm, "migrate", ["running"]);
+        refuseMicrovm(vm, "migrate", movedByHand);
         await storageOf(control, tx, vm, storage);
         const wanted = {
           ...await control.wantedOf(tx, vm),

@@ -3,6 +3,7 @@ import { type OperationRow, type Saga, type StoredRecord, type Tx } from "@ultra
 import type { Control } from "./control.ts";
 import type { DesiredState, MigrationStorage, Vm } from "./domain/types.ts";
 import { vmKind, volumeKind } from "./kinds.ts";
+import { refuseMicrovm } from "./machine_rules.ts";
 import type { Sagas } from "./sagas.ts";
 
 /** Requests the platform makes by itself stand under these in operations. */
@@ -11,6 +12,10 @@ export const ownRequest = "req_plasmavmc";
 export function targetOf(record: Pick<StoredRecord, "kind" | "project" | "name" | "id">) {
   return { kind: record.kind, project: record.project, name: record.name, id: record.id };
 }
+
+/** How a VM that cannot migrate gets to another worker. */
+export const movedByHand =
+  "it deleted and made anew, as such a machine has no versions that two workers could agree on";
 
 /** Operations have a VM one at a time. */
 export function checkIdle(vm: StoredRecord<Vm>, doing: string): void {
@@ -131,6 +136,7 @@ export async function beginMigrate(
 ): Promise<OperationRow> {
   checkIdle(vm, "migrate");
   checkState(vm, "migrate", ["running"]);
+  refuseMicrovm(vm, "migrate", movedByHand);
   if (wish.node === vm.value.node) {
     throw fault("failed_precondition", "already_there", `Cannot migrate VM ${vm.name} to ${wish.node} as it is there`, {
       field: "node",

@@ -13,6 +13,7 @@ import { typed } from "./calls.ts";
 import type { Control } from "./control.ts";
 import type { NicWish, Vm } from "./domain/types.ts";
 import { vmKind, volumeKind } from "./kinds.ts";
+import { checkPluggable } from "./machine_rules.ts";
 import type { Sagas } from "./sagas.ts";
 import { begin, checkIdle, checkState } from "./vm_begin.ts";
 import { checkNames, nicsMax, securityGroupsMax, volumesMax } from "./vm_request.ts";
@@ -34,6 +35,7 @@ export function vmDevices(control: Control, sagas: Sagas): Devices {
         const volume = await tx.get(volumeKind, request.project, request.volume);
         checkIdle(vm, "attach a volume to");
         checkState(vm, "attach a volume to", changeable);
+        checkPluggable(vm, "attach a volume to", 1);
         checkFree(volume, vm.name, "volume", vm.value.volumes.map((a) => a.volumeId));
         if (vm.value.volumes.length >= volumesMax) {
           throw fault(
@@ -68,6 +70,7 @@ export function vmDevices(control: Control, sagas: Sagas): Devices {
         const volume = await tx.get(volumeKind, request.project, request.volume);
         checkIdle(vm, "detach a volume from");
         checkState(vm, "detach a volume from", changeable);
+        checkPluggable(vm, "detach a volume from", 0);
         checkVolumeIdle(volume, "detach");
         const attachment = vm.value.volumes.find((a) => a.volumeId === volume.id);
         if (!attachment) {
@@ -101,6 +104,7 @@ export function vmDevices(control: Control, sagas: Sagas): Devices {
         const vm = await tx.get(vmKind, project, request.vm);
         checkIdle(vm, "attach a NIC to");
         checkState(vm, "attach a NIC to", changeable);
+        checkPluggable(vm, "attach a NIC to", 1);
         const { nicWishes } = vm.value;
         if (nicWishes.length >= nicsMax) {
           throw fault(
@@ -133,6 +137,7 @@ export function vmDevices(control: Control, sagas: Sagas): Devices {
         const vm = await tx.get(vmKind, request.project, request.vm);
         checkIdle(vm, "detach a NIC from");
         checkState(vm, "detach a NIC from", changeable);
+        checkPluggable(vm, "detach a NIC from", 0);
         const at = vm.value.nics.findIndex((nic) => nic.portId === request.portId);
         const wish = vm.value.nicWishes[at];
         if (at < 0 || !wish) {

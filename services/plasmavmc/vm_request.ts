@@ -2,8 +2,8 @@ import { checkLabels, checkName, fault, invalidField, utf8 } from "@ultracloud/b
 import type { CreateVmRequest } from "@ultracloud/proto/plasmavmc/v1";
 import { cooldownMsDefault, cooldownMsMax, cooldownMsMin } from "./domain/restart.ts";
 import { checkSshKey } from "./domain/ssh_key.ts";
-import type { Flavor, GuestData, Image, NodeLossPolicy, RestartState } from "./domain/types.ts";
-import { fromNodeLossPolicy, fromRestartPolicy } from "./wire_storage.ts";
+import type { Flavor, GuestData, Image, MachineType, NodeLossPolicy, RestartState } from "./domain/types.ts";
+import { fromMachineType, fromNodeLossPolicy, fromRestartPolicy } from "./wire_storage.ts";
 
 export const nicsMax = 4;
 /** Slots of a machine for disks beside its root disk. */
@@ -21,6 +21,7 @@ export interface VmRequest {
   readonly guest: GuestData;
   readonly restart: RestartState;
   readonly nodeLoss: NodeLossPolicy;
+  readonly machineType: MachineType;
 }
 
 /** How long a restart by policy waits for the next, as asked. */
@@ -68,6 +69,7 @@ export function checkVmRequest(request: CreateVmRequest): VmRequest {
       count: 0,
     },
     nodeLoss: fromNodeLossPolicy(request.nodeLossPolicy),
+    machineType: fromMachineType(request.machineType),
   };
 }
 

@@ -7,6 +7,7 @@ import { typed } from "./calls.ts";
 import type { Control } from "./control.ts";
 import type { Vm } from "./domain/types.ts";
 import { vmKind } from "./kinds.ts";
+import { refuseMicrovm } from "./machine_rules.ts";
 
 /** What a person or a paste types at once. */
 const typedBytesMax = 64 * 1024;
@@ -68,6 +69,7 @@ export function vmViews(control: Control): Views {
     async screenshot(request, context) {
       const { signal } = context;
       const { vm, agent } = await placed(request.project, request.vm, "take a picture of", signal);
+      refuseMicrovm(vm, "take a picture of", "its console read, as it has no screen");
       const { png } = await typed(agent.screenshot({ vmId: vm.id }, { signal, timeoutMs: askTimeoutMs }));
       return { png };
     },

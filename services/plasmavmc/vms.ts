@@ -25,6 +25,7 @@ import { followConsole, readConsole } from "./console.ts";
 import type { Control } from "./control.ts";
 import type { Attachment, Vm, Volume } from "./domain/types.ts";
 import { groupKind, guestKey, imageUseKey, sshKeyKind, vmKind, volumeKind } from "./kinds.ts";
+import { checkMachine } from "./machine_rules.ts";
 import { flavorOf, imageOf } from "./names.ts";
 import type { Sagas } from "./sagas.ts";
 import { vmActions } from "./vm_actions.ts";
@@ -64,11 +65,13 @@ export function vmService(control: Control, sagas: Sagas): BoundService {
   }
 
   async function create(tx: Tx, request: CreateVmRequest, requestId: string): Promise<OperationRow> {
-    const { name, labels, nodeSelector, guest, restart, nodeLoss } = checkVmRequest(request);
+    const { name, labels, nodeSelector, guest, restart, nodeLoss, machineType } = checkVmRequest(request);
     const { project } = request;
     const flavor = await flavorOf(tx, platform, request.flavor);
     const image = await imageOf(tx, project, request.image);
     checkFits(image.value, flavor);
+    const devices = { nics: request.subnets.length, volumes: request.volumes.length };
+    checkMachine({ machineType, diskBytes: flavor.diskBytes }, image.value, devices);
     if (await tx.find(vmKind, project, name)) {
       throw fault("already_exists", "vm_exists", `Cannot create VM ${name} in ${project} as the name is taken`, {
         field: "name",
@@ -130,6 +133,7 @@ export function vmService(control: Control, sagas: Sagas): BoundService {
       writerEpoch: epoch,
       epochMax: epoch,
       rootEpoch: 1,
+      machineType,
     };
     const vm = await tx.create(vmKind, { id, project, name, labels, value });
     for (const { volume, readOnly } of volumes) {

@@ -24,7 +24,7 @@ import { LeaseLossPolicy } from "@ultracloud/proto/vmagent/v1";
 import { type Port, Protocol } from "@ultracloud/proto/prismnet/v1";
 import type * as domain from "./domain/types.ts";
 import type { VolumeSource } from "./volume_engine.ts";
-import { nodeLossPolicies, restartPolicies, toSnapshot, toVolume } from "./wire_storage.ts";
+import { machineTypes, nodeLossPolicies, restartPolicies, toSnapshot, toVolume } from "./wire_storage.ts";
 
 /** Between messages and domain types: messages stop here. */
 
@@ -141,6 +141,7 @@ export function toVm(record: StoredRecord<domain.Vm>): VmInit {
     deleteProtection: vm.deleteProtection,
     operation: vm.operation,
     writerEpoch: BigInt(vm.writerEpoch),
+    machineType: machineTypes[vm.machineType ?? "q35"],
     ...(vm.migration ? { migration: toMigration(vm.migration) } : {}),
     ...(vm.restart.lastMs === undefined ? {} : { lastRestartTime: timestampFromMs(vm.restart.lastMs) }),
     ...(vm.startedMs === undefined ? {} : { startedTime: timestampFromMs(vm.startedMs) }),
@@ -233,6 +234,7 @@ export function toSpec(
         : { case: "nbdUri" as const, value: source.uri },
     })),
     onLeaseLoss: onLeaseLoss(vm, parts),
+    machineType: machineTypes[vm.machineType ?? "q35"],
   };
 }
 

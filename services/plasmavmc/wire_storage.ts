@@ -5,6 +5,7 @@ import { packMessage, type StoredRecord, toMeta } from "@ultracloud/platform";
 import {
   GroupStrictness,
   type ImageAliasSchema,
+  MachineType,
   NodeLossPolicy,
   type PlacementGroupSchema,
   RestartPolicy,
@@ -28,6 +29,11 @@ export const restartPolicies: Record<domain.RestartPolicy, RestartPolicy> = {
 export const nodeLossPolicies: Record<domain.NodeLossPolicy, NodeLossPolicy> = {
   stay: NodeLossPolicy.STAY,
   evacuate: NodeLossPolicy.EVACUATE,
+};
+
+export const machineTypes: Record<domain.MachineType, MachineType> = {
+  q35: MachineType.Q35,
+  microvm: MachineType.MICROVM,
 };
 
 const strictness: Record<domain.PlacementGroup["strictness"], GroupStrictness> = {
@@ -68,6 +74,10 @@ export function fromRestartPolicy(policy: RestartPolicy): domain.RestartPolicy {
 
 export function fromNodeLossPolicy(policy: NodeLossPolicy): domain.NodeLossPolicy {
   return pick(nodeLossPolicies, policy, "nodeLossPolicy", "stay");
+}
+
+export function fromMachineType(value: MachineType): domain.MachineType {
+  return pick(machineTypes, value, "machineType", "q35");
 }
 
 export function fromStrictness(value: GroupStrictness): domain.PlacementGroup["strictness"] {

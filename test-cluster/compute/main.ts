@@ -4,6 +4,7 @@ import { fencing } from "./fencing.ts";
 import { images } from "./images.ts";
 import { killed, kills } from "./kills.ts";
 import { lifecycle } from "./lifecycle.ts";
+import { microvm } from "./microvm.ts";
 import { migration } from "./migration.ts";
 import { printingProof, type Proof } from "./proof.ts";
 import { race } from "./race.ts";
@@ -14,6 +15,7 @@ import { volume } from "./volume.ts";
 const proofs: Readonly<Record<string, (proof: Proof) => Promise<void>>> = {
   images,
   lifecycle,
+  microvm,
   volume,
   snapshot,
   console: serialConsole,

@@ -1,6 +1,7 @@
 import { assert } from "@ultracloud/base";
 import { blockDevice, blockNode, type Disk, nodeOf } from "./block.ts";
-import { hotPlugPorts, type Layout } from "./layout.ts";
+import { hardwareOf, hotPlugPorts, isMicrovm, type MachineType, microvmBuses } from "./hardware.ts";
+import type { Layout } from "./layout.ts";
 import { netdev, nicDevice } from "./nics.ts";
 import type { VmSpec } from "./spec.ts";
 
@@ -27,7 +28,8 @@ export interface Host {
 }
 
 /** The hardware generation of this host's QEMU; guests keep theirs when they move to a host with a newer one. */
-export function machineTypeOf(host: Host): string {
+export function machineTypeOf(host: Host, wanted: MachineType = "q35"): string {
+  if (wanted === "microvm") return wanted;
   return `pc-q35-${host.qemuMajor}.${host.qemuMinor}`;
 }
 
@@ -38,6 +40,12 @@ const sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecont
 export function vcpusOn(host: Host, wanted: number): number {
   return host.accelerator === "tcg" && host.qemuMajor < 8 ? 1 : wanted;
 }
+
+/**
+ * A microvm tells its devices by the kernel's command line, where unikernels look for them: with ACPI it would not.
+ * Under TCG no kernel finds the time there but by PIT, PIC and RTC.
+ */
+const microvmOptions = "acpi=off,auto-kernel-cmdline=on,pit=on,pic=on,rtc=on,isa-serial=on,usb=off";
 
 /** Slots of the root complex: fixed, as a guest that migrates must find everything where it was. */
 const slots = { video: "0x2", rng: "0x3", seed: "0x4", firstPort: 8 } as const;
@@ -64,7 +72,8 @@ export function qemuArgs(
   add(...(options.incoming ? ["-incoming", "defer"] : ["-S"]));
   add("-sandbox", sandbox);
   add("-action", "shutdown=pause");
-  add("-machine", `${layout.machineType},usb=off,vmport=off`);
+  const small = isMicrovm(layout.machineType);
+  add("-machine", `${layout.machineType},${small ? microvmOptions : "usb=off,vmport=off"}`);
   add("-accel", host.accelerator, "-cpu", host.accelerator === "kvm" ? "host" : "max");
   add("-smp", `cpus=${layout.vcpus}`, "-m", `size=${layout.memoryBytes / 2 ** 20}M`);
   add("-rtc", "base=utc");
@@ -77,16 +86,24 @@ export function qemuArgs(
       `logfile=${escaped(files.consoleLog)},logappend=on`,
   );
   add("-serial", "chardev:serial");
+  if (small) add("-global", "virtio-mmio.force-legacy=false");
   // What a screenshot shows; firmware and kernels write text to it.
-  device({ driver: "VGA", addr: slots.video, vgamem_mb: 4 });
-  device({ driver: "virtio-rng-pci", addr: slots.rng });
+  else device({ driver: "VGA", addr: slots.video, vgamem_mb: 4 });
+  device(
+    small ? { driver: "virtio-rng-device", bus: microvmBuses.rng } : { driver: "virtio-rng-pci", addr: slots.rng },
+  );
   if (files.kernel) {
     add("-kernel", files.kernel.kernel, "-initrd", files.kernel.initrd, "-append", files.kernel.cmdline);
   }
   const seed = { driver: "file", filename: files.seed, "read-only": true };
   add("-blockdev", JSON.stringify({ driver: "raw", "node-name": "seed", "read-only": true, file: seed }));
-  device({ driver: "virtio-blk-pci", drive: "seed", serial: "seed", addr: slots.seed });
-  for (let port = 0; port < hotPlugPorts; port++) {
+  device({
+    driver: small ? "virtio-blk-device" : "virtio-blk-pci",
+    drive: "seed",
+    serial: "seed",
+    ...(small ? { bus: microvmBuses.seed } : { addr: slots.seed }),
+  });
+  for (let port = 0; port < hotPlugPorts && !small; port++) {
     device({
       driver: "pcie-root-port",
       id: `rp${port}`,
@@ -96,13 +113,14 @@ export function qemuArgs(
       ...(port % 8 === 0 ? { multifunction: true } : {}),
     });
   }
+  const hardware = hardwareOf(layout.machineType);
   for (const disk of files.disks) {
     add("-blockdev", JSON.stringify(blockNode(disk, nodeOf(disk.device))));
-    device(blockDevice(disk, portOf(layout, disk.device)));
+    device(blockDevice(disk, portOf(layout, disk.device), hardware));
   }
   for (const nic of spec.nics) {
     add("-netdev", JSON.stringify(netdev(nic)));
-    device(nicDevice(nic, portOf(layout, nic.portId)));
+    device(nicDevice(nic, portOf(layout, nic.portId), hardware));
   }
   return args;
 }

@@ -1,3 +1,4 @@
+import type { Hardware } from "./hardware.ts";
 import { nbdTarget, type VolumeSpec } from "./volume_spec.ts";
 
 /** A disk of a VM as QEMU is to open it. */
@@ -65,14 +66,20 @@ export function blockDeviceOf(device: string): string {
   return `disk-${device}`;
 }
 
+/** True when QEMU's path of a device (`qdev` of a block device) is the disk's, or of the half of it that does the work. */
+export function isDisk(qdev: string | undefined, device: string): boolean {
+  const path = `/machine/peripheral/${blockDeviceOf(device)}`;
+  return qdev === path || qdev?.startsWith(`${path}/`) === true;
+}
+
 /** Arguments of `device_add` for the disk. The guest knows it by its serial, of which virtio has 20 characters. */
-export function blockDevice(disk: Disk, port: number): Record<string, unknown> {
+export function blockDevice(disk: Disk, port: number, { transport, busOf, isPci }: Hardware): Record<string, unknown> {
   return {
-    driver: "virtio-blk-pci",
+    driver: `virtio-blk-${transport}`,
     id: blockDeviceOf(disk.device),
     drive: nodeOf(disk.device),
-    bus: `rp${port}`,
+    bus: busOf(port),
     serial: disk.device.slice(-20),
-    ...(disk.device === "root" ? { bootindex: 1 } : {}),
+    ...(disk.device === "root" && isPci ? { bootindex: 1 } : {}),
   };
 }

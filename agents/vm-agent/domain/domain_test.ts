@@ -36,7 +36,7 @@ function layoutOf(spec: VmSpec): Layout {
     vcpus: vcpusOn(host, spec.vcpus),
     memoryBytes: spec.memoryBytes,
   };
-  return { ...hardware, ports: placed({}, devices), sizes: {} };
+  return { ...hardware, ports: placed(hardware.machineType, {}, devices), sizes: {} };
 }
 
 Deno.test("qemuArgs() writes the arguments of the golden file", async () => {
@@ -51,6 +51,38 @@ Deno.test("qemuArgs() writes the arguments of the golden file", async () => {
   const golden = new URL("../testdata/qemu_args.txt", import.meta.url);
   if (Deno.env.has("UPDATE_GOLDEN")) await Deno.writeTextFile(golden, shown);
   assert.equal(shown, await Deno.readTextFile(golden));
+});
+
+Deno.test("qemuArgs() gives a microvm virtio-mmio devices at fixed places, a clock, and nothing of a PC", () => {
+  const spec = specFixture({ machineType: "microvm" });
+  const devices = [...files.disks.map((disk) => disk.device), ...spec.nics.map((nic) => nic.portId)];
+  const layout = { ...layoutOf(spec), machineType: "microvm", ports: placed("microvm", {}, devices) };
+  const args = qemuArgs(spec, layout, files, host);
+  const machine = args[args.indexOf("-machine") + 1]!;
+  assert.match(machine, /^microvm,acpi=off,.*rtc=on/);
+  const places = args.filter((_, i) => args[i - 1] === "-device").map((text) => JSON.parse(text)).map((device) => [
+    device.driver,
+    device.bus,
+  ]);
+  assert.deepEqual(places, [
+    ["virtio-rng-device", "virtio-mmio-bus.7"],
+    ["virtio-blk-device", "virtio-mmio-bus.6"],
+    ["virtio-blk-device", "virtio-mmio-bus.0"],
+    ["virtio-blk-device", "virtio-mmio-bus.1"],
+    ["virtio-net-device", "virtio-mmio-bus.2"],
+  ]);
+  assert.ok(!/pci|VGA|bootindex|romfile/.test(args.join(" ")));
+});
+
+Deno.test("checkSpec() refuses a microvm that could not boot, or has more devices than places", () => {
+  const micro = (change: Partial<VmSpec>) => () => checkSpec(specFixture({ machineType: "microvm", ...change }));
+  assert.ok(micro({})());
+  const refused = (error: unknown) => error instanceof Fault && error.kind === "invalid_argument";
+  assert.throws(micro({ image: { ...specFixture().image, format: "raw" } }), refused);
+  const nic = specFixture().nics[0]!;
+  const nics = Array.from({ length: 6 }, (_, i) => ({ ...nic, portId: `port_${i}`, mac: `52:54:00:00:00:0${i}` }));
+  assert.throws(micro({ nics }), refused);
+  assert.ok(micro({ nics, diskBytes: 0 })());
 });
 
 Deno.test("qemuArgs() keeps user data and keys off the command line", () => {

@@ -1,12 +1,10 @@
 import { fault } from "@ultracloud/base";
+import { hardwareOf } from "./hardware.ts";
 import type { VmSpec } from "./spec.ts";
-
-/** Root ports of every VM: all NICs and volumes a spec may have, and the root disk. */
-export const hotPlugPorts = 24;
 
 /** The hardware of a power-on. A migration's target must be started with the same. */
 export interface Layout {
-  /** Versioned (`pc-q35-7.2`): what an unversioned name means differs between hosts. */
+  /** Versioned (`pc-q35-7.2`): what an unversioned name means differs between hosts. `microvm` has no versions. */
   readonly machineType: string;
   readonly vcpus: number;
   readonly memoryBytes: number;
@@ -25,19 +23,24 @@ export function devicesOf(spec: VmSpec, hasRoot: boolean): string[] {
   ];
 }
 
-/** `taken` with a port for each of `devices` that has none, the lowest free one first. */
-export function placed(taken: Readonly<Record<string, number>>, devices: readonly string[]): Record<string, number> {
+/** `taken` with a port of the machine for each of `devices` that has none, the lowest free one first. */
+export function placed(
+  machineType: string,
+  taken: Readonly<Record<string, number>>,
+  devices: readonly string[],
+): Record<string, number> {
+  const { ports: portsMax } = hardwareOf(machineType);
   const ports: Record<string, number> = { ...taken };
   const used = new Set(Object.values(ports));
   for (const device of devices) {
     if (ports[device] !== undefined) continue;
     let port = 0;
     while (used.has(port)) port++;
-    if (port >= hotPlugPorts) {
+    if (port >= portsMax) {
       throw fault(
         "resource_exhausted",
         "no_hot_plug_port",
-        `Cannot plug ${device} as all ${hotPlugPorts} ports are taken: wanted a free one`,
+        `Cannot plug ${device} as all ${portsMax} ports are taken: wanted a free one`,
       );
     }
     ports[device] = port;

@@ -1,3 +1,4 @@
+import type { Hardware } from "./hardware.ts";
 import type { Forward, NicSpec } from "./spec.ts";
 
 /** Ids of a NIC's two halves in QEMU. */
@@ -41,15 +42,15 @@ export function netdev(nic: NicSpec): Record<string, unknown> {
 }
 
 /** Arguments of `device_add`. Without a boot ROM no guest waits for a network boot. */
-export function nicDevice(nic: NicSpec, port: number): Record<string, unknown> {
+export function nicDevice(nic: NicSpec, port: number, { transport, busOf, isPci }: Hardware): Record<string, unknown> {
   const mtu = nic.binding.kind === "tap" ? nic.binding.mtu : 0;
   return {
-    driver: "virtio-net-pci",
+    driver: `virtio-net-${transport}`,
     id: nicDeviceOf(nic.portId),
     netdev: netdevOf(nic.portId),
     mac: nic.mac,
-    bus: `rp${port}`,
-    romfile: "",
+    bus: busOf(port),
+    ...(isPci ? { romfile: "" } : {}),
     ...(mtu === 0 ? {} : { host_mtu: mtu }),
   };
 }

@@ -3,7 +3,8 @@ import { Fault } from "@ultracloud/base";
 import fc from "fast-check";
 import { specFixture } from "../testdata/spec_fixture.ts";
 import { blockNode, nodeOf, spareNodeOf } from "./block.ts";
-import { hotPlugPorts, placed } from "./layout.ts";
+import { hotPlugPorts, microvmPorts, portOfBus } from "./hardware.ts";
+import { placed } from "./layout.ts";
 import { checkEndpoints, noProgress, percentOf } from "./migration.ts";
 import { forwardChanges } from "./nics.ts";
 import { checkSpec, type Forward, type NicSpec } from "./spec.ts";
@@ -66,12 +67,18 @@ Deno.test("checkSpec() refuses volumes that are named twice, shaped wrongly or t
   assert.throws(() => checkSize(0, "size_bytes"), fieldIs("size_bytes"));
 });
 
+Deno.test("portOfBus() knows the places of either machine and nothing else", () => {
+  assert.equal(portOfBus("/machine/peripheral/rp7/rp7"), 7);
+  assert.equal(portOfBus("/machine/unattached/device[9]/virtio-mmio-bus.3"), 3);
+  assert.equal(portOfBus("/machine/q35/pcihost/pcie.0"), undefined);
+});
+
 Deno.test("placed() gives each device a port of its own and leaves those that have one", () => {
   const device = fc.stringMatching(/^[a-z]{1,4}$/);
   fc.assert(
     fc.property(fc.uniqueArray(device, { maxLength: 12 }), fc.uniqueArray(device, { maxLength: 12 }), (a, b) => {
-      const first = placed({}, a);
-      const second = placed(first, b);
+      const first = placed("pc-q35-7.2", {}, a);
+      const second = placed("pc-q35-7.2", first, b);
       for (const one of a) assert.equal(second[one], first[one]);
       const ports = Object.values(second);
       assert.equal(new Set(ports).size, ports.length);
@@ -79,7 +86,11 @@ Deno.test("placed() gives each device a port of its own and leaves those that ha
     }),
   );
   const many = Array.from({ length: hotPlugPorts + 1 }, (_, i) => `d${i}`);
-  assert.throws(() => placed({}, many), (error) => error instanceof Fault && error.code === "no_hot_plug_port");
+  for (const [machine, most] of [["pc-q35-7.2", hotPlugPorts], ["microvm", microvmPorts]] as const) {
+    const full = (error: unknown) => error instanceof Fault && error.code === "no_hot_plug_port";
+    assert.throws(() => placed(machine, {}, many.slice(0, most + 1)), full);
+    assert.equal(Object.keys(placed(machine, {}, many.slice(0, most))).length, most);
+  }
 });
 
 Deno.test("block nodes are named within QEMU's 31 characters and name their format", () => {

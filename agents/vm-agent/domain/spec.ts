@@ -1,4 +1,5 @@
 import { Fault, invalidField, parseId } from "@ultracloud/base";
+import { type MachineType, microvmPorts } from "./hardware.ts";
 import { checkVolumes, type VolumeSpec } from "./volume_spec.ts";
 
 export type DiskFormat = "raw" | "qcow2";
@@ -60,6 +61,8 @@ export interface VmSpec {
   /** The root disk when it is a volume; undefined: a file of this worker. */
   readonly rootVolume: VolumeSpec | undefined;
   readonly onLeaseLoss: LeaseLossPolicy;
+  /** Absent: q35, as in records of agents that knew no other. */
+  readonly machineType?: MachineType;
 }
 
 /** `shared`: stopped when another worker can reach one of its disks. */
@@ -117,6 +120,7 @@ export function checkSpec(spec: VmSpec): VmSpec {
   spec.nics.forEach((nic, i) => checkNic(nic, `spec.nics[${i}]`));
   unique("spec.nics", spec.nics.map((nic) => nic.portId));
   unique("spec.nics", spec.nics.map((nic) => nic.mac));
+  if (spec.machineType === "microvm") checkMicrovm(spec);
   const userDataBytes = new TextEncoder().encode(spec.userData).length;
   atMost("spec.user_data", userDataBytes, limits.userDataBytesMax);
   atMost("spec.ssh_authorized_keys", spec.sshAuthorizedKeys.length, limits.sshKeysMax);
@@ -127,6 +131,15 @@ export function checkSpec(spec: VmSpec): VmSpec {
     }
   });
   return spec;
+}
+
+/** No firmware of a microvm finds a disk, and it has few places for devices. */
+function checkMicrovm(spec: VmSpec): void {
+  if (spec.image.format !== "kernel_bundle") {
+    throw invalidField("spec.machine_type", `Cannot boot ${spec.image.format} on a microvm: wanted a kernel bundle`);
+  }
+  const root = spec.diskBytes > 0 || spec.rootVolume !== undefined ? 1 : 0;
+  atMost("the devices of a microvm", root + spec.nics.length + spec.volumes.length, microvmPorts);
 }
 
 function checkNic(nic: NicSpec, field: string): void {

@@ -50,6 +50,7 @@ export type DesiredState = "running" | "stopped" | "deleted" | "paused";
 export type RestartPolicy = "never" | "on_failure" | "always";
 export type NodeLossPolicy = "stay" | "evacuate";
 export type MigrationStorage = "shared" | "mirror";
+export type MachineType = "q35" | "microvm";
 
 export interface Forward {
   readonly protocol: "tcp" | "udp";
@@ -150,6 +151,8 @@ export interface Vm extends Resources {
   /** A root disk of a lower one is discarded and made anew from the image. */
   readonly rootEpoch: number;
   readonly migration?: Migration;
+  /** Absent: q35. */
+  readonly machineType?: MachineType;
 }
 
 /** What only the guest needs: kept beside the VM so that lists stay small. */
