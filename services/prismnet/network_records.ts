@@ -75,8 +75,8 @@ class Held {
   readonly hostPorts = new HostPorts();
   /** Tells this reading from every other one, of this replica and of others. */
   readonly epoch: string;
-  /** Index of the newest record in it. */
-  version = 0;
+  /** Index of the newest record in it: kinds are read one after the other, so others of before it may be missing. */
+  newest = 0;
 
   constructor(epoch: string) {
     this.epoch = epoch;
@@ -88,7 +88,7 @@ class Held {
     const old = part.rows.get(key);
     // A mark of something removed that has expired: the removal was told when it was set.
     if (!item || (old && old.version >= item.version)) return;
-    this.version = Math.max(this.version, item.version);
+    this.newest = Math.max(this.newest, item.version);
     const { record, deleted } = decodeRecord(item.value);
     if (deleted) part.delete(key);
     else part.set(key, item.version, record);
@@ -130,7 +130,7 @@ async function readHeld(platform: Platform): Promise<Held> {
 /** The records as the store has them now, with the index of the newest. */
 export async function readNetwork(platform: Platform): Promise<{ state: NetworkState; version: number }> {
   const held = await readHeld(platform);
-  return { state: held.state(), version: held.version };
+  return { state: held.state(), version: held.newest };
 }
 
 /**
@@ -141,7 +141,7 @@ export class NetworkRecords {
   readonly #platform: Platform;
   readonly #listeners = new Set<() => void>();
   #held: Held | undefined;
-  /** Everything up to it has been told. */
+  /** Everything up to it is held. */
   #index = 0;
 
   constructor(platform: Platform) {
@@ -153,14 +153,14 @@ export class NetworkRecords {
     return this.#held?.state();
   }
 
-  /** Index of the newest record held. */
+  /** Index up to which everything is held: what agents are told, as a change of before it will not be told again. */
   get version(): number {
-    return this.#held?.version ?? 0;
+    return this.#index;
   }
 
   /** Whether everything up to the index is in the state. */
   reaches(index: number): boolean {
-    return this.#held !== undefined && Math.max(this.#index, this.#held.version) >= index;
+    return this.#held !== undefined && this.#index >= index;
   }
 
   /** Of the reading that the state began with: versions say what has changed within one. */

@@ -148,3 +148,43 @@ Deno.test("a replica that has read nothing tells no host that it has no ports", 
   const { hosts } = world();
   await assert.rejects(hosts.syncHost({ host: "h0", agentUrl: "http://h0" }), { code: "records_behind" });
 });
+
+Deno.test("a port that changes while the records are read is told, though later records were read already", async () => {
+  const kv = memoryBackend({ clock: systemClock });
+  const writer = world(kv, 1);
+  await writer.vpcs.createVpc({ project, name: "net" });
+  await writer.subnets.createSubnet({ project, name: "lan", vpc: "net", cidr: "10.1.0.0/24" });
+  const port = await writer.ports.createPort({ project, name: "web", subnet: "lan" });
+  const watching = Promise.withResolvers<void>();
+  let raced = false;
+  const { hosts, records, follow } = world({
+    ...kv,
+    async scan(bucket, scan, signal) {
+      const items = await kv.scan(bucket, scan, signal);
+      // Ports are read before subnets: the one below is in the reading, what happened to the port before it is not.
+      if (scan.prefix === "port|" && !raced) {
+        raced = true;
+        await writer.ports.bindPort({ project, port: "web", host: "h0" });
+        await writer.subnets.createSubnet({ project, name: "late", vpc: "net", cidr: "10.2.0.0/24" });
+      }
+      return items;
+    },
+    async *watch(bucket, prefix, after, signal) {
+      await watching.promise;
+      yield* kv.watch(bucket, prefix, after, signal);
+    },
+  }, 2);
+  await using _following = follow();
+  await until("the records are read", () => records.state !== undefined);
+  assert.deepEqual(records.state!.subnets.map(({ name }) => name).sort(), ["lan", "late"]);
+  const before = await hosts.syncHost({ host: "h0", agentUrl: "http://h0", waitMs: 0 });
+  assert.deepEqual(before.ports, []);
+  watching.resolve();
+  const after = await hosts.syncHost({
+    host: "h0",
+    agentUrl: "http://h0",
+    fingerprint: before.fingerprint,
+    waitMs: 10_000,
+  });
+  assert.deepEqual(after.ports.map(({ portId }) => portId), [port.meta!.id]);
+});
