@@ -48,8 +48,9 @@ export interface GroupDeps {
   readonly onSnapshot?: ((tookMs: number) => void) | undefined;
 }
 
-/** The log is cut after this many applied entries, or after this long when anything was applied. */
+/** The log is cut after this many applied entries or bytes of them, or after this long when anything was applied. */
 const checkpointEntries = 20_000;
+const checkpointBytes = 32 * 2 ** 20;
 const checkpointEveryMs = 30_000;
 
 /** One group on this replica: driver, log and state machine tied together. */
@@ -64,6 +65,7 @@ export class GroupReplica implements Group {
   readonly #shelf: SnapshotShelf;
   #checkpointed: number;
   #sinceCheckpointMs = 0;
+  #sinceCheckpointBytes = 0;
   #stopped = false;
 
   constructor(options: GroupOptions, deps: GroupDeps) {
@@ -165,6 +167,7 @@ export class GroupReplica implements Group {
         guarded(() => {
           const effective = entries.filter((entry) => entry.kind === "normal" && entry.data.length > 0);
           const results = effective.length > 0 ? machine.applyBatch(effective) : [];
+          for (const entry of effective) this.#sinceCheckpointBytes += entry.data.length;
           const last = entries.at(-1)!.index;
           if (machine.appliedIndex() < last) machine.skipTo(last);
           let at = 0;
@@ -205,12 +208,14 @@ export class GroupReplica implements Group {
     this.#sinceCheckpointMs += this.#options.tickMs;
     const applied = this.#deps.machine.appliedIndex();
     const due = applied - this.#checkpointed;
-    if (due >= checkpointEntries || (due > 0 && this.#sinceCheckpointMs >= checkpointEveryMs)) this.checkpoint();
+    const full = due >= checkpointEntries || this.#sinceCheckpointBytes >= checkpointBytes;
+    if (full || (due > 0 && this.#sinceCheckpointMs >= checkpointEveryMs)) this.checkpoint();
   }
 
   /** Makes state durable and cuts the log behind it. */
   checkpoint(): void {
     this.#sinceCheckpointMs = 0;
+    this.#sinceCheckpointBytes = 0;
     try {
       this.#checkpointed = this.#deps.machine.checkpoint();
       this.driver.compact(this.#checkpointed);

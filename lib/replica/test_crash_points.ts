@@ -85,8 +85,13 @@ export function crashingDisk(disk: Disk, fuse: Fuse): Disk {
       if (path.endsWith(".wal")) fuse.pass("truncate: after a segment was removed");
     },
     rename(from, to) {
+      // A segment leaves the log by its name, whether its file is kept for another or not; another is made of it.
+      const leaves = from.endsWith(".wal"), comes = to.endsWith(".wal");
       if (to.endsWith(".snapshot")) fuse.pass("snapshot: before the rename");
+      if (leaves) fuse.pass("truncate: before a segment is removed");
       disk.rename(from, to);
+      if (leaves) fuse.pass("truncate: after a segment was removed");
+      if (comes) young.add(to);
       if (to.endsWith(".snapshot")) fuse.pass("snapshot: renamed, the name not durable");
     },
     syncDir(dir) {

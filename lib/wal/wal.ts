@@ -1,8 +1,7 @@
 import { assert, type Disk, fault } from "@ultracloud/base";
-import { entryKind, type GroupBase, type GroupHardState, GroupIndex } from "./group_log.ts";
+import { entryKind, GroupIndex } from "./group_log.ts";
 import {
   decodeCommit,
-  emptyPayload,
   encodeCommit,
   encodeRecord,
   headerBytes,
@@ -10,7 +9,17 @@ import {
   type ReadRecord,
   type WalRecord,
 } from "./record.ts";
-import { createSegment, listSegments, openSegment, type Segment, segmentHeadBytes } from "./segment.ts";
+import {
+  createSegment,
+  listSegments,
+  openSegment,
+  removeSpares,
+  reuseSegment,
+  type Segment,
+  segmentHeadBytes,
+  spareName,
+} from "./segment.ts";
+import { recordsOf, type WalEntry, type WalWrite } from "./write.ts";
 
 export interface WalOptions {
   readonly dir: string;
@@ -37,30 +46,14 @@ export interface SyncTimes {
   readonly syncMs: number;
 }
 
-export interface WalEntry {
-  readonly term: number;
-  readonly index: number;
-  readonly config: boolean;
-  readonly data: Uint8Array;
-}
-
-/** What one group asks to be made durable, all together. */
-export interface WalWrite {
-  readonly group: number;
-  readonly hardState?: GroupHardState | undefined;
-  /** Consecutive. The first removes what stands at its index and above. */
-  readonly entries?: readonly WalEntry[];
-  /** Cuts the front off; with `reset` every entry goes. */
-  readonly base?: { readonly to: GroupBase; readonly reset: boolean } | undefined;
-  readonly remove?: boolean;
-}
-
 export type WalDone = (error?: Error) => void;
 
 /** Large enough that rolling is rare, small enough that freed space comes back soon. */
 const segmentBytesDefault = 16 * 2 ** 20;
 /** More segments than this, and entries of idle groups are copied forward out of the oldest one. */
-const segmentsBeforeMove = 4;
+const segmentsBeforeMove = 8;
+/** Segments kept for reuse: what a checkpoint under load frees at once. More only takes disk. */
+const sparesMax = 4;
 /** Entries moved at once; the rest follows at the next turn of a segment. */
 const movedBytesMax = 4 * 2 ** 20;
 
@@ -89,6 +82,8 @@ export class Wal implements AsyncDisposable {
   readonly #nowMs: () => number;
   readonly #groups = new Map<number, GroupIndex>();
   #segments: Segment[] = [];
+  /** Segments that nobody needs, of the usual size. */
+  readonly #spares: Segment[] = [];
   #queue: Pending[] = [];
   /** Being written and synced. */
   #inFlight: Pending[] = [];
@@ -136,6 +131,7 @@ export class Wal implements AsyncDisposable {
   }
 
   #replay(): void {
+    removeSpares(this.#disk, this.#dir);
     const numbers = listSegments(this.#disk, this.#dir);
     for (const [i, number] of numbers.entries()) {
       if (i > 0 && number !== numbers[i - 1]! + 1) {
@@ -147,7 +143,7 @@ export class Wal implements AsyncDisposable {
         this.#dir,
         number,
         last,
-        this.#batch,
+        i === 0 ? undefined : this.#batch,
         (record, offset) => this.#take(record, number, offset),
       );
       if (segment.end === 0) {
@@ -306,12 +302,11 @@ export class Wal implements AsyncDisposable {
     let extra = 0;
     for (const record of records) extra += headerBytes + record.payload.length;
     const number = (this.#segments.at(-1)?.number ?? 0) + 1;
-    const segment = createSegment(
-      this.#disk,
-      this.#dir,
-      number,
-      Math.max(this.#segmentBytes, segmentHeadBytes + bytes + extra),
-    );
+    const wanted = Math.max(this.#segmentBytes, segmentHeadBytes + bytes + extra);
+    const spare = wanted === this.#segmentBytes ? this.#spares.pop() : undefined;
+    const segment = spare === undefined
+      ? createSegment(this.#disk, this.#dir, number, wanted)
+      : reuseSegment(this.#disk, this.#dir, spare, number);
     this.#segments.push(segment);
     if (records.length > 0) this.#put(segment, records, extra);
     return segment;
@@ -360,8 +355,14 @@ export class Wal implements AsyncDisposable {
     let dropped = false;
     while (this.#segments.length > 1 && this.#segments[0]!.number < needed) {
       const segment = this.#segments.shift()!;
-      segment.file.close();
-      this.#disk.remove(segment.path);
+      if (segment.bytes === this.#segmentBytes && this.#spares.length < sparesMax) {
+        const path = `${this.#dir}/${spareName(segment.number)}`;
+        this.#disk.rename(segment.path, path);
+        this.#spares.push({ ...segment, path });
+      } else {
+        segment.file.close();
+        this.#disk.remove(segment.path);
+      }
       dropped = true;
     }
     if (dropped) this.#disk.syncDir(this.#dir);
@@ -372,33 +373,11 @@ export class Wal implements AsyncDisposable {
     this.#closed = true;
     await this.#ready;
     if (this.#flushing) await new Promise<void>((resolve) => this.#idle.push(resolve));
-    for (const segment of this.#segments.splice(0)) segment.file.close();
+    for (const segment of [...this.#segments.splice(0), ...this.#spares.splice(0)]) segment.file.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
-  }
-}
-
-function recordsOf(write: WalWrite, into: WalRecord[]): void {
-  const { group } = write;
-  if (write.remove) return void into.push({ group, kind: "removed", term: 0, index: 0, payload: emptyPayload });
-  if (write.base) {
-    const { to, reset } = write.base;
-    into.push({ group, kind: reset ? "reset" : "base", term: to.term, index: to.index, payload: to.configuration });
-  }
-  if (write.hardState) {
-    const { term, vote, commit } = write.hardState;
-    into.push({ group, kind: "hard_state", term, index: vote, payload: encodeCommit(commit) });
-  }
-  for (const entry of write.entries ?? []) {
-    into.push({
-      group,
-      kind: entryKind(entry.config, false),
-      term: entry.term,
-      index: entry.index,
-      payload: entry.data,
-    });
   }
 }
 
