@@ -2,6 +2,10 @@ import { baseShape } from "@ultracloud/config";
 import { z } from "zod";
 import { parseRange } from "./domain/addresses.ts";
 
+const rangesSchema = z.array(
+  z.string().refine((range) => parseRange(range) !== undefined, "is no range like 10.1.0.0/16"),
+).max(32).default([]);
+
 export const hookSchema = z.strictObject({
   name: z.string().regex(/^[a-z][a-z0-9-]{0,62}$/).describe(
     "Names the hook in requests, in its files and in metrics",
@@ -41,15 +45,27 @@ export const configSchema = z.strictObject({
     (hooks) => new Set(hooks.map(({ name }) => name)).size === hooks.length,
     "two hooks have one name",
   ).describe("What is posted where"),
-  privateRanges: z.array(
-    z.string().refine(
-      (range) => parseRange(range) !== undefined,
-      "is no range like 10.1.0.0/16",
+  privateRanges: rangesSchema.describe(
+    "Private ranges that hooks and images may reach all the same, once the component is granted them; not those of tenants",
+  ),
+  tenants: z.strictObject({
+    enabled: z.boolean().default(true).describe("Delivers the webhooks that tenants made in flaredb"),
+    allowPlain: z.boolean().default(false).describe(
+      "Delivers to http, too: signed all the same, but anybody on the way can read; flaredb must allow it, too",
     ),
-  )
-    .max(32).default([]).describe(
-      "Private ranges that hooks may reach all the same, once the component is granted them",
+    privateRanges: rangesSchema.describe(
+      "Private ranges that tenants' webhooks may reach all the same, once the component is granted them",
     ),
+    deniedRanges: rangesSchema.describe(
+      "Public ranges that tenants' webhooks may not reach, as the platform's own addresses",
+    ),
+    caFile: z.string().min(1).optional().describe(
+      "PEM file of receivers' authorities beside the well-known ones",
+    ),
+    pollMs: z.number().int().min(50).max(60_000).default(1_000).describe(
+      "How often flaredb is asked which webhooks there are",
+    ),
+  }).prefault({}),
   requestMsMax: z.number().int().min(100).max(120_000).default(15_000).describe(
     "A request that takes longer has failed",
   ),

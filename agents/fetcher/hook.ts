@@ -1,9 +1,9 @@
-import { backoffMs, type Clock, type Fault, fault, type Rng } from "@ultracloud/base";
+import { backoffMs, type Clock, fault, type Rng } from "@ultracloud/base";
 import type { Counter, Health, Logger } from "@ultracloud/observe";
 import { type ChangesResponse, SqlService } from "@ultracloud/proto/flaredb/v1";
 import { type RpcClient, toFault } from "@ultracloud/rpc";
 import { bodyOf } from "./body.ts";
-import { signedHeaders } from "./signature.ts";
+import { deliverOnce, type Post } from "./delivery.ts";
 import type { ProgressFile } from "./progress_file.ts";
 
 export interface HookOptions {
@@ -17,12 +17,7 @@ export interface HookOptions {
 export interface HookDeps {
   readonly client: Pick<RpcClient<typeof SqlService>, "changes">;
   readonly progress: ProgressFile;
-  /** Posts a body once; answers the status. */
-  readonly post: (
-    body: string,
-    headers: Readonly<Record<string, string>>,
-    signal: AbortSignal,
-  ) => Promise<number>;
+  readonly post: Post;
   readonly clock: Clock;
   readonly rng: Rng;
   readonly log: Logger;
@@ -117,7 +112,7 @@ export class Hook {
     const id = `${name}.${page.index}`;
     const firstMs = clock.monotonicMs();
     for (let attempt = 1;; attempt++) {
-      const failed = await this.#once(id, body, secret, signal);
+      const failed = await deliverOnce({ id, body, secret }, this.#deps, signal);
       deliveries.inc({
         hook: name,
         outcome: failed === undefined ? "accepted" : failed.code,
@@ -144,38 +139,6 @@ export class Hook {
         });
       }
       await clock.sleep(backoffMs(repeat, Math.min(attempt, 20), rng), signal);
-    }
-  }
-
-  /** Undefined when the receiver accepted it. */
-  async #once(
-    id: string,
-    body: string,
-    secret: string,
-    signal: AbortSignal,
-  ): Promise<Fault | undefined> {
-    try {
-      const headers = signedHeaders({
-        id,
-        timeMs: this.#deps.clock.nowMs(),
-        body,
-      }, secret);
-      const status = await this.#deps.post(body, headers, signal);
-      if (status >= 200 && status < 300) return undefined;
-      if (status === 410) {
-        return fault(
-          "failed_precondition",
-          "hook_gone",
-          "The receiver answered 410: it is gone",
-        );
-      }
-      return fault(
-        "unavailable",
-        "hook_refused",
-        `The receiver answered ${status}: wanted 200 to 299`,
-      );
-    } catch (error) {
-      return toFault(error);
     }
   }
 }

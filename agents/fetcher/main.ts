@@ -1,7 +1,7 @@
 import { createAuthenticator, createAuthorizer, createWorkloadSigner, loadTrust, svcId } from "@ultracloud/authz";
 import { fault } from "@ultracloud/base";
 import { readSecret } from "@ultracloud/config";
-import { SqlService } from "@ultracloud/proto/flaredb/v1";
+import { SqlService, WebhookDeliveryService } from "@ultracloud/proto/flaredb/v1";
 import { createRpcClient, runComponent, startRpcServer } from "@ultracloud/rpc";
 import { configSchema } from "./config.ts";
 import { parseRange } from "./domain/addresses.ts";
@@ -9,6 +9,7 @@ import { fetchService } from "./fetch_service.ts";
 import { Hook } from "./hook.ts";
 import { post } from "./post.ts";
 import { ProgressFile } from "./progress_file.ts";
+import { TenantHooks } from "./tenant_hooks.ts";
 
 const name = "fetcher";
 const version = "0.1.0";
@@ -23,13 +24,8 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const signer = await createWorkloadSigner({ clusterId, name, keyFile }, {
     clock,
   });
-  const client = stack.use(
-    createRpcClient(SqlService, {
-      endpoints: config.peers.flaredb,
-      authorization: signer.authorization("flaredb"),
-      tls,
-    }),
-  );
+  const flaredb = { endpoints: config.peers.flaredb, authorization: signer.authorization("flaredb"), tls };
+  const client = stack.use(createRpcClient(SqlService, flaredb));
   const deliveries = registry.counter(
     "fetcher_deliveries_total",
     "Requests to receivers of hooks",
@@ -74,6 +70,25 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
         ),
     });
     const running = hook.run(signal);
+    stack.defer(() => running);
+  }
+  if (config.tenants.enabled) {
+    const { caFile, ...tenants } = config.tenants;
+    const hooks = new TenantHooks({
+      ...tenants,
+      privateRanges: tenants.privateRanges.map((range) => parseRange(range)!),
+      deniedRanges: tenants.deniedRanges.map((range) => parseRange(range)!),
+      caCerts: caFile === undefined ? [] : [await Deno.readTextFile(caFile)],
+      requestMsMax: config.requestMsMax,
+      giveUpMs: config.giveUpMs,
+    }, {
+      ...boot,
+      resolve,
+      sql: client,
+      webhooks: stack.use(createRpcClient(WebhookDeliveryService, flaredb)),
+      deliveries,
+    });
+    const running = hooks.run(signal);
     stack.defer(() => running);
   }
   stack.use(

@@ -7,6 +7,8 @@ export interface PostOptions {
   readonly body: string;
   /** Private ranges that may be reached all the same. */
   readonly privateRanges: readonly Range[];
+  /** Ranges that may not be reached though they are public. */
+  readonly deniedRanges?: readonly Range[];
   readonly caCerts: readonly string[];
   readonly timeoutMs: number;
 }
@@ -85,7 +87,7 @@ export async function post(
 
 /** The address to connect to; every one that the name has must be allowed. */
 async function judged(
-  { url, privateRanges }: PostOptions,
+  { url, privateRanges, deniedRanges }: PostOptions,
   { resolve }: PostDeps,
   signal: AbortSignal,
 ): Promise<string> {
@@ -103,7 +105,7 @@ async function judged(
       );
     }
   }
-  const refused = addresses.find((address) => !mayReach(address, privateRanges));
+  const refused = addresses.find((address) => !mayReach(address, privateRanges, deniedRanges));
   if (addresses.length === 0 || refused !== undefined) {
     throw fault(
       "permission_denied",

@@ -96,6 +96,16 @@ Deno.test("post() connects to no address that is not public, however it is writt
   assert.deepEqual(there.got, []);
 });
 
+Deno.test("post() connects to no address that was denied, though it is public or allowed", async () => {
+  await using there = receiver("HTTP/1.1 200 OK\r\n\r\n");
+  const deniedRanges = [parseRange("127.0.0.0/8")!, parseRange("1.1.1.0/24")!];
+  for (const address of ["127.0.0.1", "1.1.1.1"]) {
+    const refused = post(options(`http://hook.test:${there.port}/`, { deniedRanges }), answering(address), never);
+    await assert.rejects(refused, { code: "hook_address_refused" }, address);
+  }
+  assert.deepEqual(there.got, []);
+});
+
 Deno.test("post() looks a name up once: what it would answer next decides nothing", async () => {
   await using there = receiver("HTTP/1.1 200 OK\r\n\r\n");
   let looked = 0;

@@ -64,8 +64,8 @@ const byPrincipal: Readonly<Record<string, readonly Grant[]>> = {
   "node-agent": [grant("fleetscheduler.node.register"), grant("fleetscheduler.node.heartbeat")],
   // Certificates it asks for in the name of each identity, with that identity's key.
   "mtls-agent": [grant("iam.authority.list"), grant("deployer.trust.get")],
-  // Row changes of any database that a hook names.
-  fetcher: [grant("flaredb.sql.watch")],
+  // Row changes of any database that a hook names; the hooks that tenants made.
+  fetcher: [grant("flaredb.sql.watch"), grant("flaredb.webhook.deliver")],
   operator: [
     grant("chainfire.*.*"),
     grant("flaredb.*.*"),

@@ -57,8 +57,10 @@ export async function startReplica(
   );
   const timing = { tickMs: 10, electionTicks: 20, heartbeatTicks: 2 };
   const sql = { costRowsMax: 1_000_000, queryMsMax: 1_000, backupAgeMsMax: 60_000 };
+  const webhooks = { allowPlain: true };
+  const named = { version: "0.0.0", clusterId: "test" };
   const flaredb = stack.use(
-    await createFlaredb({ version: "0.0.0", clusterId: "test", stateDir: dir, memberId, members, sql, ...timing }, {
+    await createFlaredb({ ...named, stateDir: dir, memberId, members, sql, webhooks, ...timing }, {
       ...deps,
       transport,
     }),

@@ -33,6 +33,11 @@ export const configSchema = z.strictObject({
       "A migration that loses data needs a full backup at most this old",
     ),
   }).default({ costRowsMax: 20_000_000, queryMsMax: 5_000, backupAgeMsMax: 86_400_000 }),
+  webhooks: z.strictObject({
+    allowPlain: z.boolean().default(false).describe(
+      "Takes webhooks with http: signed all the same, but anybody on the way can read; the fetcher must allow it, too",
+    ),
+  }).default({ allowPlain: false }),
 }).refine((c) => c.heartbeatTicks * 3 <= c.electionTicks, {
   path: ["heartbeatTicks"],
   error: "must be at most a third of electionTicks",

@@ -217,7 +217,8 @@ export class Databases implements AsyncDisposable {
     context: Proposer,
   ): Promise<unknown> {
     const payload = toBinary(schema, request, { writeUnknownFields: false });
-    const random = kind === entryKinds.execute || kind === entryKinds.batch || kind === entryKinds.migrate;
+    const random = kind === entryKinds.execute || kind === entryKinds.batch || kind === entryKinds.migrate ||
+      kind === entryKinds.createWebhook;
     const data = encodeEntry({
       kind,
       timeMs: this.#deps.clock.nowMs(),

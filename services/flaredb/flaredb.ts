@@ -4,12 +4,15 @@ import { openReplicaNode, type PeerTransport } from "@ultracloud/replica";
 import type { Authenticator, Authorizer, BoundService } from "@ultracloud/rpc";
 import type { MemberConfig } from "./config.ts";
 import { backupService } from "./backup_service.ts";
+import { deliveryService } from "./delivery_service.ts";
 import { databaseService } from "./database_service.ts";
 import { Databases } from "./databases.ts";
 import { kvService } from "./kv_service.ts";
 import { restApi } from "./rest.ts";
 import { type SqlOptions, sqlService } from "./sql_service.ts";
 import { Transactions } from "./transactions.ts";
+import { webhookService } from "./webhook_service.ts";
+import type { WebhookPolicy } from "./domain/webhook_requests.ts";
 
 export interface FlaredbOptions {
   readonly version: string;
@@ -22,6 +25,7 @@ export interface FlaredbOptions {
   readonly electionTicks: number;
   readonly heartbeatTicks: number;
   readonly sql: SqlOptions;
+  readonly webhooks: WebhookPolicy;
 }
 
 export interface FlaredbDeps {
@@ -69,6 +73,8 @@ export async function createFlaredb(options: FlaredbOptions, deps: FlaredbDeps):
       kvService(served),
       sqlService(options.sql, served),
       backupService({ ...served, stateDir }),
+      webhookService(options.webhooks, served),
+      deliveryService(served),
     ],
     peerService: node.peerService,
     http: restApi(options.sql, served),

@@ -9,7 +9,14 @@ import {
 } from "@ultracloud/proto/flaredb/v1";
 import { type AuthzTable, bind, type BoundService, type CallContext, type Handlers } from "@ultracloud/rpc";
 import { databaseScope } from "./database_service.ts";
-import { expectedMax, queryRowsDefault, queryRowsMax, statementsMax } from "./domain/bounds.ts";
+import {
+  expectedMax,
+  pageBytesDefault,
+  pageBytesMax,
+  queryRowsDefault,
+  queryRowsMax,
+  statementsMax,
+} from "./domain/bounds.ts";
 import { entryKinds } from "./domain/log_entry.ts";
 import { readStatement } from "./domain/sql_text.ts";
 import { migrate } from "./migrate.ts";
@@ -136,14 +143,18 @@ export function sqlHandlers(
       transactions.rollback(await databases.find(database), transaction, context);
       return {};
     },
-    async *changes({ database, tables, afterIndex }, context) {
+    async *changes({ database, tables, afterIndex, pageBytes }, context) {
       const after = checkIndex(afterIndex, "after_index");
       if (tables.length > expectedMax) {
         throw invalidField("tables", `Cannot watch ${tables.length} tables: wanted at most ${expectedMax}`);
       }
+      if (pageBytes < 0 || pageBytes > pageBytesMax) {
+        throw invalidField("page_bytes", `Cannot tell ${pageBytes} bytes at once: wanted 0 to ${pageBytesMax}`);
+      }
       const opened = await databases.find(database);
       await opened.group.readBarrier();
-      const pages = watchRows({ tables: new Set(tables), after }, opened.machine, clock, context.signal);
+      const wanted = { tables: new Set(tables), after, pageBytes: pageBytes === 0 ? pageBytesDefault : pageBytes };
+      const pages = watchRows(wanted, opened.machine, clock, context.signal);
       for await (const { index, changes } of pages) yield { index: BigInt(index), changes };
     },
     migrate: (request, context) => migrate(options, { databases, clock, rng }, request, context),

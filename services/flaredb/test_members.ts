@@ -1,7 +1,14 @@
 import { createWorkloadSigner } from "@ultracloud/authz";
 import { systemClock } from "@ultracloud/base";
-import { type ComponentProcess, freePort, prepareStack, spawnComponent, waitReady } from "@ultracloud/launch";
-import { BackupService, DatabaseService, KvService, SqlService } from "@ultracloud/proto/flaredb/v1";
+import {
+  type ComponentProcess,
+  freePort,
+  prepareStack,
+  spawnComponent,
+  type Stack,
+  waitReady,
+} from "@ultracloud/launch";
+import { BackupService, DatabaseService, KvService, SqlService, WebhookService } from "@ultracloud/proto/flaredb/v1";
 import { createRpcClient } from "@ultracloud/rpc";
 import { workspaceRoot } from "@ultracloud/testing";
 import { stringify } from "smol-toml";
@@ -11,6 +18,8 @@ import { Relays } from "./test_relays.ts";
 export interface Members extends AsyncDisposable {
   readonly urls: readonly string[];
   readonly dir: string;
+  /** Keys, trust and places of components beside the members; the test starts those. */
+  readonly stack: Stack;
   /** What members reach each other through. */
   readonly relays: Relays;
   process(id: number): ComponentProcess;
@@ -29,13 +38,14 @@ function makeClients(stack: DisposableStack, urls: readonly string[], authorizat
     kv: stack.use(createRpcClient(KvService, at)),
     sql: stack.use(createRpcClient(SqlService, at)),
     backups: stack.use(createRpcClient(BackupService, at)),
+    hooks: stack.use(createRpcClient(WebhookService, at)),
   };
 }
 
-/** Starts `count` members; `stateDirs` puts the state of some elsewhere. */
+/** Starts `count` members; `stateDirs` puts the state of some elsewhere, `beside` prepares other components. */
 export async function startMembers(
   count: number,
-  options: { readonly stateDirs?: Readonly<Record<number, string>> } = {},
+  options: { readonly stateDirs?: Readonly<Record<number, string>>; readonly beside?: readonly string[] } = {},
 ): Promise<Members> {
   const dir = await Deno.makeTempDir({ prefix: "uc-members-" });
   const ids = Array.from({ length: count }, (_, i) => i + 1);
@@ -43,8 +53,12 @@ export async function startMembers(
   const base = await prepareStack({
     root: workspaceRoot,
     dataDir: `${dir}/base`,
-    components: ["flaredb"],
-    ports: { "flaredb.rpc": 1, "flaredb.peer": 2 },
+    components: ["flaredb", ...options.beside ?? []],
+    ports: {
+      "flaredb.rpc": 1,
+      "flaredb.peer": 2,
+      ...Object.fromEntries((options.beside ?? []).map((name) => [`${name}.rpc`, freePort()])),
+    },
     clusterId: "test",
   });
   const { manifest, dir: source } = base.member("flaredb");
@@ -76,6 +90,8 @@ export async function startMembers(
         trustFile: shared.trustFile,
         memberId: id,
         members: membersOf(id),
+        // Receivers of tests have no certificates.
+        webhooks: { allowPlain: true },
         peer: { listen: peers[id - 1] },
       }),
     );
@@ -121,6 +137,7 @@ export async function startMembers(
   return {
     urls,
     dir,
+    stack: base,
     relays,
     process: (id) => processes.get(id)!,
     start,

@@ -49,13 +49,17 @@ function within(address: number, { base, bits }: Range): boolean {
     Math.floor(base / 2 ** (32 - bits));
 }
 
-/** Whether a hook may be posted to the address: a public one, or one of a range that was allowed by name. */
+/**
+ * Whether a hook may be posted to the address: a public one, or one of a range that was allowed by name, and of none
+ * that was denied by name.
+ */
 export function mayReach(
   address: string,
   allowed: readonly Range[] = [],
+  denied: readonly Range[] = [],
 ): boolean {
   const number = parseAddress(address);
-  if (number === undefined) return false;
+  if (number === undefined || denied.some((range) => within(number, range))) return false;
   return allowed.some((range) => within(number, range)) ||
     !special.some((range) => within(number, range));
 }

@@ -43,6 +43,12 @@ export const expectedMax = 1_000;
 export const archiveBytesMax = 256 * mib;
 /** Backups remembered. */
 export const backupsMax = 1_000;
+/** Webhooks of one database: each reads its changes on its own. */
+export const webhooksPerDatabaseMax = 16;
+/** Webhooks of all databases: the deliverer follows each in a stream. */
+export const webhooksMax = 1_000;
+/** Tables that a webhook may name. */
+export const webhookTablesMax = 32;
 /** Migrations of one database, and statements of one of them. */
 export const migrationsMax = 10_000;
 /** Expired keys that one sweep entry removes; a bound on how long one entry takes. */

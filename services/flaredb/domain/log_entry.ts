@@ -39,6 +39,11 @@ export const entryKinds = {
   placeDatabase: 34,
   /** The members of a group are those that were asked for. */
   placed: 35,
+  createWebhook: 36,
+  updateWebhook: 37,
+  deleteWebhook: 38,
+  /** What became of deliveries. */
+  reportDeliveries: 39,
 } as const;
 export type EntryKind = (typeof entryKinds)[keyof typeof entryKinds];
 

@@ -1,13 +1,17 @@
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, type DescMessage, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { assert, Fault, fault } from "@ultracloud/base";
 import {
   CreateDatabaseRequestSchema,
+  CreateWebhookRequestSchema,
   type Database as DatabaseMessage,
   DatabaseSchema,
   DeleteDatabaseRequestSchema,
+  DeleteWebhookRequestSchema,
   LoggedPlacedSchema,
+  LoggedWebhookSchema,
   PlaceDatabaseRequestSchema,
+  UpdateWebhookRequestSchema,
 } from "@ultracloud/proto/flaredb/v1";
 import type { AppliedEntry, GroupStateMachine } from "@ultracloud/replica";
 import { type Database, openDatabase } from "@ultracloud/sqlite";
@@ -15,11 +19,26 @@ import { decodeEntry, type Entry, entryKinds } from "../domain/log_entry.ts";
 import { DedupeTable } from "./dedupe.ts";
 import { createBaseTables, Meta } from "./schema.ts";
 import { contentOf, replaceContent } from "./store.ts";
+import { WebhookTable } from "./webhooks.ts";
 
 /** Group of the catalog; its voters come from configuration. */
 export const systemGroup = 1;
 /** Each database holds a connection and a Raft group in every process. */
 export const databasesMax = 1_000;
+
+/** What entries answer that answer something. */
+const answerSchemas: ReadonlyMap<number, DescMessage> = new Map<number, DescMessage>([
+  [entryKinds.createDatabase, DatabaseSchema],
+  [entryKinds.placeDatabase, DatabaseSchema],
+  [entryKinds.createWebhook, LoggedWebhookSchema],
+]);
+/** Entries that leave the databases as they are. */
+const aboutWebhooks: ReadonlySet<number> = new Set([
+  entryKinds.createWebhook,
+  entryKinds.updateWebhook,
+  entryKinds.deleteWebhook,
+  entryKinds.reportDeliveries,
+]);
 
 /** A database as the catalog knows it. */
 export interface CatalogRow {
@@ -58,6 +77,7 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
   #db!: Database;
   #meta!: Meta;
   #dedupe!: DedupeTable;
+  #webhooks!: WebhookTable;
   #applied = 0;
   #timeMs = 0;
 
@@ -66,7 +86,7 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
       readonly path: string;
       /** All members. */
       readonly members: readonly number[];
-      /** Told after every applied batch. */ readonly onChange: () => void;
+      /** Told after every applied batch that was about databases. */ readonly onChange: () => void;
     },
   ) {
     this.#path = options.path;
@@ -91,6 +111,7 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
       db.exec("ALTER TABLE placement ADD COLUMN learners TEXT NOT NULL DEFAULT '[]'");
     }
     this.#meta = new Meta(db);
+    this.#webhooks = new WebhookTable(db, this.#meta);
     this.#dedupe = new DedupeTable(db);
     this.#dedupe.load();
     this.#applied = this.#meta.get("applied_index");
@@ -119,44 +140,72 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
     return this.#db.all(`SELECT name, grp AS "group" FROM deleted ORDER BY grp`);
   }
 
+  /** For reading. */
+  get webhooks(): WebhookTable {
+    return this.#webhooks;
+  }
+
   appliedIndex(): number {
     return this.#applied;
   }
 
   applyBatch(entries: readonly AppliedEntry[]): unknown[] {
+    let changed = false;
     const results = this.#db.transaction(() => {
-      const results = entries.map((entry) => {
-        assert(entry.index > this.#applied, "Entries are applied once and in order");
-        const result = this.#apply(decodeEntry(entry.data));
-        this.#applied = entry.index;
+      const results = entries.map((raw) => {
+        assert(raw.index > this.#applied, "Entries are applied once and in order");
+        const entry = decodeEntry(raw.data);
+        changed ||= !aboutWebhooks.has(entry.kind);
+        const result = this.#apply(entry);
+        this.#applied = raw.index;
         return result;
       });
       this.#storePosition();
       return results;
     });
-    this.#onChange();
+    if (changed) this.#onChange();
     return results;
   }
 
   #apply(entry: Entry): unknown {
     this.#timeMs = Math.max(this.#timeMs, entry.timeMs);
     const { dedupe } = entry;
-    const isCreate = entry.kind === entryKinds.createDatabase || entry.kind === entryKinds.placeDatabase;
+    const schema = answerSchemas.get(entry.kind);
     if (dedupe !== undefined) {
       const verdict = this.#dedupe.check(dedupe, this.#timeMs);
       if (verdict.kind === "refused") return verdict.fault;
-      if (verdict.kind === "known") return isCreate ? fromBinary(DatabaseSchema, verdict.answer) : undefined;
+      if (verdict.kind === "known") return schema && fromBinary(schema, verdict.answer);
     }
     const result = this.#effect(entry);
     if (dedupe !== undefined && !(result instanceof Fault)) {
-      const answer = result === undefined ? new Uint8Array() : toBinary(DatabaseSchema, result);
+      const answer = result === undefined || schema === undefined ? new Uint8Array() : toBinary(schema, result);
       this.#dedupe.store(dedupe, answer, this.#timeMs);
     }
     return result;
   }
 
-  #effect({ kind, payload }: Entry): DatabaseMessage | Fault | undefined {
+  #effect({ kind, payload, seed }: Entry): Message | Fault | undefined {
     switch (kind) {
+      case entryKinds.createWebhook: {
+        const made = this.#ofDatabase(
+          fromBinary(CreateWebhookRequestSchema, payload).database,
+          (group) => this.#webhooks.create(payload, group, seed, this.#timeMs),
+        );
+        return made instanceof Fault ? made : create(LoggedWebhookSchema, made);
+      }
+      case entryKinds.updateWebhook:
+        return this.#ofDatabase(
+          fromBinary(UpdateWebhookRequestSchema, payload).database,
+          (group) => this.#webhooks.update(payload, group, this.#timeMs),
+        );
+      case entryKinds.deleteWebhook:
+        return this.#ofDatabase(
+          fromBinary(DeleteWebhookRequestSchema, payload).database,
+          (group) => this.#webhooks.delete(payload, group),
+        );
+      case entryKinds.reportDeliveries:
+        this.#webhooks.report(payload, this.#timeMs);
+        return undefined;
       case entryKinds.createDatabase:
         return this.#create(payload);
       case entryKinds.placeDatabase:
@@ -168,6 +217,12 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
       default:
         throw fault("data_loss", "entry_misplaced", `Cannot apply an entry of kind ${kind} to the catalog`);
     }
+  }
+
+  #ofDatabase<T>(name: string, effect: (group: number) => T): T | Fault {
+    const row = this.find(name);
+    if (row === undefined) return fault("not_found", "database_not_found", `Cannot find database ${name}`);
+    return effect(row.group);
   }
 
   #place(payload: Uint8Array): DatabaseMessage | Fault {
@@ -229,6 +284,7 @@ export class CatalogMachine implements GroupStateMachine, Disposable {
     if (present === undefined) return fault("not_found", "database_not_found", `Cannot find database ${name}`);
     this.#db.run("DELETE FROM databases WHERE name=?", name);
     this.#db.run("DELETE FROM placement WHERE grp=?", present.group);
+    this.#webhooks.deleteAll(present.group);
     this.#db.run("INSERT INTO deleted VALUES(?,?)", present.group, name);
     return undefined;
   }

@@ -60,6 +60,11 @@ export class RowChanges {
     return this.#capture;
   }
 
+  /** Changes up to this index are not held. */
+  get heldAfter(): number {
+    return this.#cut;
+  }
+
   /** Starts or ends capturing with the entry at `index`; changes before that were not seen. */
   setCapture(on: boolean, index: number): void {
     if (on === this.#capture) return;
