@@ -29,6 +29,7 @@ import { QemuLife } from "./qemu_life.ts";
 import type { VmRecord } from "./records.ts";
 import { SerialWriter } from "./serial_writer.ts";
 import { type SlotFiles, slotFiles } from "./slots.ts";
+import { awaitTaps } from "./taps.ts";
 
 const rebootGraceMs = 20_000;
 
@@ -280,8 +281,10 @@ export class Machine {
       [at.dir, ...provisions.own],
       kernel ? [kernel.kernel, kernel.initrd] : [],
     );
+    const taps = spec.nics.flatMap(({ binding }) => binding.kind === "tap" ? [binding.device] : []);
+    await awaitTaps(taps, deps);
     // A tap is opened by whoever may change the host's network.
-    const runAs = spec.nics.some((nic) => nic.binding.kind === "tap") ? undefined : own;
+    const runAs = taps.length > 0 ? undefined : own;
     requireLease(spec, deps.leaseHeld());
     const args = qemuArgs(spec, options.layout, filesOf(at, this.dir, provisions), deps.host, options);
     const qemu = await startEngine("qemu-system-x86_64", args, { qmpSocket: at.qmpSocket, runAs }, deps);

@@ -86,7 +86,8 @@ async function tapUse(device: string) {
   };
 }
 
-async function outputOf(program: "ps" | "ip", args: readonly string[]): Promise<string> {
+/** What a program of the host answers. */
+export async function outputOf(program: "ps" | "ip", args: readonly string[]): Promise<string> {
   const output = await new Deno.Command(program, {
     args: [...args],
     clearEnv: true,

@@ -77,6 +77,8 @@ for (const when of ["before", "after"] as const) {
 interface Case {
   readonly name: string;
   readonly kind: string;
+  /** Ports are taps, which two hosts can carry. */
+  readonly taps?: boolean;
   /** Made before the process that dies. */
   readonly setup: (process: Process) => Promise<void>;
   readonly begin: (process: Process) => Promise<Operation>;
@@ -104,6 +106,18 @@ function theOneHome(world: World): string {
   const homes = [...world.agents.values()].filter((agent) => agent.running().length > 0);
   assert.equal(homes.length, 1, `the guest runs on ${homes.map((h) => h.name).join(" and ") || "none"}`);
   return homes[0]!.name;
+}
+
+async function migrated(world: World, process: Process): Promise<void> {
+  const vm = await process.vms.getVm({ project, vm: "web" });
+  assert.equal(vm.node, theOneHome(world));
+  assert.equal([...world.agents.values()].filter((agent) => agent.vms.size > 0).length, 1);
+  const port = [...world.network.ports.values()][0]!;
+  assert.deepEqual([port.host, port.arrivingHost], [vm.node, ""]);
+  for (const node of ["node01", "node02"]) {
+    const { allocated } = await process.nodes.getNode({ name: node });
+    assert.equal(allocated!.vmSlots, node === vm.node ? 1 : 0, node);
+  }
 }
 
 const cases: readonly Case[] = [
@@ -148,16 +162,15 @@ const cases: readonly Case[] = [
     kind: "vm.migrate",
     setup: withAttached,
     begin: (process) => process.vms.migrateVm({ project, vm: "web" }),
-    async check(world, process) {
-      const vm = await process.vms.getVm({ project, vm: "web" });
-      assert.equal(vm.node, theOneHome(world));
-      assert.equal([...world.agents.values()].filter((agent) => agent.vms.size > 0).length, 1);
-      assert.equal([...world.network.ports.values()][0]!.host, vm.node);
-      for (const node of ["node01", "node02"]) {
-        const { allocated } = await process.nodes.getNode({ name: node });
-        assert.equal(allocated!.vmSlots, node === vm.node ? 1 : 0, node);
-      }
-    },
+    check: migrated,
+  },
+  {
+    name: "migrate with ports that two hosts carry",
+    kind: "vm.migrate",
+    taps: true,
+    setup: withAttached,
+    begin: (process) => process.vms.migrateVm({ project, vm: "web" }),
+    check: migrated,
   },
   {
     name: "resize",
@@ -193,6 +206,7 @@ for (const one of cases) {
     Deno.test(`${one.name}: a process that dies ${when} any of its writes ends in done or undone, nothing leaked`, async () => {
       for (let n = 1;; n++) {
         await using world = await World.open();
+        world.network.taps = one.taps ?? false;
         {
           await using setup = await world.boot();
           for (const node of ["node01", "node02"]) await register(setup, node);

@@ -191,6 +191,7 @@ export function migrateSaga(control: Control): Saga<MigrateData> {
   async function tidy(operation: OperationRow, data: MigrateData, signal: AbortSignal): Promise<void> {
     const vm = await steps.findVm(operation);
     if (!vm) return;
+    await control.ports.leave(vm, data.source, signal);
     const target = await workers.agentOf(data.target);
     await orAbsent(target.finishMigration({ vmId: vm.id, migrationId: operation.id }, { signal, timeoutMs: callMs }));
     if (await workers.isAlive(data.source)) {
@@ -250,11 +251,15 @@ export function migrateSaga(control: Control): Saga<MigrateData> {
         timeoutMs: 90_000,
         async do({ data, operation, signal }) {
           const vm = await steps.vmOf(operation);
-          return { targetNics: await control.ports.bindTo(vm, data.target, signal) };
+          return { targetNics: await control.ports.bindTo(vm, data.target, signal, { beside: true }) };
         },
         async undo({ data, operation, signal }) {
           const vm = await steps.findVm(operation);
-          if (!vm || await moved(operation, data) || !await workers.isAlive(data.source)) return;
+          if (!vm || await moved(operation, data)) return;
+          // A crash may have lost the answer of the step before: the record knows the target.
+          const target = data.target || vm.value.migration?.target;
+          if (target) await control.ports.leave(vm, target, signal);
+          if (!await workers.isAlive(data.source)) return;
           const nics = await control.ports.bindTo(vm, data.source, signal);
           if (JSON.stringify(nics) === JSON.stringify(vm.value.nics)) return;
           await steps.change(operation, (v) => ({ nics, generation: v.generation + 1 }));

@@ -116,6 +116,36 @@ Deno.test("a cancelled migration leaves the guest running where it was", async (
   assert.deepEqual(await world.leftovers(process.platform), nothing);
 });
 
+Deno.test("ports that two hosts can carry stay on the source until the guest has left, and leave the target on a cancel", async () => {
+  const { world, process, stack, done } = await ready();
+  await using _ = stack;
+  world.network.taps = true;
+  await done(process.vms.createVm(vmRequest));
+  const source = home(world);
+  const target = source === "node01" ? "node02" : "node01";
+  const port = () => {
+    const { host, arrivingHost } = [...world.network.ports.values()][0]!;
+    return [host, arrivingHost];
+  };
+  const held = Promise.withResolvers<void>();
+  world.agent(source).hook = (call, signal) =>
+    call !== "getMigration" ? undefined : Promise.race([
+      held.promise,
+      new Promise<void>((_, reject) => signal.addEventListener("abort", () => reject(signal.reason), { once: true })),
+    ]);
+  const first = await process.vms.migrateVm({ project, vm: "web" });
+  await until("it is asked how far it is", () => world.agent(source).calls.includes("getMigration"));
+  assert.deepEqual(port(), [source, target], "both while the guest moves");
+  await process.operations.cancelOperation({ project, id: first.id });
+  world.agent(source).hook = () => {};
+  held.resolve();
+  assert.equal((await over(process, first)).state, OperationState.CANCELLED);
+  assert.deepEqual(port(), [source, ""], "as before once it is cancelled");
+  await done(process.vms.migrateVm({ project, vm: "web" }));
+  assert.deepEqual(port(), [target, ""]);
+  await gone(world, process);
+});
+
 Deno.test("a migration whose target dies ends with the guest where it was", async () => {
   const { world, process, stack, done } = await ready();
   await using _ = stack;

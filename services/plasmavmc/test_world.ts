@@ -52,6 +52,8 @@ const gib = 1024 ** 3;
 /** Ports of prismnet, as far as plasmavmc uses them. */
 export class FakeNetwork {
   readonly ports = new Map<string, Port>();
+  /** Ports are taps, which two hosts can carry at a time; otherwise forwards of one. */
+  taps = false;
   hook: (call: string) => Promise<void> | void = () => {};
   readonly clients: NetworkClients;
 
@@ -80,17 +82,25 @@ export class FakeNetwork {
       getPort: ({ port }) => portOf(port),
       listPorts: () => ({ ports: [...this.ports.values()] }),
       setPortSecurityGroups: ({ port }) => portOf(port),
-      bindPort: async ({ port, host }) => {
+      bindPort: async ({ port, host, beside }) => {
         await this.hook("bindPort");
         const bound = portOf(port);
+        if (beside && bound.host !== "") {
+          if (!this.taps) throw fault("failed_precondition", "engine_unsupported", "Cannot bind it twice");
+          if (bound.host === host || bound.arrivingHost === host) return bound;
+          if (bound.arrivingHost !== "") throw fault("failed_precondition", "port_bound", "Cannot bind it thrice");
+          bound.arrivingHost = host;
+          return bound;
+        }
         if (bound.host !== "" && bound.host !== host) {
           throw fault("failed_precondition", "port_bound", "Cannot bind it");
         }
         bound.host = host;
         bound.state = PortState.ACTIVE;
+        const tap = { case: "tap" as const, value: { device: "ut0123456789ab", mtu: 1400 } };
         bound.binding = create(PortSchema, {
           binding: {
-            engine: {
+            engine: this.taps ? tap : {
               case: "user",
               value: {
                 cidr: "10.0.0.0/24",
@@ -103,10 +113,14 @@ export class FakeNetwork {
         }).binding!;
         return bound;
       },
-      unbindPort: async ({ port }) => {
+      unbindPort: async ({ port, host }) => {
         await this.hook("unbindPort");
-        portOf(port).host = "";
-        return portOf(port);
+        const bound = portOf(port);
+        if (host !== "" && host !== bound.host && host !== bound.arrivingHost) return bound;
+        if (host === "" || bound.arrivingHost === "") bound.host = "";
+        else if (host === bound.host) bound.host = bound.arrivingHost;
+        bound.arrivingHost = "";
+        return bound;
       },
       waitPort: async ({ port }) => {
         await this.hook("waitPort");

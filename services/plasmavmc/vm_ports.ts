@@ -2,6 +2,7 @@ import type { Client } from "@connectrpc/connect";
 import { fault } from "@ultracloud/base";
 import type { Platform, StoredRecord } from "@ultracloud/platform";
 import {
+  type Port,
   type PortService,
   PortState,
   type SecurityGroupService,
@@ -20,6 +21,11 @@ export interface NetworkClients {
 
 /** The switch of a host takes a port in a second; one that restarts its daemons takes a few. */
 const portWaitMs = 25_000;
+
+/** A tap stands by itself; forwards of a host are that host's. */
+function isCarriedTwice(port: Port): boolean {
+  return port.binding?.engine.case === "tap";
+}
 
 /** Names of VMs and ports in prismnet are labels, ids are not. */
 function portName(vmId: string, wish: Pick<NicWish, "number">): string {
@@ -66,22 +72,42 @@ export class VmPorts {
     });
   }
 
-  /** The VM's NICs as a host carries them. Ports another host carries are taken from it. */
-  async bindTo(vm: StoredRecord<Vm>, host: string, signal: AbortSignal): Promise<Nic[]> {
+  /**
+   * The VM's NICs as a host carries them. Ports another host carries are taken from it; with `beside` they stay there too
+   * where the network can have them on both, and `leave` takes them from one.
+   */
+  async bindTo(
+    vm: StoredRecord<Vm>,
+    host: string,
+    signal: AbortSignal,
+    o: { readonly beside: boolean } = { beside: false },
+  ): Promise<Nic[]> {
     const { ports } = this.clients;
     const nics: Nic[] = [];
     for (const wish of vm.value.nicWishes) {
       const port = portName(vm.id, wish);
       const present = await typed(ports.getPort({ project: vm.project, port }, { signal }));
-      if (present.host !== "" && present.host !== host) {
+      const beside = present.host !== "" && present.host !== host && o.beside && isCarriedTwice(present);
+      if (present.host !== "" && present.host !== host && !beside) {
         await typed(ports.unbindPort({ project: vm.project, port }, { signal }));
       }
-      const nic = nicOf(await typed(ports.bindPort({ project: vm.project, port, host }, { signal })), wish.subnetId);
+      const request = { project: vm.project, port, host, beside };
+      const nic = nicOf(await typed(ports.bindPort(request, { signal })), wish.subnetId);
       if (!nic) throw fault("internal", "port_not_bound", `Cannot use port ${port} as it came back without a binding`);
       nics.push(nic);
     }
     for (const wish of vm.value.nicWishes) await this.#active(vm, portName(vm.id, wish), host, signal);
     return nics;
+  }
+
+  /** Takes ports that two hosts carry from one of them; others stay as they are. */
+  async leave(vm: StoredRecord<Vm>, host: string, signal: AbortSignal): Promise<void> {
+    const { ports } = this.clients;
+    for (const wish of vm.value.nicWishes) {
+      const port = portName(vm.id, wish);
+      const present = await orAbsent(ports.getPort({ project: vm.project, port }, { signal }));
+      if (present?.arrivingHost) await typed(ports.unbindPort({ project: vm.project, port, host }, { signal }));
+    }
   }
 
   /** Unbinds and removes ports of the VM: all of them, or those of these wishes. */

@@ -47,6 +47,8 @@ export interface PortView {
 export interface Engine {
   readonly name: "user" | "ovn";
   readonly features: readonly EngineFeature[];
+  /** Whether two hosts can carry a port at a time, while its guest moves from one to the other. */
+  readonly carriesTwice: boolean;
   /** Name under which bindings of a port wait for each other; those that take from one pool share it. */
   turnOf(port: string): string;
   /** True when the port's binding is what `bind` would make of these rules now. */

@@ -72,6 +72,30 @@ for (const [name, make] of Object.entries(engines)) {
     assert.equal(await outcome(ports.deletePort({ project, port: "p" })), "ok");
   });
 
+  Deno.test(`engine ${name} has a port on two hosts while its guest moves, or says that it cannot`, async () => {
+    const { ports } = await world(make());
+    await ports.createPort({ project, name: "p", subnet: "lan" });
+    const bind = (host: string) => ports.bindPort({ project, port: "p", host, beside: true });
+    const unbind = (host: string) => ports.unbindPort({ project, port: "p", host });
+    const hosts = (port: { host: string; arrivingHost: string }) => [port.host, port.arrivingHost];
+    assert.deepEqual(hosts(await bind("node01")), ["node01", ""], "beside nobody is alone");
+    if (!make().carriesTwice) {
+      assert.equal(await outcome(bind("node02")), "engine_unsupported");
+      return;
+    }
+    assert.deepEqual(hosts(await bind("node02")), ["node01", "node02"]);
+    assert.deepEqual(hosts(await bind("node02")), ["node01", "node02"], "the same again");
+    assert.equal(await outcome(bind("node03")), "port_bound");
+    assert.deepEqual(hosts(await unbind("node03")), ["node01", "node02"], "one that does not have it");
+    assert.deepEqual(hosts(await unbind("node02")), ["node01", ""], "it did not move");
+    await bind("node02");
+    const moved = await unbind("node01");
+    assert.deepEqual([...hosts(moved), moved.binding?.engine.case], ["node02", "", "tap"], "it moved");
+    await bind("node01");
+    assert.deepEqual(hosts(await unbind("")), ["", ""], "from all");
+    assert.equal(await outcome(ports.deletePort({ project, port: "p" })), "ok");
+  });
+
   Deno.test(`engine ${name} refuses what it does not enforce, and takes what it does`, async () => {
     const engine = make();
     const { services, subnets } = await world(engine);

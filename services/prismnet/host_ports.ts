@@ -39,6 +39,11 @@ function wantedOf(record: StoredRecord<Port> | undefined): HostPort | undefined 
   return { portId: record.id, device: binding.device, mtu: binding.mtu, guardMac: guardMacOf(record.value) };
 }
 
+function hostsOf(record: StoredRecord<Port>): string[] {
+  const { host, arrivingHost } = record.value;
+  return arrivingHost === undefined ? [host] : [host, arrivingHost];
+}
+
 /** Which ports hosts shall have, kept with every change of a port: an answer costs what has changed. */
 export class HostPorts {
   readonly #hosts = new Map<string, Map<string, { readonly port: HostPort; readonly version: number }>>();
@@ -51,21 +56,23 @@ export class HostPorts {
   /** A port as it was and as it is, by the write with this version. */
   change(old: StoredRecord<Port> | undefined, next: StoredRecord<Port> | undefined, version: number): void {
     const [before, after] = [wantedOf(old), wantedOf(next)];
-    const [from, to] = [before && old!.value.host, after && next!.value.host];
-    const same = before && after && from === to && before.portId === after.portId;
-    if (same && before.device === after.device && before.mtu === after.mtu && before.guardMac === after.guardMac) {
-      return;
-    }
-    if (from !== undefined && !same) {
-      this.#hosts.get(from)?.delete(before!.portId);
-      this.#departures.push({ host: from, portId: before!.portId, version });
+    const [from, to] = [before ? hostsOf(old!) : [], after ? hostsOf(next!) : []];
+    const isOne = before?.portId === after?.portId;
+    for (const host of from) {
+      if (isOne && to.includes(host)) continue;
+      this.#hosts.get(host)?.delete(before!.portId);
+      this.#departures.push({ host, portId: before!.portId, version });
       if (this.#departures.length > departuresMax) this.#forgotten = this.#departures.shift()!.version;
-      this.#changed.set(from, version);
+      this.#changed.set(host, version);
     }
-    if (to === undefined) return;
-    const ports = this.#hosts.get(to) ?? new Map();
-    this.#hosts.set(to, ports.set(after!.portId, { port: after!, version }));
-    this.#changed.set(to, version);
+    const same = isOne && before?.device === after?.device && before?.mtu === after?.mtu &&
+      before?.guardMac === after?.guardMac;
+    for (const host of to) {
+      if (same && from.includes(host)) continue;
+      const ports = this.#hosts.get(host) ?? new Map();
+      this.#hosts.set(host, ports.set(after!.portId, { port: after!, version }));
+      this.#changed.set(host, version);
+    }
   }
 
   /** Whether a host's ports have changed since a version. */

@@ -36,6 +36,24 @@ Deno.test("HostPorts tells a host what has changed since it was asked, and all o
   });
 });
 
+Deno.test("HostPorts tells both hosts of a port whose guest moves, and the one that lets go of it", () => {
+  const hosts = new HostPorts();
+  const both = (host: string, arrivingHost: string) => {
+    const record = port("a", host);
+    return { ...record, value: { ...record.value, arrivingHost } } as typeof record;
+  };
+  hosts.change(undefined, port("a", "h1"), 1);
+  hosts.change(port("a", "h1"), both("h1", "h2"), 2);
+  assert.equal(hosts.hasChanged("h1", 1), false, "nothing changes where it was");
+  assert.deepEqual(ids(hosts.since("h2", 1).ports), ["a"]);
+  hosts.change(both("h1", "h2"), port("a", "h2"), 3);
+  assert.deepEqual(hosts.since("h1", 2), { partial: true, ports: [], removed: ["a"] });
+  assert.equal(hosts.hasChanged("h2", 2), false, "nothing changes where it arrived");
+  assert.deepEqual(ids(hosts.since("h2", undefined).ports), ["a"]);
+  hosts.change(both("h2", "h1"), port("a", "h2"), 5);
+  assert.deepEqual(hosts.since("h1", 4).removed, ["a"], "it did not move");
+});
+
 Deno.test("HostPorts takes a rewritten record whose binding stays for no change", () => {
   const hosts = new HostPorts();
   hosts.change(undefined, port("a", "h1"), 1);

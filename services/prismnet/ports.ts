@@ -28,7 +28,7 @@ import type { Owner, Port, Subnet } from "./domain/types.ts";
 import { type Engine, requireFeature } from "./engine.ts";
 import { addressPool, floatingIpKind, macKey, portKind, subnetKind } from "./kinds.ts";
 import type { PortTroubles } from "./hosts.ts";
-import { bindPort, groupsOf, noteGroupUse, resolveGroups } from "./ports_core.ts";
+import { bindBeside, bindPort, groupsOf, noteGroupUse, resolveGroups, unbindPort } from "./ports_core.ts";
 import { claimAwake, rest, restingText } from "./resting.ts";
 import { type PortInit, toPort, views } from "./wire.ts";
 
@@ -242,6 +242,7 @@ export function portService(
       return platform.transact<PortInit>(async (tx) => {
         const record = await tx.get(portKind, request.project, request.port);
         checkOwner(record, context, "bind");
+        if (request.beside && record.value.host !== "") return toPort(bindBeside(tx, engine, record, request.host));
         return toPort(await bindPort(tx, engine, record, request.host, groupsOf(tx, record.value)));
       }, {
         idempotency: idempotencyOf(context, BindPortRequestSchema, request, PortSchema),
@@ -253,9 +254,7 @@ export function portService(
         const record = await tx.get(portKind, request.project, request.port);
         if (record.value.host === "") return toPort(record);
         checkOwner(record, context, "unbind");
-        await engine.unbind(tx, { portId: record.id, host: record.value.host, port: record.value });
-        const { binding: _, ...rest } = record.value;
-        return toPort(tx.update(portKind, record, { value: { ...rest, host: "" } }));
+        return toPort(await unbindPort(tx, engine, record, request.host));
       }, {
         idempotency: idempotencyOf(context, UnbindPortRequestSchema, request, PortSchema),
         serialize: engine.turnOf(request.port),

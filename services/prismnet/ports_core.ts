@@ -56,6 +56,46 @@ export async function bindPort(
   return tx.update(portKind, record, { value: { ...port, host, binding } });
 }
 
+/** Has a second host carry a port that another has: its guest is about to move there. */
+export function bindBeside(tx: Tx, engine: Engine, record: StoredRecord<Port>, host: string): StoredRecord<Port> {
+  const port = record.value;
+  if (!engine.carriesTwice) {
+    throw fault(
+      "failed_precondition",
+      "engine_unsupported",
+      `Cannot bind port ${record.name} to ${host} beside ${port.host} as engine ${engine.name} has it on one host: ` +
+        "wanted engine ovn",
+    );
+  }
+  if (port.host === host || port.arrivingHost === host) return record;
+  if (port.arrivingHost !== undefined) {
+    throw fault(
+      "failed_precondition",
+      "port_bound",
+      `Cannot bind port ${record.name} to ${host} as it is bound to ${port.host} and ${port.arrivingHost}: wanted ` +
+        "one of them unbound first",
+    );
+  }
+  return tx.update(portKind, record, { value: { ...port, arrivingHost: host } });
+}
+
+/** Takes a port from a host, or from all with an empty name; the other one of two has it alone then. */
+export async function unbindPort(
+  tx: Tx,
+  engine: Engine,
+  record: StoredRecord<Port>,
+  host: string,
+): Promise<StoredRecord<Port>> {
+  const { binding, arrivingHost, ...rest } = record.value;
+  if (rest.host === "" || (host !== "" && host !== rest.host && host !== arrivingHost)) return record;
+  if (host !== "" && arrivingHost !== undefined) {
+    const left = host === arrivingHost ? rest.host : arrivingHost;
+    return tx.update(portKind, record, { value: { ...rest, host: left, ...(binding ? { binding } : {}) } });
+  }
+  await engine.unbind(tx, { portId: record.id, host: rest.host, port: record.value });
+  return tx.update(portKind, record, { value: { ...rest, host: "" } });
+}
+
 /** Groups of a port, read by id. */
 export function groupsOf(tx: Tx, port: Port): Promise<StoredRecord<SecurityGroup>[]> {
   return Promise.all(port.securityGroupIds.map((id) => tx.getById(groupKind, id)));

@@ -69,6 +69,7 @@ export function userEngine(o: UserEngineOptions, deps: { readonly rng: Rng }): E
   return {
     name: "user",
     features,
+    carriesTwice: false,
     turnOf: () => "bindings",
     stands(port, rules) {
       const text = (forwards: readonly { protocol: string; guestPort: number }[]) =>

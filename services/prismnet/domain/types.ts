@@ -93,6 +93,8 @@ export interface Port {
   readonly owner?: Owner;
   /** Empty: unbound. */
   readonly host: string;
+  /** A second host that carries it while its guest moves there. */
+  readonly arrivingHost?: string;
   readonly binding?: Binding;
 }
 

@@ -44,6 +44,7 @@ export function ovnEngine(northbound?: OvsdbClient): Engine {
   return {
     name: "ovn",
     features,
+    carriesTwice: true,
     turnOf: (port) => `binding/${port}`,
     stands: (port) => port.binding?.engine === "tap",
     bind: (_tx, { portId }) => Promise.resolve({ engine: "tap", device: deviceOf(portId), mtu: guestMtu }),

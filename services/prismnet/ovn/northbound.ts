@@ -203,9 +203,13 @@ function portRow(port: PortRecord, v6: boolean): DesiredRow {
 }
 
 function makePortRow(port: PortRecord, v6: boolean): DesiredRow {
-  const { macAddress, ipAddress, ipv6Address, allowedAddresses, subnetId, host } = port.value;
+  const { macAddress, ipAddress, ipv6Address, allowedAddresses, subnetId, host, arrivingHost } = port.value;
   const own = [macAddress, ipAddress, ...(ipv6Address ? [ipv6Address] : [])].join(" ");
-  const options: Record<string, string> = host === "" ? {} : { "requested-chassis": host };
+  const options: Record<string, string> = host === "" ? {} : {
+    "requested-chassis": arrivingHost === undefined ? host : `${host},${arrivingHost}`,
+    // What the guest's QEMU says on its arrival; until then the second host is neither heard nor told.
+    ...(arrivingHost === undefined ? {} : { "activation-strategy": "rarp" }),
+  };
   const dhcpv6: Value | { refs: string[] } = v6 ? { refs: [`${subnetId}/dhcp6`] } : set([]);
   return {
     table: "Logical_Switch_Port",
