@@ -14,6 +14,7 @@ import { command, text } from "../frame/command.ts";
 import { readBackupFiles, writeBackupFile } from "./db_backup_files.ts";
 import { readDumpFile, writeDumpFile } from "./db_dump_file.ts";
 import { readMigrations } from "./db_migrations.ts";
+import { webhook } from "./db_webhook.ts";
 
 const databaseColumns: readonly Column<Database>[] = [
   { name: "name", get: (d) => d.name },
@@ -243,6 +244,7 @@ export const db = buildRouteMap({
         }
       },
     }),
+    webhook,
     tables: command<Record<never, never>, [string]>({
       brief: "List the tables of a database",
       args: [databaseArg],

@@ -84,6 +84,46 @@ Deno.test("uc db and uc sql: statements, transactions, migrations, backup and th
     const refused = await uc(["db", "restore", "t_bad", full, "--verify"]);
     assert.notEqual(refused.code, 0);
     assert.match(refused.err, /^error\[backup_damaged\]/);
+    // The receiver's own secret comes from a file and is never told; one that was made is told once.
+    const hook = ["db", "webhook"], url = "https://shop.example.com/changes";
+    const own = "the-receivers-own-secret";
+    await Deno.writeTextFile(`${home}/hook.secret`, `${own}\n`, { mode: 0o600 });
+    const secretFile = ["--secret-file", `${home}/hook.secret`, "--tables", "item"];
+    const brought = await ok([
+      ...hook,
+      "create",
+      "t_shop",
+      "own",
+      "--url",
+      url,
+      ...secretFile,
+      "-o",
+      "json",
+      "--debug",
+    ]);
+    assert.equal("secret" in JSON.parse(brought.out), false);
+    assert.equal((brought.out + brought.err).includes(own), false);
+    const made = await ok([...hook, "create", "t_shop", "orders", "--url", url, "-o", "json"]);
+    const { secret } = JSON.parse(made.out);
+    assert.match(secret, /^[A-Za-z0-9_-]{43}$/);
+    assert.match(
+      (await ok([...hook, "list", "t_shop"])).out,
+      /NAME +STATE +URL[^\n]*\norders +active[^\n]*\nown +active/,
+    );
+    assert.match((await ok([...hook, "list", "t_shop", "-o", "wide"])).out, /POSITION/);
+    assert.equal((await ok([...hook, "list", "t_shop", "-o", "name"])).out, "orders\nown\n");
+    assert.match((await ok([...hook, "show", "t_shop", "own", "-o", "yaml"])).out, /state: WEBHOOK_STATE_ACTIVE/);
+    assert.match((await ok([...hook, "pause", "t_shop", "orders"])).out, /orders +paused/);
+    const set = ["set", "t_shop", "orders", "--url", `${url}/2`, "--tables", "item,t"];
+    assert.match((await ok([...hook, ...set])).out, /paused +https:\S+\/2 +item,t/);
+    const resumed = JSON.parse((await ok([...hook, "resume", "t_shop", "orders", "--from-now", "-o", "json"])).out);
+    assert.deepEqual([resumed.state, resumed.tables], ["WEBHOOK_STATE_ACTIVE", ["item", "t"]]);
+    const told = await ok([...hook, "list", "t_shop", "-o", "json", "--debug"]);
+    assert.equal([secret, own].some((each) => (told.out + told.err).includes(each)), false);
+    assert.match((await uc([...hook, "create", "t_shop", "plain", "--url", "http://x/"])).err, /^error\[invalid_url\]/);
+    await ok([...hook, "delete", "t_shop", "own", "--yes"]);
+    assert.match((await uc([...hook, "show", "t_shop", "own"])).err, /^error\[webhook_not_found\]/);
+
     const wrong = await uc(["sql", "t_shop", "SELECT nonsense"]);
     assert.match(wrong.err, /^error\[sql_error\]: Cannot run the statement: no such column/);
   } finally {

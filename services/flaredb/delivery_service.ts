@@ -38,8 +38,9 @@ export function deliveryService({ databases }: { readonly databases: Databases }
       };
     },
     async reportDeliveries(request, context) {
-      if (request.reports.length > webhooksMax) {
-        throw invalidField("reports", `Cannot take ${request.reports.length} reports: wanted at most ${webhooksMax}`);
+      const { length } = request.reports;
+      if (length === 0 || length > webhooksMax) {
+        throw invalidField("reports", `Cannot take ${length} reports: wanted 1 to ${webhooksMax}`);
       }
       request.reports.forEach(({ id, revision, position, failure }, i) => {
         checkIndex(id, `reports[${i}].id`);
