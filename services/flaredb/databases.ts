@@ -51,6 +51,14 @@ export interface DatabasesDeps {
 const sweepEveryMs = 1_000;
 /** One step of each move, and at most one leader handed over, this often. */
 const placeEveryMs = 500;
+/** Kinds whose effect draws on chance. */
+const drawing: ReadonlySet<EntryKind> = new Set<EntryKind>([
+  entryKinds.execute,
+  entryKinds.batch,
+  entryKinds.checkedBatch,
+  entryKinds.migrate,
+  entryKinds.createWebhook,
+]);
 const pollMs = { baseMs: 5, maxMs: 100, tries: Infinity };
 /** How long a new database may take to get a leader before the call answers without. */
 const leaderWaitMs = 5_000;
@@ -217,8 +225,7 @@ export class Databases implements AsyncDisposable {
     context: Proposer,
   ): Promise<unknown> {
     const payload = toBinary(schema, request, { writeUnknownFields: false });
-    const random = kind === entryKinds.execute || kind === entryKinds.batch || kind === entryKinds.migrate ||
-      kind === entryKinds.createWebhook;
+    const random = drawing.has(kind);
     const data = encodeEntry({
       kind,
       timeMs: this.#deps.clock.nowMs(),

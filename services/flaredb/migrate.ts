@@ -38,7 +38,7 @@ export async function migrate(
   });
   const destructive = statements.filter((statement) => destruction(statement.sql) !== undefined).map((s) => s.sql);
   // A rehearsal tells what would fail, before anything is in the log.
-  effects.rehearse(statements, { timeMs: clock.nowMs(), seed: rng.fill(new Uint8Array(16)) }, () => {}, field);
+  effects.rehearse(statements, { timeMs: clock.nowMs(), seed: rng.fill(new Uint8Array(16)) }, () => {}, { field });
   const would = missing.map((m) => ({ version: m.version, name: m.name, sha256: migrationSha256(m) }));
   if (dryRun) return { applied: would, version: BigInt(current), destructive };
   if (destructive.length > 0) {

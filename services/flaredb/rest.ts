@@ -177,11 +177,13 @@ export function restApi(options: SqlOptions, deps: RestDeps): (request: Request)
         statement: statement!,
         rowLimit: body.rowLimit,
         transaction: body.transaction,
+        digest: body.digest,
         ...(body.read ? { read: body.read } : {}),
       });
       const answer = await call(c, sqlAuthz.query, false, sql.query, request);
       const reads = (answer.reads ?? []).map(({ table, index }) => ({ table, index: Number(index) }));
-      return c.json({ results: [resultJson(answer.result!)], index: Number(answer.index), reads });
+      const digest = answer.digest?.length ? { digest: answer.digest.toBase64() } : {};
+      return c.json({ results: [resultJson(answer.result!)], index: Number(answer.index), reads, ...digest });
     }
     const { database, transaction } = body;
     const request = create(ExecuteRequestSchema, { database, statement: statement!, transaction });

@@ -48,6 +48,9 @@ const sqlBodySchema = z.strictObject({
   rowLimit: z.number().int().nonnegative().optional(),
   transaction: z.string().max(64).optional(),
   expected: z.array(z.strictObject({ table: z.string(), index: z.number().int().nonnegative() })).optional(),
+  digest: z.boolean().optional(),
+  expectedResults: z.array(z.strictObject({ sql: z.string(), params: paramsSchema.optional(), digest: z.base64() }))
+    .optional(),
 }).refine((body) => (body.sql === undefined) !== (body.statements === undefined), {
   error: "wanted either sql or statements",
 });
@@ -71,6 +74,10 @@ export interface SqlBody {
   readonly transaction: string;
   /** Table versions that a batch rests on. */
   readonly expected: { table: string; index: bigint }[];
+  /** Queries that a batch rests on, with the digests of their answers. */
+  readonly expectedResults: { statement: StatementInit; digest: Uint8Array<ArrayBuffer> }[];
+  /** Answer a digest of a query's rows. */
+  readonly digest: boolean;
 }
 
 /** The body of POST /api/v1/sql, or invalid_argument with the path of what is wrong. */
@@ -88,6 +95,10 @@ export function readSqlBody(text: string): SqlBody {
   }
   const { database, sql, params, statements, level, maxAgeMs, atIndex, rowLimit = 0, transaction = "" } = parsed.data;
   const expected = (parsed.data.expected ?? []).map(({ table, index }) => ({ table, index: BigInt(index) }));
+  const expectedResults = (parsed.data.expectedResults ?? []).map((each) => ({
+    statement: { sql: each.sql, ...bound(each.params) },
+    digest: Uint8Array.fromBase64(each.digest),
+  }));
   const listed = statements?.map((s) => typeof s === "string" ? { sql: s } : { sql: s.sql, ...bound(s.params) });
   const all = listed ?? [{ sql: sql!, ...bound(params) }];
   const first = listed === undefined ? readStatement(sql!, "statement") : undefined;
@@ -97,11 +108,12 @@ export function readSqlBody(text: string): SqlBody {
     ? undefined
     : { level: levels[level], maxAgeMs: BigInt(maxAgeMs ?? 0), atIndex: BigInt(atIndex ?? 0) };
   // What a batch rests on, and only a batch.
-  const asBatch = listed !== undefined || expected.length > 0;
+  const asBatch = listed !== undefined || expected.length > 0 || expectedResults.length > 0;
   if (asBatch && transaction !== "") {
     throw invalidField("transaction", "Cannot run a batch in a transaction: wanted one statement at a time");
   }
-  return { database, statements: all, asBatch, reads, read, rowLimit, transaction, expected };
+  const { digest = false } = parsed.data;
+  return { database, statements: all, asBatch, reads, read, rowLimit, transaction, expected, expectedResults, digest };
 }
 
 function bound(params: JsonValue[] | Record<string, JsonValue> | undefined): StatementInit {

@@ -4,6 +4,7 @@ import {
   type BatchResponse,
   ExecuteRequestSchema,
   type ExecuteResponse,
+  type ExpectedResult,
   SqlService,
   type Statement,
 } from "@ultracloud/proto/flaredb/v1";
@@ -11,6 +12,7 @@ import { type AuthzTable, bind, type BoundService, type CallContext, type Handle
 import { databaseScope } from "./database_service.ts";
 import {
   expectedMax,
+  expectedResultsMax,
   pageBytesDefault,
   pageBytesMax,
   queryRowsDefault,
@@ -24,6 +26,7 @@ import { checkIndex } from "./domain/names.ts";
 import { awaitLevel } from "./reads.ts";
 import type { Databases, OpenDatabase } from "./databases.ts";
 import { watchRows } from "./row_watch.ts";
+import { digestBytes, digestOf } from "./state/result_digest.ts";
 import { listTables } from "./state/tables.ts";
 import { idleMsDefault, idleMsMax, type Transactions } from "./transactions.ts";
 
@@ -55,6 +58,23 @@ export function sqlHandlers(
       machine.parts.sql.checkCost(text, "write", options.costRowsMax, field(i));
     });
   };
+  const admitExpected = ({ machine }: OpenDatabase, expected: readonly ExpectedResult[]) => {
+    if (expected.length > expectedResultsMax) {
+      const message = `Cannot expect ${expected.length} results: wanted at most ${expectedResultsMax}`;
+      throw invalidField("expected_results", message);
+    }
+    expected.forEach(({ statement, digest }, i) => {
+      const field = `expected_results[${i}]`;
+      if (digest.length !== digestBytes) {
+        throw invalidField(
+          `${field}.digest`,
+          `Cannot expect a digest of ${digest.length} bytes: wanted ${digestBytes}, as Query answers with digest`,
+        );
+      }
+      const text = machine.parts.sql.check(present(statement), "read", `${field}.statement`);
+      machine.parts.sql.checkCost(text, "read", options.costRowsMax, `${field}.statement`);
+    });
+  };
   /** Ends a statement that still yields rows after the longest time. */
   const timer = () => {
     const startMs = clock.monotonicMs();
@@ -79,7 +99,7 @@ export function sqlHandlers(
     return { result: { ...result, elapsedMs }, reads, index: BigInt(opened.machine.index) };
   };
   return {
-    async query({ database, statement, read, rowLimit, transaction }, context) {
+    async query({ database, statement, read, rowLimit, transaction, digest }, context) {
       const rowsMax = rowLimit === 0 ? queryRowsDefault : rowLimit;
       if (rowsMax < 0 || rowsMax > queryRowsMax) {
         throw invalidField("row_limit", `Cannot answer ${rowLimit} rows: wanted 0 to ${queryRowsMax}`);
@@ -96,7 +116,8 @@ export function sqlHandlers(
       const limits = { rowsMax, costRowsMax: options.costRowsMax, tick: timer() };
       const { result, reads } = opened.machine.parts.effects.query(asked, frozen, limits);
       const elapsedMs = clock.monotonicMs() - startMs;
-      return { result: { ...result, elapsedMs }, reads, index: BigInt(opened.machine.index) };
+      const answer = { result: { ...result, elapsedMs }, reads, index: BigInt(opened.machine.index) };
+      return digest ? { ...answer, digest: digestOf(result) } : answer;
     },
     async execute(request, context) {
       const statement = present(request.statement);
@@ -122,7 +143,8 @@ export function sqlHandlers(
       }
       const opened = await databases.find(request.database);
       admit(opened, statements, (i) => `statements[${i}]`);
-      const { batch: kind } = entryKinds;
+      const kind = request.expectedResults.length === 0 ? entryKinds.batch : entryKinds.checkedBatch;
+      admitExpected(opened, request.expectedResults);
       return await databases.propose(opened, kind, BatchRequestSchema, request, context) as BatchResponse;
     },
     async begin({ database, idleTimeoutMs }, context) {

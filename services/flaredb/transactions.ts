@@ -1,15 +1,10 @@
 import { create } from "@bufbuild/protobuf";
-import { type Clock, fault, type Rng, ulid } from "@ultracloud/base";
-import {
-  type BatchResponse,
-  LoggedTransactionSchema,
-  type Statement,
-  TableVersionSchema,
-} from "@ultracloud/proto/flaredb/v1";
+import { type Clock, Fault, fault, type Rng, ulid } from "@ultracloud/base";
+import { type BatchResponse, LoggedTransactionSchema, type Statement } from "@ultracloud/proto/flaredb/v1";
 import type { CallContext } from "@ultracloud/rpc";
 import type { Databases, OpenDatabase } from "./databases.ts";
 import { entryKinds } from "./domain/log_entry.ts";
-import type { QueryResult } from "./state/sql_effects.ts";
+import type { QueryResult, Rehearsed } from "./state/sql_effects.ts";
 
 /** Open transactions of this process; each holds its statements. */
 const openMax = 256;
@@ -29,16 +24,17 @@ interface Open {
   readonly timeMs: number;
   readonly seed: Uint8Array<ArrayBuffer>;
   readonly statements: Statement[];
-  readonly versions: Map<string, bigint>;
+  /** Of what each statement answered. */
+  readonly digests: Uint8Array<ArrayBuffer>[];
   bytes: number;
   usedMs: number;
 }
 
 /**
  * Interactive transactions, on the leader and in its memory. No lock is held between calls: each statement is run
- * behind those before it and undone, against the state as it is; when a table that was read or written has changed
- * meanwhile, the transaction is over. Commit puts all statements into one entry, which checks that once more where it is
- * applied. So what was answered on the way is what happens, in one place of the order.
+ * behind those before it and undone, against the state as it is; when one of those would answer anything else by now, the
+ * transaction is over. Commit puts all statements into one entry, which checks that once more where it is applied. So
+ * what was answered on the way is what happens, in one place of the order; rows that nobody was shown may change.
  */
 export class Transactions {
   readonly #databases: Databases;
@@ -76,7 +72,7 @@ export class Transactions {
       timeMs: Math.max(clock.nowMs(), database.machine.timeMs),
       seed: rng.fill(new Uint8Array(16)),
       statements: [],
-      versions: new Map(),
+      digests: [],
       bytes: 0,
       usedMs: clock.monotonicMs(),
     });
@@ -100,17 +96,19 @@ export class Transactions {
         `Cannot take more than ${statementsMax} statements or ${statementBytesMax} bytes into a transaction`,
       );
     }
-    const expected = [...open.versions].map(([table, index]) => create(TableVersionSchema, { table, index }));
-    const changed = database.machine.parts.versions.firstChanged(expected);
-    if (changed !== undefined) {
-      this.#open.delete(id);
-      throw changed;
-    }
     const frozen = { timeMs: open.timeMs, seed: open.seed };
-    const answer = database.machine.parts.effects.rehearse([...open.statements, statement], frozen, tick);
+    let answer: Rehearsed;
+    try {
+      answer = database.machine.parts.effects.rehearse([...open.statements, statement], frozen, tick, {
+        digests: open.digests,
+      });
+    } catch (error) {
+      if (error instanceof Fault && error.code === "read_changed") this.#open.delete(id);
+      throw error;
+    }
     open.statements.push(statement);
+    open.digests.push(answer.digest);
     open.bytes = bytes;
-    for (const { table, index } of answer.reads) if (!open.versions.has(table)) open.versions.set(table, index);
     return answer;
   }
 
@@ -120,13 +118,13 @@ export class Transactions {
     this.#open.delete(id);
     const request = create(LoggedTransactionSchema, {
       statements: open.statements,
-      expected: [...open.versions].map(([table, index]) => ({ table, index })),
+      digests: open.digests,
       timeMs: BigInt(open.timeMs),
       seed: open.seed,
     });
     const answer = await this.#databases.propose(
       database,
-      entryKinds.transaction,
+      entryKinds.checkedTransaction,
       LoggedTransactionSchema,
       request,
       context,

@@ -94,23 +94,90 @@ Deno.test("an interactive transaction sees its own writes, nobody else does befo
     await assert.rejects(sql.commit({ database, transaction }), refusedAs("transaction_over"));
   }));
 
-Deno.test("of two transactions over the same rows one is aborted, whichever commits first; rollback leaves nothing", () =>
+Deno.test("a batch goes by the rows that its queries answered: others of the same table may change", () =>
   withBank(async ({ sql, count }) => {
+    await sql.execute({ database, statement: { sql: "INSERT INTO account VALUES(2, 7)" } });
+    const mine = { sql: "SELECT amount FROM account WHERE id = 1" };
+    const { digest, reads } = await sql.query({ database, statement: mine, digest: true });
+    assert.equal(digest.length, 32);
+    assert.equal((await sql.query({ database, statement: mine })).digest.length, 0);
+    const statements = [{ sql: "UPDATE account SET amount = amount - 60 WHERE id = 1" }];
+    const spend = { database, statements, expectedResults: [{ statement: mine, digest }] };
+    await sql.execute({ database, statement: { sql: "UPDATE account SET amount = 8 WHERE id = 2" } });
+    await sql.execute({ database, statement: { sql: "INSERT INTO account VALUES(3, 1)" } });
+    // By tables it counts as changed, by rows it does not.
+    await assert.rejects(sql.batch({ database, statements, expected: reads }), refusedAs("read_changed"));
+    await sql.batch(spend);
+    await assert.rejects(sql.batch(spend), refusedAs("read_changed"));
+    assert.equal(await count("SELECT amount FROM account WHERE id = 1"), 40n);
+    // Rows that come into a range count, as do columns.
+    const range = {
+      sql: "SELECT * FROM account WHERE amount > ?",
+      positional: [{ kind: { case: "integer", value: 30n } }],
+    };
+    const seen = await sql.query({ database, statement: range as never, digest: true });
+    const rests = { database, statements, expectedResults: [{ statement: range as never, digest: seen.digest }] };
+    await sql.execute({ database, statement: { sql: "INSERT INTO account VALUES(4, 31)" } });
+    await assert.rejects(sql.batch(rests), refusedAs("read_changed"));
+    await sql.execute({ database, statement: { sql: "DELETE FROM account WHERE id = 4" } });
+    await sql.execute({ database, statement: { sql: "ALTER TABLE account ADD COLUMN note" } });
+    await assert.rejects(sql.batch(rests), refusedAs("read_changed"));
+    assert.equal(await count("SELECT amount FROM account WHERE id = 1"), 40n);
+    // Everything but a query with its digest is refused before it is in the log.
+    const bad: readonly (readonly [string, unknown])[] = [
+      ["invalid_field", { statement: mine, digest: new Uint8Array(31) }],
+      ["invalid_field", { digest }],
+      ["sql_read_only", { statement: { sql: "DELETE FROM account" }, digest }],
+      ["sql_too_costly", {
+        statement: {
+          sql: `SELECT 1 FROM ${Array(8).fill("account").map((t, i) => `${t} a${i}`)}, ${
+            Array(4).fill("json_each('[1]')").map((t, i) => `${t} j${i}`)
+          }`,
+        },
+        digest,
+      }],
+    ];
+    for (const [code, expected] of bad) {
+      await assert.rejects(
+        sql.batch({ database, statements, expectedResults: [expected as never] }),
+        refusedAs(code),
+        code,
+      );
+    }
+    const many = Array.from({ length: 101 }, () => ({ statement: mine, digest }));
+    await assert.rejects(sql.batch({ database, statements, expectedResults: many }), refusedAs("invalid_field"));
+  }));
+
+Deno.test("of two transactions one is aborted when it was shown what the other changed; rollback leaves nothing", () =>
+  withBank(async ({ sql, count }) => {
+    await sql.execute({ database, statement: { sql: "INSERT INTO account VALUES(2, 7)" } });
     const begin = async () => (await sql.begin({ database })).transaction;
-    const [a, b, c] = [await begin(), await begin(), await begin()];
+    const [a, b, c, other] = [await begin(), await begin(), await begin(), await begin()];
     const run = (transaction: string, text: string) => sql.execute({ database, transaction, statement: { sql: text } });
-    await run(a, "UPDATE account SET amount = amount - 10");
-    await run(b, "UPDATE account SET amount = amount - 20");
+    for (const each of [a, b]) await run(each, "SELECT amount FROM account WHERE id = 1");
+    await run(a, "UPDATE account SET amount = amount - 10 WHERE id = 1");
+    await run(b, "UPDATE account SET amount = amount - 20 WHERE id = 1");
     await run(c, "UPDATE account SET amount = 0");
+    await run(other, "SELECT amount FROM account WHERE id = 2");
+    await run(other, "UPDATE account SET amount = 8 WHERE id = 2");
     await sql.rollback({ database, transaction: c });
     await sql.commit({ database, transaction: a });
     await assert.rejects(sql.commit({ database, transaction: b }), refusedAs("read_changed"));
-    assert.equal(await count("SELECT amount FROM account"), 90n);
+    // Another row of the same table: nothing it was shown has changed.
+    await sql.commit({ database, transaction: other });
+    assert.equal(await count("SELECT sum(amount) FROM account"), 98n);
     const d = await begin();
     await run(d, "SELECT * FROM account");
     await sql.execute({ database, statement: { sql: "UPDATE account SET amount = 1" } });
     await assert.rejects(run(d, "UPDATE account SET amount = 2"), refusedAs("read_changed"));
     await assert.rejects(run(d, "SELECT 1"), refusedAs("transaction_over"));
+    // What went in on the way and does not any more is a change, too, and nothing of it stays.
+    const e = await begin();
+    await run(e, "INSERT INTO other VALUES(1)");
+    await run(e, "INSERT INTO account VALUES(9, 1)");
+    await sql.execute({ database, statement: { sql: "INSERT INTO account VALUES(9, 2)" } });
+    await assert.rejects(sql.commit({ database, transaction: e }), refusedAs("read_changed"));
+    assert.equal(await count("SELECT count(*) FROM other"), 0n);
   }));
 
 Deno.test("a transaction that was idle for too long is over, and REST speaks of transactions too", () =>
@@ -140,6 +207,11 @@ Deno.test("a transaction that was idle for too long is over, and REST speaks of 
     const batch = { database, statements: ["UPDATE account SET amount = 8"], expected: read.reads };
     await call("POST", "sql", batch);
     assert.equal((await call("POST", "sql", batch)).code, "read_changed");
+    const asked = { sql: "SELECT amount FROM account WHERE id = ?", params: [1] };
+    const { digest } = await call("POST", "sql", { database, ...asked, digest: true });
+    const rests = { database, sql: "UPDATE account SET amount = 9", expectedResults: [{ ...asked, digest }] };
+    await call("POST", "sql", rests);
+    assert.equal((await call("POST", "sql", rests)).code, "read_changed");
     assert.equal((await call("DELETE", `transactions/tx_none?database=${database}`)).code, "transaction_over");
     const { tables } = await call("GET", `tables?database=${database}&level=strong`);
     assert.deepEqual(tables.map((table: { name: string; rowCount: number }) => [table.name, table.rowCount]), [

@@ -39,6 +39,8 @@ export const changesBytesMax = 64 * mib;
 export const quotasMax = 1_000;
 /** Tables that one batch may expect not to have changed. */
 export const expectedMax = 1_000;
+/** Queries that one batch may expect to answer the same. */
+export const expectedResultsMax = 100;
 /** Entries kept for incremental backups; who takes them too seldom needs a full one. */
 export const archiveBytesMax = 256 * mib;
 /** Backups remembered. */

@@ -33,6 +33,9 @@ export const entryKinds = {
   recordBackup: 15,
   /** A piece of what a restored database is filled with. */
   import: 16,
+  /** As transaction and batch, with answers that must still be the same: members that cannot check them stop. */
+  checkedTransaction: 17,
+  checkedBatch: 18,
   /** On the catalog's own log. */
   createDatabase: 32,
   deleteDatabase: 33,

@@ -37,8 +37,10 @@ const answers: Readonly<Record<number, AnyMessage>> = {
   [entryKinds.batchWrite]: BatchWriteResponseSchema,
   [entryKinds.execute]: ExecuteResponseSchema,
   [entryKinds.batch]: BatchResponseSchema,
+  [entryKinds.checkedBatch]: BatchResponseSchema,
   [entryKinds.setQuota]: BucketSchema,
   [entryKinds.transaction]: BatchResponseSchema,
+  [entryKinds.checkedTransaction]: BatchResponseSchema,
   [entryKinds.settings]: DatabaseSettingsSchema,
   [entryKinds.migrate]: MigrateResponseSchema,
 };
@@ -277,7 +279,9 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
     switch (kind) {
       case entryKinds.execute:
       case entryKinds.batch:
+      case entryKinds.checkedBatch:
       case entryKinds.transaction:
+      case entryKinds.checkedTransaction:
       case entryKinds.migrate:
         return sqlEffect(entry, { ...parts, timeMs: this.#timeMs, index });
       case entryKinds.barrier:

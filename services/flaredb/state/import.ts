@@ -55,7 +55,7 @@ export class Import {
   schema({ statements }: ImportSchema, index: number): Fault | undefined {
     const frozen = { timeMs: 0, seed: new Uint8Array(16) };
     const asked = statements.map((sql) => create(StatementSchema, { sql }));
-    const results = this.#effects.apply(index, frozen, asked, [], (i) => `schema[${i}]`);
+    const results = this.#effects.apply(index, frozen, asked, {}, (i) => `schema[${i}]`);
     return Array.isArray(results) ? undefined : results;
   }
 

@@ -118,7 +118,7 @@ export class Migrations {
       );
     }
     const { statements, field } = statementsOf(migrations);
-    const results = this.#effects.apply(index, frozen, statements, [], field);
+    const results = this.#effects.apply(index, frozen, statements, {}, field);
     if (results instanceof Fault) return results;
     for (const migration of migrations) {
       this.#db.run(

@@ -1,8 +1,9 @@
-import { Fault, fault } from "@ultracloud/base";
-import type { Statement, TableVersion } from "@ultracloud/proto/flaredb/v1";
+import { equalBytes, Fault, fault } from "@ultracloud/base";
+import type { ExpectedResult, Statement, TableVersion } from "@ultracloud/proto/flaredb/v1";
 import type { Database } from "@ultracloud/sqlite";
 import { answerBytesMax, entryRowsMax } from "../domain/bounds.ts";
 import type { FrozenInputs } from "./frozen_functions.ts";
+import { digestOf } from "./result_digest.ts";
 import type { RowChanges } from "./row_changes.ts";
 import type { ResultSet, SqlRunner } from "./sql_runner.ts";
 import type { TableVersionInit, TableVersions } from "./table_versions.ts";
@@ -17,6 +18,21 @@ export interface Frozen {
 export interface QueryResult {
   readonly result: ResultSet;
   readonly reads: TableVersionInit[];
+}
+
+/** What a statement that was rehearsed answered behind those before it. */
+export interface Rehearsed extends QueryResult {
+  readonly digest: Uint8Array<ArrayBuffer>;
+}
+
+/** What entries rest on: refused as aborted when it does not hold. */
+export interface Conditions {
+  /** Tables that must not have changed. */
+  readonly expected?: readonly TableVersion[];
+  /** Queries that must answer the same as then. */
+  readonly expectedResults?: readonly ExpectedResult[];
+  /** What the statements themselves must answer; empty: anything. */
+  readonly digests?: readonly Uint8Array[];
 }
 
 export interface SqlEffectsDeps {
@@ -54,26 +70,33 @@ export class SqlEffects {
 
   /**
    * Runs statements and undoes them: what the last one answers, and the tables that all of them read or wrote with
-   * their versions. Nothing is left, not even when one fails.
+   * their versions. Nothing is left, not even when one fails. Those before the last one must answer what `digests` say,
+   * or it is aborted: what they showed is over.
    */
   rehearse(
     statements: readonly Statement[],
     frozen: Frozen,
     tick: () => void,
-    field: (i: number) => string = () => "statement",
-  ): QueryResult {
+    { digests = [], field = () => "statement" }: {
+      readonly digests?: readonly Uint8Array[];
+      readonly field?: (i: number) => string;
+    } = {},
+  ): Rehearsed {
     const { db, sql, inputs, versions } = this.#deps;
     const undo = new Error("undo");
-    let answer: QueryResult | undefined;
+    let answer: Rehearsed | undefined;
     inputs.freeze(frozen.timeMs, frozen.seed);
     sql.forgetLastInsert();
     sql.watchTables();
     try {
       db.transaction(() => {
         const limits = { rowsMax: entryRowsMax, bytesMax: answerBytesMax, tick };
-        const results = statements.map((statement, i) => sql.run(statement, "write", limits, field(i)));
+        const results = statements.map((statement, i) =>
+          shown(digests[i], i, () => sql.run(statement, "write", limits, field(i)))
+        );
         const { reads, writes } = sql.touched;
-        answer = { result: results.at(-1) ?? {}, reads: versions.of(new Set([...reads, ...writes])) };
+        const result = results.at(-1) ?? {};
+        answer = { result, digest: digestOf(result), reads: versions.of(new Set([...reads, ...writes])) };
         throw undo;
       });
     } catch (error) {
@@ -88,13 +111,13 @@ export class SqlEffects {
     index: number,
     frozen: Frozen,
     statements: readonly Statement[],
-    expected: readonly TableVersion[],
+    { expected = [], expectedResults = [], digests = [] }: Conditions,
     field: (i: number) => string,
   ): ResultSet[] | Fault {
     const { db, sql, inputs, versions, rowChanges } = this.#deps;
-    const changed = versions.firstChanged(expected);
-    if (changed !== undefined) return changed;
     inputs.freeze(frozen.timeMs, frozen.seed);
+    const changed = versions.firstChanged(expected) ?? this.#firstOther(expectedResults);
+    if (changed !== undefined) return changed;
     sql.forgetLastInsert();
     sql.watchTables();
     const session = rowChanges.begin();
@@ -102,7 +125,8 @@ export class SqlEffects {
       const work = () => {
         let bytesMax = answerBytesMax;
         return statements.map((statement, i) => {
-          const result = sql.run(statement, "write", { rowsMax: entryRowsMax, bytesMax }, field(i));
+          const run = () => sql.run(statement, "write", { rowsMax: entryRowsMax, bytesMax }, field(i));
+          const result = digests.length === 0 ? run() : shown(digests[i], i, run);
           bytesMax = Math.max(0, bytesMax - sizeOf(result));
           return result;
         });
@@ -121,6 +145,41 @@ export class SqlEffects {
       session?.close();
     }
   }
+
+  /** The refusal when one of the queries answers anything else by now; rows that none of them sees may have changed. */
+  #firstOther(expected: readonly ExpectedResult[]): Fault | undefined {
+    const { sql } = this.#deps;
+    const limits = { rowsMax: entryRowsMax, bytesMax: answerBytesMax };
+    for (const [i, { statement, digest }] of expected.entries()) {
+      try {
+        shown(digest, i, () => sql.run(statement!, "read", limits, `expected_results[${i}].statement`));
+      } catch (error) {
+        sql.forget();
+        if (error instanceof Fault) return error;
+        throw error;
+      }
+    }
+    return undefined;
+  }
+}
+
+/** The answer, which must be the one that was shown; a statement that answered then and fails now is another one, too. */
+function shown(digest: Uint8Array | undefined, position: number, run: () => ResultSet): ResultSet {
+  if (digest === undefined) return run();
+  let cause: unknown;
+  try {
+    const result = run();
+    if (equalBytes(digestOf(result), digest)) return result;
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error;
+    cause = error;
+  }
+  throw fault(
+    "aborted",
+    "read_changed",
+    `Cannot go on as statement ${position} would answer anything else by now: wanted what it answered before; read again`,
+    { metadata: { statement: String(position) }, ...(cause === undefined ? {} : { cause }) },
+  );
 }
 
 function sizeOf(result: ResultSet): number {

@@ -25,18 +25,21 @@ export function sqlEffect({ kind, payload, seed }: Entry, { effects, migrations,
   switch (kind) {
     case entryKinds.execute: {
       const { statement } = fromBinary(ExecuteRequestSchema, payload);
-      const results = effects.apply(index, frozen, [statement!], [], () => "statement");
+      const results = effects.apply(index, frozen, [statement!], {}, () => "statement");
       return results instanceof Fault ? results : { result: results[0]!, index: BigInt(index) };
     }
+    case entryKinds.checkedBatch:
     case entryKinds.batch: {
-      const { statements, expected } = fromBinary(BatchRequestSchema, payload);
-      const results = effects.apply(index, frozen, statements, expected, listed);
+      const { statements, expected, expectedResults } = fromBinary(BatchRequestSchema, payload);
+      const results = effects.apply(index, frozen, statements, { expected, expectedResults }, listed);
       return results instanceof Fault ? results : { results, index: BigInt(index) };
     }
+    case entryKinds.checkedTransaction:
     case entryKinds.transaction: {
       const request = fromBinary(LoggedTransactionSchema, payload);
+      const { expected, digests } = request;
       const rehearsed = { timeMs: Number(request.timeMs), seed: request.seed };
-      const results = effects.apply(index, rehearsed, request.statements, request.expected, listed);
+      const results = effects.apply(index, rehearsed, request.statements, { expected, digests }, listed);
       return results instanceof Fault ? results : { results, index: BigInt(index) };
     }
     case entryKinds.migrate:
