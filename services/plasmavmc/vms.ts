@@ -32,9 +32,10 @@ import { vmActions } from "./vm_actions.ts";
 import { begin, checkIdle } from "./vm_begin.ts";
 import { vmDevices } from "./vm_devices.ts";
 import { checkCooldown, checkFits, checkVmRequest } from "./vm_request.ts";
+import { vmList } from "./vm_list.ts";
 import { vmViews } from "./vm_views.ts";
 import { checkFree } from "./volume_rules.ts";
-import { toVm, views } from "./wire.ts";
+import { toVm } from "./wire.ts";
 import { fromNodeLossPolicy, fromRestartPolicy } from "./wire_storage.ts";
 
 export function vmService(control: Control, sagas: Sagas): BoundService {
@@ -189,10 +190,6 @@ export function vmService(control: Control, sagas: Sagas): BoundService {
         idempotency: idempotencyOf(context, CreateVmRequestSchema, request, OperationSchema),
       }),
     getVm: async (request) => toVm(await platform.get(vmKind, request.project, request.vm)),
-    async listVms(request) {
-      const page = await platform.page(vmKind, { project: request.project, page: request.page, view: views.vm });
-      return { vms: page.items.map(toVm), page: { nextPageToken: page.nextPageToken } };
-    },
     updateVm: (request, context) =>
       platform.transact(async (tx) => toVm(await update(tx, request)), {
         idempotency: idempotencyOf(context, UpdateVmRequestSchema, request, VmSchema),
@@ -222,6 +219,7 @@ export function vmService(control: Control, sagas: Sagas): BoundService {
     followConsole: (request, context) => followConsole(control, request, context.signal),
     ...vmActions(control, sagas),
     ...vmDevices(control, sagas),
+    ...vmList(control),
     ...vmViews(control),
   }, {
     createVm: { resource: "vm", action: "create", scope: (r) => projectScope(r.project) },
