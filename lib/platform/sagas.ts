@@ -179,7 +179,7 @@ export class SagaRunner {
       stop.throwIfAborted();
       if (row.saga.phase === "do") {
         if (row.cancelRequested) {
-          row = await this.#turn(row, cancelled, log);
+          row = await this.#turn(row, saga, cancelled, log);
           continue;
         }
         const step = saga.steps[row.saga.next];
@@ -201,7 +201,7 @@ export class SagaRunner {
           }
           this.#pauses.delete(id);
           if (why.kind === "internal") log.error("step failed for no known reason", { step: step.title, error });
-          row = await this.#turn(row, failureOf(why), log);
+          row = await this.#turn(row, saga, failureOf(why), log);
         }
         continue;
       }
@@ -293,9 +293,11 @@ export class SagaRunner {
   }
 
   /** Turns the work round: undo from the step under way backwards. */
-  #turn(row: OperationRow, error: OperationFailure, log: Logger): Promise<OperationRow> {
+  #turn(row: OperationRow, saga: Saga<unknown>, error: OperationFailure, log: Logger): Promise<OperationRow> {
     log.warn("operation is undone", { step: row.step, code: error.code, error: error.message });
-    return this.#save(row, (current) => ({ ...current, error, saga: { ...current.saga, phase: "undo" } }));
+    // A cancel may come when the last step is done: then that one is the first to undo.
+    const next = Math.min(row.saga.next, saga.steps.length - 1);
+    return this.#save(row, (current) => ({ ...current, error, saga: { ...current.saga, phase: "undo", next } }));
   }
 
   async #finish(row: OperationRow, saga: Saga<unknown>): Promise<void> {

@@ -171,6 +171,23 @@ Deno.test("cancel interrupts the step under way and undoes everything", async ()
   assert.equal((await again).state, "cancelled");
 });
 
+Deno.test("a cancel that comes as the last step is done undoes that one too", async () => {
+  let cancel: () => Promise<unknown> = () => Promise.resolve();
+  // Deaf to its signal: the step is done all the same.
+  const { saga, effects, log } = world((event) => event === "do c" ? cancel().then(() => {}) : undefined);
+  await using process = boot(memoryBackend({ clock: systemClock }), saga);
+  const begun = Promise.withResolvers<OperationRow>();
+  cancel = async () => {
+    const { project, id } = await begun.promise;
+    await process.platform.transact((tx) => process.platform.operations.requestCancel(tx, project, id));
+  };
+  const row = await start(process.platform, saga);
+  begun.resolve(row);
+  assert.equal((await over(process.platform, row)).state, "cancelled");
+  assert.equal(effects.size, 0);
+  assert.deepEqual(log, ["do a", "do b", "do c", "undo c", "undo b", "undo a"]);
+});
+
 Deno.test("of two runners over one database each step's outcome is kept once", async () => {
   const kv = memoryBackend({ clock: systemClock });
   const { saga } = world();

@@ -7,7 +7,7 @@ import { typed } from "./calls.ts";
 import type { Control } from "./control.ts";
 import type { ImageFormat } from "./domain/types.ts";
 import type { ImageEngine } from "./image_engine.ts";
-import { type ImageOptions, storeImage } from "./image_store.ts";
+import { dropImage, type ImageOptions, storeImage } from "./image_store.ts";
 import { imageKind } from "./kinds.ts";
 import { toImage } from "./wire.ts";
 
@@ -57,6 +57,8 @@ export function fetchSaga(control: Control, o: ImageOptions, engine: ImageEngine
         const fresh = { project, name, labels, format, sha256, bytes: 0, id: target.id };
         await typed(storeImage(platform, engine, o, fresh, chunks));
       },
+      // A cancel may come when it is stored already.
+      undo: ({ operation }) => dropImage(platform, engine, operation.target.id),
     }],
     async finish(tx, _data, operation) {
       const image = await tx.findById(imageKind, operation.target.id);

@@ -3,7 +3,7 @@ import type { Platform, StoredRecord } from "@ultracloud/platform";
 import { probeImage, type ProbeLimits } from "./domain/image_probe.ts";
 import type { Image, ImageFormat } from "./domain/types.ts";
 import type { ImageEngine } from "./image_engine.ts";
-import { contentKey, imageKind } from "./kinds.ts";
+import { contentKey, imageKind, imageUseKey } from "./kinds.ts";
 
 export interface ImageOptions extends ProbeLimits {
   readonly bytesMax: number;
@@ -74,6 +74,29 @@ export async function storeImage(
   } finally {
     await upload.discard();
   }
+}
+
+/** Removes content that no image has. */
+export async function dropContent(platform: Platform, engine: ImageEngine, sha256: string): Promise<void> {
+  await engine.alone(sha256, async () => {
+    const [other] = await platform.kv.scan("rows", { prefix: contentKey(sha256), limit: 1 });
+    if (!other) await engine.remove(sha256);
+  });
+}
+
+/** Takes back an image that an operation stored and then did not finish with; one that a VM already uses stays. */
+export async function dropImage(platform: Platform, engine: ImageEngine, id: string): Promise<void> {
+  const sha256 = await platform.transact(async (tx) => {
+    const image = await tx.findById(imageKind, id);
+    if (!image) return undefined;
+    await tx.guard(image.id);
+    const [use] = await platform.kv.scan("rows", { prefix: imageUseKey(image.id), limit: 1 });
+    if (use) return undefined;
+    tx.remove(imageKind, image);
+    tx.deleteRow(contentKey(image.value.sha256, image.id));
+    return image.value.sha256;
+  });
+  if (sha256 !== undefined) await dropContent(platform, engine, sha256);
 }
 
 /** Drops content that no image has any more: deletes that died half-way, imports that died before their record. */

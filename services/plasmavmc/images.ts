@@ -10,7 +10,7 @@ import {
 import { bind, type BoundService } from "@ultracloud/rpc";
 import type { ImageEngine } from "./image_engine.ts";
 import { contentKey, imageKind, imageUseKey } from "./kinds.ts";
-import { type ImageOptions, storeImage, tooLarge } from "./image_store.ts";
+import { dropContent, type ImageOptions, storeImage, tooLarge } from "./image_store.ts";
 import { fromFormat, type ImageInit, toImage, views } from "./wire.ts";
 
 const chunkBytesMax = 1024 * 1024;
@@ -92,12 +92,7 @@ export function imageService(platform: Platform, engine: ImageEngine, o: ImageOp
         sha256 = image.value.sha256;
         return {};
       }, { idempotency: idempotencyOf(context, DeleteImageRequestSchema, request, DeleteImageResponseSchema) });
-      if (sha256 !== "") {
-        await engine.alone(sha256, async () => {
-          const [other] = await platform.kv.scan("rows", { prefix: contentKey(sha256), limit: 1 });
-          if (!other) await engine.remove(sha256);
-        });
-      }
+      if (sha256 !== "") await dropContent(platform, engine, sha256);
       return answer;
     },
     async *readImage(request, context) {

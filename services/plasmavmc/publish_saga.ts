@@ -3,7 +3,7 @@ import { ImageSchema } from "@ultracloud/proto/plasmavmc/v1";
 import { orAbsent, typed } from "./calls.ts";
 import type { Control } from "./control.ts";
 import type { ImageEngine } from "./image_engine.ts";
-import { type ImageOptions, storeImage } from "./image_store.ts";
+import { dropImage, type ImageOptions, storeImage } from "./image_store.ts";
 import { imageKind, snapshotKind, vmKind } from "./kinds.ts";
 import { triesUnbounded } from "./saga_support.ts";
 import { toImage } from "./wire.ts";
@@ -86,6 +86,8 @@ export function publishSaga(control: Control, o: ImageOptions, engine: ImageEngi
           } as const;
           await typed(storeImage(platform, engine, o, fresh, chunks));
         },
+        // A cancel may come when it is stored already.
+        undo: ({ operation }) => dropImage(platform, engine, operation.target.id),
       },
       {
         title: "Removing the copy",

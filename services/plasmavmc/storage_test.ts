@@ -321,3 +321,28 @@ Deno.test("an image is fetched by whoever may, and is taken only as what it was 
   assert.equal(await failed(fetch("other", { url: "https://inside.example/" })), "address_refused");
   assert.equal(await code(process.images.getImage({ project, image: "other" })), "not_found/image_not_found");
 });
+
+Deno.test("a fetch that is cancelled as its image is being stored leaves no image and no content", async () => {
+  let cancel: () => Promise<unknown> = () => Promise.resolve();
+  const fetcher = {
+    // Hears of no signal, as one that has just said its last word.
+    async *fetch() {
+      yield { part: { case: "chunk", value: bundle() } };
+      await cancel();
+    },
+  } as unknown as Fetcher;
+  const { process, stack, world } = await ready(["node01"], fetcher);
+  await using _ = stack;
+  const request = { project, name: "far", url: "https://images.example/tiny", format: ImageFormat.KERNEL_BUNDLE };
+  const begun = Promise.withResolvers<string>();
+  cancel = async () => await process.operations.cancelOperation({ project, id: await begun.promise });
+  const operation = await process.intake.fetchImage(request);
+  begun.resolve(operation.id);
+  assert.equal((await over(process, operation)).state, OperationState.CANCELLED);
+  assert.equal(await code(process.images.getImage({ project, image: "far" })), "not_found/image_not_found");
+  for (const dir of ["incoming", "content"]) {
+    // `ready` has imported one image.
+    const files = [...Deno.readDirSync(`${world.dir}/${dir}`)];
+    assert.equal(files.length, dir === "content" ? 1 : 0, dir);
+  }
+});
