@@ -14,6 +14,7 @@ export { type GuestPackages, resolvePackages, runProgram, unpack } from "./image
 export { writeTar } from "./image/tar.ts";
 export * from "./quickstart/cloud.ts";
 export { namespaceOf } from "./quickstart/fabric.ts";
+export { startGate } from "./quickstart/gate.ts";
 export { companions, type Profile, type ProfileName, profiles } from "./quickstart/profiles.ts";
 export { portsOf, singleNodeComponents } from "./quickstart/run.ts";
 export { openSession } from "./quickstart/session.ts";

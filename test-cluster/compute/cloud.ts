@@ -55,12 +55,27 @@ while :; do
 done &
 `;
 
+/** Where workers run when their guests are on a network of their own. */
+export interface WorkerNetwork extends AsyncDisposable {
+  /** Merged into the configuration of components. */
+  readonly overrides: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
+  /** Command that starts a worker's process in its place. */
+  enter(worker: string): readonly string[];
+  /** Starts the network; a worker listens on `own` in its place and calls `callees` outside of it. */
+  start(
+    stack: Stack,
+    workers: readonly { readonly name: string; readonly own: readonly string[]; readonly callees: readonly string[] }[],
+  ): Promise<void>;
+}
+
 export interface ComputeOptions {
   readonly workers: readonly string[];
   /** How long a worker's lease lasts without heartbeat. */
   readonly leaseTtlMs?: number;
   readonly workerConfig?: Readonly<Record<string, unknown>>;
   readonly planeConfig?: Readonly<Record<string, unknown>>;
+  /** Without it guests have user networking. */
+  readonly network?: WorkerNetwork;
   /** plasmavmc runs without its permission flags under V8's profiler, see `_profiled_plane_main.ts`; where it writes. */
   readonly profileDir?: string;
 }
@@ -77,6 +92,7 @@ export class ComputeCloud implements AsyncDisposable {
   readonly #workers = new Map<string, Worker>();
   readonly #cleanup = new AsyncDisposableStack();
   readonly #profileDir: string | undefined;
+  readonly #network: WorkerNetwork | undefined;
   #plane: ComponentProcess | undefined;
   readonly #signer: Awaited<ReturnType<typeof createWorkloadSigner>>;
   readonly vms;
@@ -98,6 +114,7 @@ export class ComputeCloud implements AsyncDisposable {
     this.stack = stack;
     this.dir = dir;
     this.#profileDir = o.profileDir;
+    this.#network = o.network;
     this.#signer = signer;
     const at = {
       endpoints: [stack.endpoint("plasmavmc")],
@@ -125,7 +142,8 @@ export class ComputeCloud implements AsyncDisposable {
     const stack = await prepareStack({
       root,
       dataDir: dir,
-      components: [...services, "plasmavmc", "vm-agent"],
+      components: [...services, "plasmavmc", "vm-agent", ...(o.network ? ["net-agent"] : [])],
+      ...(o.network ? { overrides: o.network.overrides } : {}),
       ports,
       clusterId,
     });
@@ -142,6 +160,14 @@ export class ComputeCloud implements AsyncDisposable {
       await cloud.#configurePlane(o);
       for (const name of services) stack.start(name);
       cloud.startPlane();
+      await o.network?.start(
+        stack,
+        [...cloud.#workers].map(([name, { gate, placement }]) => ({
+          name,
+          own: [placement.listen.rpc!],
+          callees: [gate.address],
+        })),
+      );
       for (const name of o.workers) cloud.startWorker(name);
       const all = [...services, "plasmavmc"];
       await Promise.all(all.map((name) => waitReady(stack.endpoint(name), { name, timeoutMs: readyMs })));
@@ -232,6 +258,7 @@ export class ComputeCloud implements AsyncDisposable {
     return spawnComponent({
       manifest,
       placement,
+      ...(this.#network && component === "vm-agent" ? { enter: this.#network.enter(name) } : {}),
       program: { kind: "source", root, entry: `${dir}/${manifest.entry}` },
       logFile: `${this.dir}/log/${name}.log`,
     });
@@ -431,6 +458,7 @@ export class ComputeCloud implements AsyncDisposable {
     await this.stack.stopAll();
     const left = ["qemu-system", "qemu-storage"].flatMap((program) => findByCommandLine(`${this.dir}/`, program));
     await endProcesses(left, 2_000);
+    await this.#network?.[Symbol.asyncDispose]();
     await this.#cleanup.disposeAsync();
     await Deno.remove(this.dir, { recursive: true });
   }

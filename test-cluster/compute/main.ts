@@ -5,6 +5,7 @@ import { images } from "./images.ts";
 import { killed, kills } from "./kills.ts";
 import { lifecycle } from "./lifecycle.ts";
 import { microvm } from "./microvm.ts";
+import { network } from "./network.ts";
 import { migration } from "./migration.ts";
 import { printingProof, type Proof } from "./proof.ts";
 import { race } from "./race.ts";
@@ -20,6 +21,7 @@ const proofs: Readonly<Record<string, (proof: Proof) => Promise<void>>> = {
   snapshot,
   console: serialConsole,
   migration,
+  network,
   fencing,
   race,
   ...Object.fromEntries(killed.map((which) => [`kills-${which}`, (proof: Proof) => kills(proof, which)])),
