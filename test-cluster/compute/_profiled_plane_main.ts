@@ -24,4 +24,5 @@ setInterval(() => {
     Deno.renameSync(`${dir}/cpu.tmp`, `${dir}/cpu.json`);
   });
 }, 100);
-await import("../../services/plasmavmc/main.ts");
+// Run as by its launcher: the entry of a process is nothing that a room exports.
+await import(new URL("../../services/plasmavmc/main.ts", import.meta.url).href);
