@@ -30,10 +30,15 @@ export function makeMembers(count: number): MemberConfig[] {
 
 /** A replica with its listeners; a lone one when there are no members. */
 export async function startReplica(
-  options: { readonly dir: string; readonly memberId?: number; readonly members?: readonly MemberConfig[] },
+  options: {
+    readonly dir: string;
+    readonly memberId?: number;
+    readonly members?: readonly MemberConfig[];
+    readonly backupAgeMsMax?: number;
+  },
   auth = anyone,
 ): Promise<Replica> {
-  const { members = [], memberId = 1, dir } = options;
+  const { members = [], memberId = 1, dir, backupAgeMsMax = 60_000 } = options;
   const stack = new AsyncDisposableStack();
   const deps = {
     ...auth,
@@ -56,7 +61,7 @@ export async function startReplica(
     }),
   );
   const timing = { tickMs: 10, electionTicks: 20, heartbeatTicks: 2 };
-  const sql = { costRowsMax: 1_000_000, queryMsMax: 1_000, backupAgeMsMax: 60_000 };
+  const sql = { costRowsMax: 1_000_000, queryMsMax: 1_000, backupAgeMsMax };
   const webhooks = { allowPlain: true };
   const named = { version: "0.0.0", clusterId: "test" };
   const flaredb = stack.use(
