@@ -21,6 +21,10 @@ export interface StepDeps {
   readonly volumes: Volumes;
   readonly user: HostUser;
   readonly progress: (progress: MigrationProgress) => void;
+  /** QEMU has said that the guest stands still and waits to be let go, and nothing else since. */
+  readonly paused: boolean;
+  /** What is to be durable soon, but is not waited for. */
+  readonly later: (work: Promise<void>) => void;
 }
 
 interface QemuMigration {
@@ -30,6 +34,13 @@ interface QemuMigration {
   readonly "total-time"?: number;
   readonly "cpu-throttle-percentage"?: number;
   readonly "error-desc"?: string;
+}
+
+/** A job as every command about jobs tells it; an error only once it is over. */
+interface Job {
+  readonly id: string;
+  readonly status: string;
+  readonly error?: string;
 }
 
 interface BlockJob {
@@ -42,26 +53,32 @@ interface BlockJob {
 
 /**
  * One look at a guest that leaves this worker, and what comes next: its local disks are copied until the copies follow
- * every write, then its memory is sent; with the guest stopped the copies are completed, the disks are stamped with the
- * target's writer epoch, and the guest is let go.
+ * every write, the disks are stamped with the target's writer epoch, then its memory is sent; with the guest stopped the
+ * copies are completed and the guest is let go. While it stands still nothing is written to disk and nothing asked that
+ * QEMU has told: all that is downtime.
  */
 export async function stepSource(machine: Machine, migration: MigrationRecord, deps: StepDeps): Promise<void> {
   const monitor = machine.live!.qemu.monitor;
-  const now = await monitor.execute<QemuMigration>("query-migrate");
-  const jobs = await mirrorJobs(monitor);
   const disks = migration.storage === "mirror"
     ? machine.disks().filter((disk) => disk.source.kind === "file").map((disk) => disk.device)
     : [];
-  deps.progress(progressOf(now, jobs));
-  const begun = isUnderWay(now.status) || migration.phase === "memory" || migration.phase === "switchover";
   const late = deps.clock.nowMs() > migration.deadlineAtMs;
-  if ((migration.cancelled || late) && !migration.continued) {
+  if (deps.paused && !migration.cancelled && !late && !migration.continued) {
+    return await switchOver(machine, migration, disks, deps);
+  }
+  const now = await monitor.execute<QemuMigration>("query-migrate");
+  const jobs = await mirrorJobs(monitor);
+  deps.progress(progressOf(now, jobs));
+  // Whatever anybody wants by now: the guest has left.
+  if (now.status === "completed" && isSent(migration)) return await leave(machine, migration, now, deps);
+  const begun = isUnderWay(now.status) || isSent(migration);
+  // QEMU says so only of one that was let go, perhaps by an agent that died before it could note it.
+  const continued = migration.continued || now.status === "device";
+  if ((migration.cancelled || late) && !continued) {
     return await giveUp(machine, migration, deps, late ? "not over within the time given" : "cancelled");
   }
   const failedJob = jobs.find((job) => job.error !== undefined);
-  if (failedJob && !migration.continued) {
-    return await giveUp(machine, migration, deps, `the copy of ${failedJob.device} failed: ${failedJob.error}`);
-  }
+  if (failedJob && !continued) return await giveUp(machine, migration, deps, copyFailed(failedJob.device, failedJob));
 
   if (!begun) {
     try {
@@ -69,45 +86,78 @@ export async function stepSource(machine: Machine, migration: MigrationRecord, d
       const { run } = machine.record;
       if (psk !== undefined) await addTlsKey(monitor, machine.at!, run!.slot, { psk, endpoint: "client" }, deps.user);
       if (!await mirrorsReady(monitor, migration, disks, jobs)) return;
+      await handOn(machine, migration, deps);
       await send(monitor, migration);
     } catch (error) {
       // What QEMU refuses now it refuses again: a target that is not there, an export that is too small.
       if (!(error instanceof Fault && error.code === "qmp_error")) throw error;
-      return await giveUp(machine, migration, deps, error.message);
+      return await giveUp(machine, machine.record.migration!, deps, error.message);
     }
+    // Not before: what a QEMU that took its guest in says until now is of that migration.
     return await machine.saveMigration({ ...machine.record.migration!, phase: "memory" });
   }
-  if (now.status === "pre-switchover") {
-    if (!await mirrorsCompleted(monitor, jobs)) return;
-    const current = machine.record.migration!;
-    if (migration.options?.hold && !current.released) {
-      if (current.phase !== "switchover") await machine.saveMigration({ ...current, phase: "switchover" });
-      return;
-    }
-    // From here on the disks are the target's: nobody starts this VM here with its old epoch again.
-    const epoch = migration.targetWriterEpoch ?? 0;
-    for (const volume of localVolumes(machine.spec)) await deps.volumes.stamp(volume.volumeId, epoch);
-    await machine.save({ writerEpoch: epoch, migration: { ...current, continued: true } });
-    await monitor.execute("migrate-continue", { state: "pre-switchover" });
-    return;
-  }
-  if (now.status === "completed") {
-    await machine.save({
-      desired: "stopped",
-      migration: {
-        ...machine.record.migration!,
-        phase: "completed",
-        endpoints: { ...migration.endpoints, psk: undefined },
-        downtimeMs: now.downtime ?? 0,
-        totalMs: deps.clock.nowMs() - migration.startedAtMs,
-      },
-    });
-    await machine.endAs(movedAway);
-    return;
-  }
+  if (now.status === "pre-switchover") return await switchOver(machine, migration, disks, deps);
   if (now.status === "failed" || now.status === "cancelled" || now.status === undefined || now.status === "none") {
     await giveUp(machine, migration, deps, now["error-desc"] ?? "the target is gone");
   }
+}
+
+/** Whether what QEMU says of a migration is about this one. */
+function isSent({ phase }: MigrationRecord): boolean {
+  return phase === "memory" || phase === "switchover";
+}
+
+/** Durable: from here on nobody starts this VM here with its old epoch again, wherever its guest will be. */
+async function handOn(machine: Machine, migration: MigrationRecord, deps: StepDeps): Promise<void> {
+  const epoch = migration.targetWriterEpoch ?? 0;
+  if ((machine.record.writerEpoch ?? 0) < epoch) await machine.save({ writerEpoch: epoch });
+  for (const volume of localVolumes(machine.spec)) await deps.volumes.stamp(volume.volumeId, epoch);
+}
+
+/** The guest stands still: completes the copies and lets it go. */
+async function switchOver(
+  machine: Machine,
+  migration: MigrationRecord,
+  disks: readonly string[],
+  deps: StepDeps,
+): Promise<void> {
+  const monitor = machine.live!.qemu.monitor;
+  const jobs = await completeMirrors(monitor, disks);
+  const failed = jobs.find((job) => job.error !== undefined);
+  if (failed) return await giveUp(machine, migration, deps, copyFailed(failed.id, failed));
+  // Looked at again when the last has concluded.
+  if (jobs.some((job) => job.status !== "concluded")) return;
+  // QEMU takes commands in their order: this one is over before the guest goes.
+  for (const { id } of jobs) deps.later(monitor.execute<void>("job-dismiss", { id }));
+  const current = machine.record.migration!;
+  if (migration.options?.hold && !current.released) {
+    if (current.phase !== "switchover") await machine.saveMigration({ ...current, phase: "switchover" });
+    return;
+  }
+  // Both were done when the memory was sent, unless the agent that sent it died then.
+  await handOn(machine, current, deps);
+  if (!isSent(current)) await machine.saveMigration({ ...current, phase: "memory" });
+  // Known at once; on disk soon. Until then QEMU is who knows.
+  deps.later(machine.saveMigration({ ...machine.record.migration!, continued: true }));
+  await monitor.execute("migrate-continue", { state: "pre-switchover" });
+}
+
+async function leave(machine: Machine, migration: MigrationRecord, now: QemuMigration, deps: StepDeps): Promise<void> {
+  await machine.save({
+    desired: "stopped",
+    migration: {
+      ...machine.record.migration!,
+      phase: "completed",
+      endpoints: { ...migration.endpoints, psk: undefined },
+      downtimeMs: now.downtime ?? 0,
+      totalMs: deps.clock.nowMs() - migration.startedAtMs,
+    },
+  });
+  await machine.endAs(movedAway);
+}
+
+function copyFailed(id: string, job: { readonly error?: string }): string {
+  return `the copy of ${id} failed: ${job.error}`;
 }
 
 /** Keeps the guest: ends everything of the migration and has the guest run as it did. */
@@ -122,7 +172,9 @@ async function giveUp(machine: Machine, migration: MigrationRecord, deps: StepDe
   for (const job of await mirrorJobs(monitor)) {
     await monitor.execute("block-job-cancel", { device: job.device, force: true }).catch(unlessAbsent);
   }
-  for (const job of await concludedJobs(monitor)) await monitor.execute("job-dismiss", { id: job.id });
+  for (const { id, status } of await mirrorJobStates(monitor)) {
+    if (status === "concluded") await monitor.execute("job-dismiss", { id });
+  }
   if ((await mirrorJobs(monitor)).length > 0) return;
   for (const { device } of machine.disks()) {
     await monitor.execute("blockdev-del", { "node-name": mirrorNode(device) }).catch(unlessAbsent);
@@ -172,14 +224,17 @@ async function mirrorsReady(
   return ready;
 }
 
-/** Completes the copies of a guest that stands still; true when all have ended well. */
-async function mirrorsCompleted(monitor: QmpClient, jobs: readonly BlockJob[]): Promise<boolean> {
-  // Cancelling a copy that is ready leaves the target whole, and the guest on its own disk.
-  for (const job of jobs) {
-    if (job.ready) await monitor.execute("block-job-cancel", { device: job.device }).catch(() => {});
-  }
-  for (const job of await concludedJobs(monitor)) await monitor.execute("job-dismiss", { id: job.id });
-  return (await mirrorJobs(monitor)).length === 0;
+/** Tells the copies of a guest that stands still to come to their end; answers how far they are. */
+async function completeMirrors(monitor: QmpClient, disks: readonly string[]): Promise<readonly Job[]> {
+  if (disks.length === 0) return [];
+  // Cancelling a copy that is ready leaves the target whole, and the guest on its own disk; one that ends already
+  // refuses. QEMU answers in order.
+  const told = disks.map((device) =>
+    monitor.execute("block-job-cancel", { device: jobPrefix + device }).catch(() => {})
+  );
+  const jobs = await mirrorJobStates(monitor);
+  await Promise.all(told);
+  return jobs;
 }
 
 async function send(monitor: QmpClient, migration: MigrationRecord): Promise<void> {
@@ -218,9 +273,8 @@ async function mirrorJobs(monitor: QmpClient): Promise<BlockJob[]> {
   return jobs.filter((job) => job.device.startsWith(jobPrefix));
 }
 
-async function concludedJobs(monitor: QmpClient): Promise<{ id: string }[]> {
-  const jobs = await monitor.execute<{ id: string; status: string }[]>("query-jobs");
-  return jobs.filter((job) => job.id.startsWith(jobPrefix) && job.status === "concluded");
+async function mirrorJobStates(monitor: QmpClient): Promise<readonly Job[]> {
+  return (await monitor.execute<Job[]>("query-jobs")).filter((job) => job.id.startsWith(jobPrefix));
 }
 
 function isUnderWay(status: string | undefined): boolean {

@@ -21,6 +21,11 @@ class World {
   jobs: Job[] = [];
   refuse: Record<string, string> = {};
   readonly said: string[] = [];
+  readonly asked: string[] = [];
+  /** QEMU has said that the guest waits to be let go. */
+  paused = false;
+  /** Of a copy that is told to come to its end. */
+  endsWith: Partial<Job> = { status: "concluded" };
   nowMs = 1_000;
   record: VmRecord;
   end: unknown;
@@ -70,14 +75,12 @@ class World {
       disks: () => [{ device: "root", source: { kind: "file", path: "/d" }, sizeBytes: 1, readOnly: false }],
       save: (change: Partial<VmRecord>) => {
         this.record = { ...this.record, ...change };
-        this.said.push(
-          `save ${change.writerEpoch ?? ""} ${change.migration?.phase} ${change.migration?.continued ?? ""}`,
-        );
+        this.said.push(`save ${change.writerEpoch ?? ""} ${change.migration?.phase ?? ""}`);
         return Promise.resolve();
       },
       saveMigration: (migration: MigrationRecord) => {
         this.record = { ...this.record, migration };
-        this.said.push(`phase ${migration.phase}`);
+        this.said.push(`phase ${migration.phase}${migration.continued ? " continued" : ""}`);
         return Promise.resolve();
       },
       endAs: (end: unknown) => {
@@ -90,13 +93,15 @@ class World {
       volumes: {} as Volumes,
       user: new HostUser({ uidFirst: undefined }),
       progress: () => {},
+      paused: this.paused,
+      later: (work) => void work,
     });
   }
 
   #execute(command: string, args: Record<string, unknown> = {}): Promise<unknown> {
     const refused = this.refuse[command];
     if (refused !== undefined) return Promise.reject(fault("failed_precondition", "qmp_error", refused));
-    if (!command.startsWith("query-")) this.said.push(command);
+    (command.startsWith("query-") ? this.asked : this.said).push(command);
     switch (command) {
       case "query-migrate":
         return Promise.resolve({ status: this.status, downtime: 7, "error-desc": "broken pipe" });
@@ -112,12 +117,12 @@ class World {
       case "query-block-jobs":
         return Promise.resolve(this.jobs.map((job) => ({ ...job, len: 2, offset: 1 })));
       case "query-jobs":
-        return Promise.resolve(this.jobs.map((job) => ({ id: job.device, status: job.status })));
+        return Promise.resolve(this.jobs.map(({ device, ...job }) => ({ id: device, ...job })));
       case "blockdev-mirror":
         this.jobs.push({ device: String(args["job-id"]), ready: false, status: "running" });
         break;
       case "block-job-cancel":
-        for (const job of this.jobs) job.status = "concluded";
+        for (const job of this.jobs) Object.assign(job, this.endsWith);
         break;
       case "job-dismiss":
         this.jobs = this.jobs.filter((job) => job.device !== args.id);
@@ -138,16 +143,17 @@ class World {
   }
 }
 
-Deno.test("stepSource() copies disks, then memory, then stamps the disks before it lets the guest go", async () => {
+Deno.test("stepSource() copies disks, stamps them, sends the memory, and ends the copies before it lets the guest go", async () => {
   const world = new World();
   await world.step();
   assert.deepEqual(world.said.splice(0), ["blockdev-del", "blockdev-add", "blockdev-mirror"]);
   await world.step();
-  assert.deepEqual(world.said, [], "a copy that is not ready is waited for");
+  assert.deepEqual(world.said.splice(0), [], "a copy that is not ready is waited for");
   world.jobs[0]!.ready = true;
   await world.step();
   assert.equal(world.migration.phase, "memory");
   assert.match(world.said.join(), /"pause-before-switchover","state":true/);
+  assert.ok(world.said.indexOf("save 2 ") < world.said.indexOf("migrate"), "nobody starts it here with its old epoch");
   assert.doesNotMatch(world.said.join(), /auto-converge/, "only what this QEMU knows is asked for");
   world.status = "pre-switchover";
   world.said.length = 0;
@@ -155,7 +161,7 @@ Deno.test("stepSource() copies disks, then memory, then stamps the disks before 
   assert.deepEqual(world.said, [
     "block-job-cancel",
     "job-dismiss",
-    "save 2 memory true",
+    "phase memory continued",
     "migrate-continue",
   ]);
   world.status = "completed";
@@ -180,7 +186,70 @@ Deno.test("stepSource() holds the switchover until it is told to go on", async (
   assert.deepEqual(world.said.splice(0), ["phase switchover"]);
   world.record = { ...world.record, migration: { ...world.migration, released: true } };
   await world.step();
-  assert.deepEqual(world.said, ["save 2 switchover true", "migrate-continue"]);
+  assert.deepEqual(world.said, ["save 2 ", "phase switchover continued", "migrate-continue"]);
+});
+
+Deno.test("stepSource() asks nothing that QEMU has told and writes nothing first while the guest stands still", async () => {
+  const world = new World({ phase: "memory" });
+  world.record = { ...world.record, writerEpoch: 2 };
+  world.jobs = [{ device: "mirror-root", ready: true, status: "ready" }];
+  world.endsWith = { status: "pending" };
+  world.status = "pre-switchover";
+  world.paused = true;
+  await world.step();
+  assert.deepEqual([world.asked.splice(0), world.said.splice(0)], [["query-jobs"], ["block-job-cancel"]]);
+  world.endsWith = { status: "concluded" };
+  await world.step();
+  assert.deepEqual(world.asked.splice(0), ["query-jobs"]);
+  assert.deepEqual(world.said.splice(0), [
+    "block-job-cancel",
+    "job-dismiss",
+    "phase memory continued",
+    "migrate-continue",
+  ]);
+  await world.step();
+  assert.deepEqual([world.said, world.asked[0]], [[], "query-migrate"], "it is let go once");
+
+  const shared = new World({ storage: "shared", phase: "memory" });
+  shared.record = { ...shared.record, writerEpoch: 2 };
+  shared.status = "pre-switchover";
+  shared.paused = true;
+  await shared.step();
+  assert.deepEqual([shared.asked, shared.said], [[], ["phase memory continued", "migrate-continue"]]);
+});
+
+Deno.test("stepSource() keeps the guest when a copy fails at its very end", async () => {
+  const world = new World({ phase: "memory" });
+  world.jobs = [{ device: "mirror-root", ready: true, status: "ready" }];
+  world.endsWith = { status: "concluded", error: "no space left" };
+  world.status = "pre-switchover";
+  world.paused = true;
+  await world.step();
+  assert.deepEqual(world.said, ["block-job-cancel", "migrate_cancel"]);
+  world.paused = false;
+  await world.step();
+  assert.deepEqual([world.migration.phase, world.jobs], ["failed", []]);
+  assert.match(world.migration.reason, /mirror-root failed: no space left/);
+  assert.ok(world.said.includes("cont") && !world.said.includes("migrate-continue"));
+});
+
+Deno.test("stepSource() leaves a guest alone that an agent let go which died before it could note it", async () => {
+  const world = new World({ phase: "memory", cancelled: true });
+  world.status = "device";
+  await world.step();
+  assert.deepEqual(world.said.splice(0), []);
+  world.status = "completed";
+  await world.step();
+  assert.deepEqual([world.migration.phase, world.said], ["completed", ["save  completed"]]);
+  assert.deepEqual(world.end, { state: "stopped", reason: "moved to another worker" });
+});
+
+Deno.test("stepSource() does not take for its own end what QEMU says of the migration that brought the guest", async () => {
+  const world = new World({ storage: "shared", phase: "prepared" });
+  world.status = "completed";
+  await world.step();
+  assert.ok(world.said.includes("migrate"));
+  assert.equal(world.end, undefined);
 });
 
 Deno.test("stepSource() keeps the guest when it is cancelled, late, refused or left alone", async () => {

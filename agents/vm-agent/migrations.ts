@@ -19,8 +19,9 @@ import type { HostUser } from "./host_user.ts";
 import { localVolumes } from "./domain/spec_parts.ts";
 import type { Machine } from "./machine.ts";
 import { reasonOf } from "./machine_checks.ts";
-import { addTlsKey, dropTlsKey, freshPsk, type MigrationListen, tlsCreds } from "./migration_tls.ts";
-import { movedAway, setCapabilities, type StepDeps, stepSource } from "./migration_source.ts";
+import { addTlsKey, freshPsk, type MigrationListen, tlsCreds } from "./migration_tls.ts";
+import { movedAway, setCapabilities, stepSource } from "./migration_source.ts";
+import { stepTarget } from "./migration_target.ts";
 import { checkLayout } from "./power_on.ts";
 import type { SlotFiles } from "./slots.ts";
 import type { Volumes } from "./volumes.ts";
@@ -163,7 +164,7 @@ export class Migrations {
       );
     }
     const startedAtMs = this.#deps.clock.nowMs();
-    await machine.saveMigration({
+    const migration: MigrationRecord = {
       id: options.id,
       role: "source",
       storage: options.storage,
@@ -181,7 +182,9 @@ export class Migrations {
       targetWriterEpoch: options.targetWriterEpoch,
       downtimeMs: 0,
       totalMs: 0,
-    });
+    };
+    // The epoch with it: nobody starts this VM here with its old one again, and the pause has nothing to write.
+    await machine.save({ writerEpoch: options.targetWriterEpoch, migration });
     this.#begin(machine);
     return this.view(machine, options.id);
   }
@@ -309,13 +312,16 @@ export class Migrations {
     const { clock, log, signal, user, volumes } = this.#deps;
     const { vmId } = machine.spec;
     const progress = (value: MigrationProgress) => void this.#progress.set(vmId, value);
+    const later = (work: Promise<void>) =>
+      void work.catch((error) => log.warn("a migration's record or job is left behind", { vm: vmId, error }));
+    let paused = false;
     for (let failures = 0; !signal.aborted;) {
       const { migration } = machine.record;
       if (!migration || isOver(migration.phase)) break;
       const event = this.#nextEvent(machine);
       try {
         const step = migration.role === "source" ? stepSource : stepTarget;
-        if (machine.live) await step(machine, migration, { clock, volumes, user, progress });
+        if (machine.live) await step(machine, migration, { clock, volumes, user, progress, paused, later });
         failures = 0;
       } catch (error) {
         // A monitor that is silent for a moment, or gone: the record tells when the VM's end is known.
@@ -328,6 +334,7 @@ export class Migrations {
         pause.abort();
       }
       event.stop();
+      paused = event.status() === undefined ? paused : event.status() === "pre-switchover";
     }
     const { migration } = machine.record;
     if (migration && isOver(migration.phase)) {
@@ -336,13 +343,17 @@ export class Migrations {
     }
   }
 
-  #nextEvent(machine: Machine): { happened: Promise<void>; stop: () => void } {
+  /** Waits for QEMU to say something of a migration; `status` is the newest it said meanwhile. */
+  #nextEvent(machine: Machine): { happened: Promise<void>; status: () => string | undefined; stop: () => void } {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#wake.set(machine.spec.vmId, resolve);
-    const stop = machine.live?.qemu.monitor.onEvent((event) => {
-      if (["MIGRATION", "BLOCK_JOB_READY", "JOB_STATUS_CHANGE", "STOP"].includes(event.name)) resolve();
+    let status: string | undefined;
+    const stop = machine.live?.qemu.monitor.onEvent(({ name, data }) => {
+      if (name === "MIGRATION") status = String(data.status);
+      const over = name === "JOB_STATUS_CHANGE" && data.status === "concluded";
+      if (over || name === "MIGRATION" || name === "BLOCK_JOB_READY") resolve();
     });
-    return { happened: promise, stop: () => stop?.() };
+    return { happened: promise, status: () => status, stop: () => stop?.() };
   }
 }
 
@@ -364,33 +375,6 @@ function waysTo(at: SlotFiles, slot: number, listen: MigrationListen | undefined
     mirrorAddress: { type: "inet", data: { host: address, port: String(port + 1) } },
     mirrorUri: (name: string) => nbdTcpUri(address, port + 1, name),
   };
-}
-
-/** One look at a QEMU that waits for its guest. */
-async function stepTarget(machine: Machine, migration: MigrationRecord, deps: StepDeps): Promise<void> {
-  const monitor = machine.live!.qemu.monitor;
-  const { status } = await monitor.execute<{ status?: string }>("query-migrate");
-  if (status === "completed") {
-    await monitor.execute("nbd-server-stop").catch(() => {});
-    await dropTlsKey(monitor, machine.at!);
-    const { status: run } = await monitor.execute<{ status: string }>("query-status");
-    if (machine.live && run === "running") machine.live.runState = { kind: "running" };
-    await machine.save({
-      desired: run === "running" ? "running" : "paused",
-      migration: {
-        ...migration,
-        phase: "completed",
-        endpoints: { ...migration.endpoints, psk: undefined },
-        totalMs: deps.clock.nowMs() - migration.startedAtMs,
-      },
-    });
-    return;
-  }
-  if (status === "failed" || deps.clock.nowMs() > migration.deadlineAtMs) {
-    const reason = status === "failed" ? "QEMU could not take the guest in" : "no guest came within the time given";
-    await machine.saveMigration({ ...migration, phase: "failed", reason });
-    await machine.endAs({ state: "failed", reason });
-  }
 }
 
 function deadlineOf(ms: number): number {

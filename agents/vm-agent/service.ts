@@ -30,8 +30,8 @@ const consoleWaitMsMax = 20_000;
 /** A worker is one host: its VMs belong to many projects, and only the control plane speaks to it. */
 const host = () => "";
 
-/** As long as people do not notice. */
-const maxDowntimeMsDefault = 100;
+/** What the last of the memory may take: a third of what a guest may stand still, which its devices and disks need too. */
+const maxDowntimeMsDefault = 30;
 
 function epochOf(epoch: bigint): number {
   if (epoch <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(epoch);

@@ -5,10 +5,11 @@ import { ComputeCloud, project, until } from "./cloud.ts";
 
 /**
  * An idle guest of 256 MiB migrates between two workers, in turns with two QEMUs by themselves over a unix socket: both
- * meet the same machine.
+ * meet the same machine. `deno run -A <this> 4` runs four loops beside them that use a processor and four that sync.
  */
 
 const rounds = 7;
+const busyLoops = Number(Deno.args[0] ?? 0);
 const marker = "ULTRACLOUD_GUEST_READY";
 const downtimeMsWanted = 100;
 const ratioWanted = 2;
@@ -27,6 +28,20 @@ const args = await argumentsOf(cloud.qemusOf(node)[0]!);
 const vmDir = `${cloud.stateDirOf(node)}/vms/${meta!.id}`;
 const bareGuest = await keepGuest(args, vmDir, `${cloud.dir}/bare/vm`, marker);
 
+/** Loops of a shell that keep processors and the disk busy until they are disposed of. */
+function keepBusy(count: number): Disposable {
+  const sync = `while :; do dd if=/dev/zero of="$0.$$" bs=1M count=4 conv=fsync 2>/dev/null; done`;
+  const children = Array.from({ length: count }, () => ["while :; do :; done", sync]).flat().map((script) =>
+    new Deno.Command("sh", { args: ["-c", script, `${cloud.dir}/busy`], stdin: "null", stdout: "null", stderr: "null" })
+      .spawn()
+  );
+  return {
+    [Symbol.dispose]: () => {
+      for (const child of children) child.kill("SIGKILL");
+    },
+  };
+}
+
 interface Move extends BareMove {
   /** The operation, from its call to its end. */
   readonly wholeMs: number;
@@ -40,6 +55,7 @@ async function move(storage: MigrationStorage): Promise<Move> {
   return { downtimeMs: Number(migration!.downtimeMs), totalMs: Number(migration!.totalMs), wholeMs };
 }
 
+using _busy = keepBusy(busyLoops);
 const bare: BareMove[] = [];
 const bareUnlimited: BareMove[] = [];
 const shared: Move[] = [];
@@ -63,7 +79,11 @@ function tell(name: string, moves: readonly BareMove[]): void {
     `${name}: ${median(down)} ms down (worst ${worst(down)}), ${median(total)} ms in all (worst ${worst(total)})`,
   );
 }
-console.log(`median of ${rounds}; load of the machine ${Deno.loadavg()[0]!.toFixed(1)}`);
+console.log(
+  `median of ${rounds}${busyLoops === 0 ? "" : ` beside 2 x ${busyLoops} busy loops`}; load of the machine ${
+    Deno.loadavg()[0]!.toFixed(1)
+  }`,
+);
 tell("bare QEMU over a unix socket", bare);
 tell("bare QEMU without its bound of 128 MiB/s, as vm-agent sends", bareUnlimited);
 tell("plasmavmc, shared disks", shared);

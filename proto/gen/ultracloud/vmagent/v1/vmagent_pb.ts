@@ -1500,7 +1500,7 @@ export type StartMigrationRequest = Message<"ultracloud.vmagent.v1.StartMigratio
   endpoints?: MigrationEndpoints | undefined;
 
   /**
-   * Stamped on the source's disks in the pause, so that the source is not started with its own again.
+   * Kept with the source's disks before its memory is sent, so that the source is not started with its own again.
    *
    * @generated from field: uint64 target_writer_epoch = 5;
    */
@@ -1521,7 +1521,7 @@ export type StartMigrationRequest = Message<"ultracloud.vmagent.v1.StartMigratio
   bandwidthBytesPerSecond: bigint;
 
   /**
-   * 0 means 100.
+   * What the last of the memory may take while the guest stands still, which its devices need too; 0 means 30.
    *
    * @generated from field: int32 max_downtime_ms = 8;
    */
