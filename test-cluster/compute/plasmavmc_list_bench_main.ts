@@ -55,4 +55,5 @@ await tell("TypeScript client, decoded", async () => {
 });
 console.log(`of it the store, load of the machine ${Deno.loadavg()[0]!.toFixed(1)}`);
 const scan = { prefix: `vm|${project}|`, limit: vmsCount };
-await tell("records read from flaredb", () => kv.scan("records", scan));
+await tell("keys and versions, as a list asks", () => kv.scan("records", { ...scan, keysOnly: true }));
+await tell("whole records", () => kv.scan("records", scan));
