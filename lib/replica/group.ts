@@ -227,8 +227,8 @@ export class GroupReplica implements Group {
 
   propose(data: Uint8Array, { forward = false }: { readonly forward?: boolean } = {}): Promise<unknown> {
     assert(data.length > 0, "A proposal must have data");
-    const { role, leader } = this.driver.status();
-    if (forward && role !== "leader" && leader !== 0) return this.#forward(leader, data);
+    const { core } = this.driver;
+    if (forward && core && core.role !== "leader" && core.leader !== 0) return this.#forward(core.leader, data);
     return new Promise((resolve, reject) => {
       this.driver.propose(
         data,

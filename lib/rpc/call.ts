@@ -1,6 +1,6 @@
 import { Fault, fault } from "@ultracloud/base";
 import type { Expiring } from "./deadlines.ts";
-import { anonymous, type CallContext, type Principal } from "./types.ts";
+import { anonymous, type CallContext, type Principal, type Received } from "./types.ts";
 
 /**
  * One call under way; handlers see it as their CallContext. Signal and answer headers exist only once someone asks
@@ -13,6 +13,7 @@ export class Call implements CallContext, Expiring {
   readonly startMs: number;
   principal: Principal = anonymous;
   idempotencyKey: string | undefined;
+  received: Received | undefined;
   /** On the monotonic clock; Infinity when it may run until someone leaves. */
   deadlineMs = Infinity;
   /** Where it was authorised; for the audit record. */

@@ -93,6 +93,7 @@ async function run(
     let bytes = await readBody(request, messageBytesMax);
     if (encoding === "gzip") bytes = await gunzip(bytes, messageBytesMax);
     const message = wire.decode(bytes, route);
+    if (wire === binaryWire) call.received = { message, bytes };
     const authorised = chain.authorise(call, route, message);
     if (authorised !== undefined) await authorised;
     let output = route.handler(message, call);

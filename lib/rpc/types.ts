@@ -29,6 +29,14 @@ export interface CallContext {
   readonly idempotencyKey: string | undefined;
   /** Headers to add to the answer. */
   readonly responseHeader: Headers;
+  /** The request of a unary call that came in binary: for whoever hands the same bytes on. Never change them. */
+  readonly received?: Received | undefined;
+}
+
+/** A request message and the bytes that it was read from. */
+export interface Received {
+  readonly message: unknown;
+  readonly bytes: Uint8Array;
 }
 
 export type UnaryHandler<M extends DescMethodUnary> = (

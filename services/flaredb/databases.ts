@@ -12,6 +12,7 @@ import { CatalogMachine, type CatalogRow, holds, systemGroup } from "./state/cat
 import { DatabaseMachine } from "./state/database_machine.ts";
 import { misplacedLeader, stepPlacement } from "./placement.ts";
 import { type CheckedReplicas, ReplicaChecks } from "./replica_checks.ts";
+import { receivedBytes } from "./received.ts";
 import { removeFiles } from "./state/store.ts";
 
 /** A database of this replica: its log and its state. */
@@ -22,7 +23,7 @@ export interface OpenDatabase {
 }
 
 /** Who proposes, and the key under which the answer is stored with the effect. */
-export type Proposer = Pick<CallContext, "principal" | "idempotencyKey">;
+export type Proposer = Pick<CallContext, "principal" | "idempotencyKey" | "received">;
 
 /** The same caller without its key: for what is not the call's one effect. */
 export function unkeyed({ principal }: Proposer): Proposer {
@@ -193,7 +194,7 @@ export class Databases implements AsyncDisposable {
     request: MessageShape<D>,
     context: Proposer,
   ): Promise<unknown> {
-    return this.#propose(database.group, kind, schema, request, context);
+    return this.#propose(database.group, kind, schema, request, context, database.machine);
   }
 
   /** Compares the content of all replicas, as `ReplicaChecks.ask` says. */
@@ -223,8 +224,10 @@ export class Databases implements AsyncDisposable {
     schema: D,
     request: MessageShape<D>,
     context: Proposer,
+    machine?: DatabaseMachine,
   ): Promise<unknown> {
-    const payload = toBinary(schema, request, { writeUnknownFields: false });
+    const asReceived = receivedBytes(context, request);
+    const payload = asReceived ?? toBinary(schema, request, { writeUnknownFields: false });
     const random = drawing.has(kind);
     const data = encodeEntry({
       kind,
@@ -233,9 +236,15 @@ export class Databases implements AsyncDisposable {
       dedupe: dedupeKey(context, kind, payload),
       payload,
     });
-    const result = await group.propose(data, { forward: true });
-    if (result instanceof Fault) throw result;
-    return result;
+    // What these very bytes were read as is what reading them once more would give.
+    if (asReceived !== undefined) machine?.expect(data, request);
+    try {
+      const result = await group.propose(data, { forward: true });
+      if (result instanceof Fault) throw result;
+      return result;
+    } finally {
+      if (asReceived !== undefined) machine?.forget(data);
+    }
   }
 
   #path(row: { readonly name: string; readonly group: number }): string {

@@ -1,3 +1,14 @@
+/**
+ * flaredb beside PostgreSQL 15, and its KV beside chainfire's, in one run: `deno task bench flaredb`.
+ *
+ * Same clients: as many connections on both sides, each with one request under way, driven by one thread of a program
+ * in C that makes its requests beforehand (pgbench with prepared statements over a unix socket, wrk over loopback). What
+ * the generators take of the two processors is printed beside the rest, as a costlier one would slow its server down.
+ *
+ * Requests per second are what the contract counts. They also say how many processors a server can use: PostgreSQL has
+ * a process per connection, a member of flaredb one thread for all. Processor time per request does not depend on that,
+ * nor on what else the machine does; its ratio is how much more of the same machine's work one server gets done.
+ */
 import { createWorkloadSigner } from "@ultracloud/authz";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import {
@@ -9,6 +20,7 @@ import {
 import { PutRequestSchema as CoordinationPutSchema } from "@ultracloud/proto/chainfire/v1";
 import { systemClock, utf8 } from "@ultracloud/base";
 import { startTestStack } from "@ultracloud/testing";
+import { drive, type Run, secondsOf, secondsOfFamily } from "./_bench_cost.ts";
 
 /** Each measurement takes this long; both stores in turn, so that neither has the machine's better minute. */
 const seconds = 4;
@@ -100,13 +112,22 @@ async function startPostgres(dir: string) {
   const facts = await sql(
     "SELECT version() || ', synchronous_commit ' || current_setting('synchronous_commit') || ', fsync ' || current_setting('fsync')",
   );
+  const pid = Number((await Deno.readTextFile(`${dir}/data/postmaster.pid`)).split("\n")[0]);
   return {
     facts: facts.trim(),
-    async rate(script: string): Promise<number> {
+    async run(script: string): Promise<Run> {
       await Deno.writeTextFile(`${dir}/script.sql`, script);
       const args = ["-h", dir, "-U", "postgres", "-n", "-M", "prepared", "-c", `${connections}`, "-j", "1"];
-      const out = await output("pgbench", [...args, "-T", `${seconds}`, "-f", `${dir}/script.sql`, "postgres"]);
-      return Number(/tps = ([\d.]+)/.exec(out)![1]);
+      const before = secondsOfFamily(pid);
+      const run = await drive("pgbench", [...args, "-T", `${seconds}`, "-f", `${dir}/script.sql`, "postgres"]);
+      // The last of the processes that served it are just ending.
+      await systemClock.sleep(100);
+      const requests = Number(/actually processed: (\d+)/.exec(run.out)![1]);
+      return {
+        perSecond: Number(/tps = ([\d.]+)/.exec(run.out)![1]),
+        serverUs: (secondsOfFamily(pid) - before) / requests * 1e6,
+        clientUs: run.seconds / requests * 1e6,
+      };
     },
     async [Symbol.asyncDispose]() {
       await output("runuser", [...user, `${postgresDir}/pg_ctl`, "-D", `${dir}/data`, "-m", "fast", "stop"]);
@@ -131,9 +152,42 @@ end
 done = function(summary) io.write(string.format("refused %d\\n", summary.errors.status)) end
 `;
 
+/** Prints medians: requests per second, then what one request took of the processors. */
+function compare(
+  { name, wanted, peer, theirs, ours }: {
+    readonly name: string;
+    readonly wanted: number;
+    readonly peer: string;
+    readonly theirs: readonly Run[];
+    readonly ours: readonly Run[];
+  },
+): void {
+  const median = (runs: readonly Run[], of: keyof Run) =>
+    runs.map((run) => run[of]).sort((a, b) => a - b)[runs.length >> 1]!;
+  const both = (of: keyof Run) => [median(theirs, of), median(ours, of)] as const;
+  const [them, us] = both("perSecond"),
+    [theirUs, ourUs] = both("serverUs"),
+    [theirClient, ourClient] = both("clientUs");
+  const line = (what: string, a: number, b: number, unit: string, ratio: number, more: string) =>
+    console.log(
+      `${what.padEnd(28)} ${peer.padEnd(10)} ${a.toFixed(0).padStart(6)}${unit}  flaredb ${
+        b.toFixed(0).padStart(6)
+      }${unit}  ratio ${ratio.toFixed(2)}${more}`,
+    );
+  line(name, them, us, "/s", us / them, `, wanted ${wanted}`);
+  line(
+    "  processor time a request",
+    theirUs,
+    ourUs,
+    "us",
+    theirUs / ourUs,
+    `, of the generator ${theirClient.toFixed(0)} and ${ourClient.toFixed(0)} us`,
+  );
+}
+
 async function main(): Promise<void> {
   const missing = [];
-  for (const program of ["wrk", "pgbench", `${postgresDir}/postgres`]) {
+  for (const program of ["bash", "wrk", "pgbench", `${postgresDir}/postgres`]) {
     if (!await present(program)) missing.push(program);
   }
   if (missing.length > 0 || Deno.uid() !== 0) {
@@ -164,21 +218,25 @@ async function main(): Promise<void> {
       return answer;
     };
     const wrk = async (
-      to: { readonly path: string; readonly authorization: () => Promise<string> },
+      to: { readonly component: string; readonly path: string; readonly authorization: () => Promise<string> },
       bodies: readonly Uint8Array[],
-    ): Promise<number> => {
+    ): Promise<Run> => {
       const file = `${dir}/script.lua`;
       await Deno.writeTextFile(file, script(bodies));
-      const { stdout } = await new Deno.Command("wrk", {
-        args: ["-t1", `-c${connections}`, `-d${seconds}s`, "-s", file, to.path],
-        env: { BENCH_AUTHORIZATION: await to.authorization() },
-      }).output();
-      const out = new TextDecoder().decode(stdout);
-      if (!/refused 0\b/.test(out)) throw new Error(`${to.path} was refused: ${out}`);
-      return Number(/Requests\/sec:\s+([\d.]+)/.exec(out)![1]);
+      const { pid } = stack.process(to.component)!.identity;
+      const before = secondsOf(pid);
+      const args = ["-t1", `-c${connections}`, `-d${seconds}s`, "-s", file, to.path];
+      const run = await drive("wrk", args, { BENCH_AUTHORIZATION: await to.authorization() });
+      if (!/refused 0\b/.test(run.out)) throw new Error(`${to.path} was refused: ${run.out}`);
+      const requests = Number(/(\d+) requests in/.exec(run.out)![1]);
+      return {
+        perSecond: Number(/Requests\/sec:\s+([\d.]+)/.exec(run.out)![1]),
+        serverUs: (secondsOf(pid) - before) / requests * 1e6,
+        clientUs: run.seconds / requests * 1e6,
+      };
     };
-    const rate = (method: string, bodies: readonly Uint8Array[]) =>
-      wrk({ path: `${url}/ultracloud.flaredb.v1.${method}`, authorization }, bodies);
+    const measured = (method: string, bodies: readonly Uint8Array[]) =>
+      wrk({ component: "flaredb", path: `${url}/ultracloud.flaredb.v1.${method}`, authorization }, bodies);
     await call("DatabaseService/CreateDatabase", { name: database });
     const run = (sql: string) => call("SqlService/Execute", execute(sql));
     await run("CREATE TABLE bench(id INTEGER PRIMARY KEY, k INTEGER, v TEXT)");
@@ -190,34 +248,24 @@ async function main(): Promise<void> {
     console.log(
       `${connections} connections, ${rounds} rounds of ${seconds} s in turn; pgbench -M prepared, wrk; medians`,
     );
-    const median = (values: number[]) => [...values].sort((a, b) => a - b)[values.length >> 1]!;
     for (const { name, wanted, pgbench, method, bodies } of measures) {
-      const theirs: number[] = [], ours: number[] = [];
+      const theirs: Run[] = [], ours: Run[] = [];
       for (let round = 0; round < rounds; round++) {
-        theirs.push(await postgres.rate(pgbench));
-        ours.push(await rate(`SqlService/${method}`, bodies));
+        theirs.push(await postgres.run(pgbench));
+        ours.push(await measured(`SqlService/${method}`, bodies));
       }
-      const ratio = median(ours) / median(theirs);
-      console.log(
-        `${name.padEnd(28)} PostgreSQL ${median(theirs).toFixed(0).padStart(6)}/s  flaredb ${
-          median(ours).toFixed(0).padStart(6)
-        }/s  ratio ${ratio.toFixed(2)}, wanted ${wanted}`,
-      );
+      compare({ name, wanted, peer: "PostgreSQL", theirs, ours });
     }
     const value = new Uint8Array(100);
-    const ours = [toBinary(PutRequestSchema, create(PutRequestSchema, { database, bucket: "b", key: "k", value }))];
-    const theirs = [toBinary(CoordinationPutSchema, create(CoordinationPutSchema, { key: utf8.encode("k"), value }))];
+    const put = [toBinary(PutRequestSchema, create(PutRequestSchema, { database, bucket: "b", key: "k", value }))];
+    const besides = [toBinary(CoordinationPutSchema, create(CoordinationPutSchema, { key: utf8.encode("k"), value }))];
     const path = `${coordination.url}/ultracloud.chainfire.v1.KvService/Put`;
-    const puts: number[] = [], beside: number[] = [];
+    const theirs: Run[] = [], ours: Run[] = [];
     for (let round = 0; round < rounds; round++) {
-      beside.push(await wrk({ path, authorization: coordination.authorization }, theirs));
-      puts.push(await rate("KvService/Put", ours));
+      theirs.push(await wrk({ component: "chainfire", path, authorization: coordination.authorization }, besides));
+      ours.push(await measured("KvService/Put", put));
     }
-    console.log(
-      `${"KV put".padEnd(28)} chainfire  ${median(beside).toFixed(0).padStart(6)}/s  flaredb ${
-        median(puts).toFixed(0).padStart(6)
-      }/s  ratio ${(median(puts) / median(beside)).toFixed(2)}, wanted 1`,
-    );
+    compare({ name: "KV put", wanted: 1, peer: "chainfire", theirs, ours });
     for (let i = 0; i < databasesCount; i++) {
       const name = `t_many${i}`;
       await call("DatabaseService/CreateDatabase", { name });

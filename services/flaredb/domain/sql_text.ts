@@ -87,10 +87,14 @@ export interface StatementText {
   readonly writes: boolean;
   /** It answers the rows it changes. */
   readonly returns: boolean;
+  /** The word FAIL may be in it, which as a conflict clause keeps what a failed statement did. */
+  readonly mayFail: boolean;
   readonly parameters: Parameters;
   /** Common table expressions that end by themselves: the number after LIMIT by name in lower case. */
   readonly bounded: ReadonlyMap<string, number>;
 }
+
+const failClause = /fail/i;
 
 /** Rows a recursive common table expression may be limited to. */
 export const recursionRowsMax = 100_000;
@@ -154,6 +158,7 @@ export function readStatement(sql: string, field: string): StatementText {
     class: statementClass,
     writes,
     returns: words.has("RETURNING"),
+    mayFail: failClause.test(sql),
     parameters,
     bounded: boundedTables(tokens),
   };

@@ -64,6 +64,8 @@ const unarchived: ReadonlySet<EntryKind> = new Set<EntryKind>([
 export class DatabaseMachine implements GroupStateMachine, Disposable {
   readonly #path: string;
   readonly #listeners = new Set<() => void>();
+  /** What entries that are on their way were read from, by their data. */
+  readonly #requests = new Map<Uint8Array, object>();
   #db!: Database;
   #parts!: Parts;
   #applied = 0;
@@ -121,6 +123,16 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   /** The file, for copies of it. */
   get path(): string {
     return this.#path;
+  }
+
+  /** Data that was proposed here holds the bytes that `request` was read from: applying need not read them again. */
+  expect(data: Uint8Array, request: object): void {
+    this.#requests.set(data, request);
+  }
+
+  /** Whoever proposed the data knows what became of it. */
+  forget(data: Uint8Array): void {
+    this.#requests.delete(data);
   }
 
   appliedIndex(): number {
@@ -254,7 +266,7 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
     this.#timeMs = Math.max(this.#timeMs, entry.timeMs);
     if (archive.on && !unarchived.has(entry.kind)) archive.add(index, this.#timeMs, data);
     const { dedupe } = entry;
-    if (dedupe === undefined) return this.#effect(index, entry);
+    if (dedupe === undefined) return this.#effect(index, entry, this.#requests.get(data));
     const answer = answers[entry.kind]!;
     const verdict = table.check(dedupe, this.#timeMs);
     if (verdict.kind === "known") return fromBinary(answer, verdict.answer);
@@ -267,13 +279,13 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
     return result;
   }
 
-  #effect(index: number, entry: Entry): unknown {
-    const result = this.#write(index, entry);
+  #effect(index: number, entry: Entry, request?: object): unknown {
+    const result = this.#write(index, entry, request);
     this.#parts.changes.prune();
     return result;
   }
 
-  #write(index: number, entry: Entry): unknown {
+  #write(index: number, entry: Entry, request: object | undefined): unknown {
     const { kind, payload } = entry;
     const parts = this.#parts;
     switch (kind) {
@@ -283,7 +295,7 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
       case entryKinds.transaction:
       case entryKinds.checkedTransaction:
       case entryKinds.migrate:
-        return sqlEffect(entry, { ...parts, timeMs: this.#timeMs, index });
+        return sqlEffect(entry, { ...parts, timeMs: this.#timeMs, index }, request);
       case entryKinds.barrier:
         return { index: BigInt(index) };
       case entryKinds.settings: {
@@ -307,7 +319,7 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
         parts.backups.add(fromBinary(BackupRecordSchema, payload), this.#timeMs);
         return {};
       default:
-        return kvEffect(kind, payload, { kv: parts.kv, quotas: parts.quotas, timeMs: this.#timeMs, index });
+        return kvEffect(kind, payload, { kv: parts.kv, quotas: parts.quotas, timeMs: this.#timeMs, index }, request);
     }
   }
 

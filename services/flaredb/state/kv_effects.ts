@@ -1,4 +1,4 @@
-import { fromBinary } from "@bufbuild/protobuf";
+import { type DescMessage, fromBinary, type MessageShape } from "@bufbuild/protobuf";
 import { Fault, fault } from "@ultracloud/base";
 import {
   BatchWriteRequestSchema,
@@ -20,24 +20,32 @@ interface KvState {
   readonly index: number;
 }
 
-/** The effect of an entry on keys: its answer, or the Fault that refuses it. */
-export function kvEffect(kind: EntryKind, payload: Uint8Array, state: KvState): unknown {
+/**
+ * The effect of an entry on keys: its answer, or the Fault that refuses it. `request` is what the payload was read as, where
+ * that is known.
+ */
+export function kvEffect(
+  kind: EntryKind,
+  payload: Uint8Array,
+  state: KvState,
+  request: object | undefined,
+): unknown {
   const { kv, quotas, timeMs, index } = state;
   const expireMs = (ttlMs: bigint) => ttlMs === 0n ? null : timeMs + Number(ttlMs);
   switch (kind) {
     case entryKinds.put: {
-      const { bucket, key, value, ttlMs } = fromBinary(PutRequestSchema, payload);
+      const { bucket, key, value, ttlMs } = readAs(PutRequestSchema, payload, request);
       const full = quotas.check([{ bucket, key, bytes: value.length }]);
       if (full !== undefined) return full;
       kv.put(bucket, key, value, expireMs(ttlMs), index, 0);
       return { version: BigInt(index) };
     }
     case entryKinds.delete: {
-      const { bucket, key } = fromBinary(DeleteRequestSchema, payload);
+      const { bucket, key } = readAs(DeleteRequestSchema, payload, request);
       return { existed: kv.delete(bucket, key, timeMs, index, 0), index: BigInt(index) };
     }
     case entryKinds.compareAndSwap: {
-      const { bucket, key, value, expectedVersion, ttlMs } = fromBinary(CompareAndSwapRequestSchema, payload);
+      const { bucket, key, value, expectedVersion, ttlMs } = readAs(CompareAndSwapRequestSchema, payload, request);
       const version = kv.version(bucket, key, timeMs);
       if (BigInt(version) !== expectedVersion) return { swapped: false, version: BigInt(version) };
       const full = quotas.check([{ bucket, key, bytes: value.length }]);
@@ -46,7 +54,7 @@ export function kvEffect(kind: EntryKind, payload: Uint8Array, state: KvState): 
       return { swapped: true, version: BigInt(index) };
     }
     case entryKinds.batchWrite: {
-      const { conditions, writes } = fromBinary(BatchWriteRequestSchema, payload);
+      const { conditions, writes } = readAs(BatchWriteRequestSchema, payload, request);
       const failedConditions: number[] = [];
       conditions.forEach(({ bucket, key, version }, i) => {
         if (BigInt(kv.version(bucket, key, timeMs)) !== version) failedConditions.push(i);
@@ -65,7 +73,7 @@ export function kvEffect(kind: EntryKind, payload: Uint8Array, state: KvState): 
     case entryKinds.sweep:
       return kv.sweep(timeMs, sweepKeysMax, index);
     case entryKinds.setQuota: {
-      const { bucket, keysMax, bytesMax } = fromBinary(SetQuotaRequestSchema, payload);
+      const { bucket, keysMax, bytesMax } = readAs(SetQuotaRequestSchema, payload, request);
       const usage = quotas.set(bucket, Number(keysMax), Number(bytesMax));
       return usage instanceof Fault ? usage : bucketMessage(usage);
     }
@@ -83,4 +91,8 @@ export function bucketMessage(usage: BucketUsage) {
     keysMax: BigInt(usage.keysMax),
     bytesMax: BigInt(usage.bytesMax),
   };
+}
+
+function readAs<D extends DescMessage>(schema: D, payload: Uint8Array, request: object | undefined): MessageShape<D> {
+  return request as MessageShape<D> | undefined ?? fromBinary(schema, payload);
 }

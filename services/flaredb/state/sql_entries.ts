@@ -1,7 +1,9 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { Fault, fault } from "@ultracloud/base";
 import {
+  type BatchRequest,
   BatchRequestSchema,
+  type ExecuteRequest,
   ExecuteRequestSchema,
   LoggedMigrationsSchema,
   LoggedTransactionSchema,
@@ -18,28 +20,36 @@ interface SqlState {
   readonly index: number;
 }
 
-/** The effect of an entry that holds statements: its answer, or the Fault that refuses it. */
-export function sqlEffect({ kind, payload, seed }: Entry, { effects, migrations, timeMs, index }: SqlState): unknown {
+/**
+ * The effect of an entry that holds statements: its answer, or the Fault that refuses it. `request` is what the payload was
+ * read as, where that is known.
+ */
+export function sqlEffect(
+  { kind, payload, seed }: Entry,
+  { effects, migrations, timeMs, index }: SqlState,
+  request: object | undefined,
+): unknown {
   const frozen = { timeMs, seed };
   const listed = (i: number) => `statements[${i}]`;
   switch (kind) {
     case entryKinds.execute: {
-      const { statement } = fromBinary(ExecuteRequestSchema, payload);
+      const { statement } = request as ExecuteRequest | undefined ?? fromBinary(ExecuteRequestSchema, payload);
       const results = effects.apply(index, frozen, [statement!], {}, () => "statement");
       return results instanceof Fault ? results : { result: results[0]!, index: BigInt(index) };
     }
     case entryKinds.checkedBatch:
     case entryKinds.batch: {
-      const { statements, expected, expectedResults } = fromBinary(BatchRequestSchema, payload);
+      const { statements, expected, expectedResults } = request as BatchRequest | undefined ??
+        fromBinary(BatchRequestSchema, payload);
       const results = effects.apply(index, frozen, statements, { expected, expectedResults }, listed);
       return results instanceof Fault ? results : { results, index: BigInt(index) };
     }
     case entryKinds.checkedTransaction:
     case entryKinds.transaction: {
-      const request = fromBinary(LoggedTransactionSchema, payload);
-      const { expected, digests } = request;
-      const rehearsed = { timeMs: Number(request.timeMs), seed: request.seed };
-      const results = effects.apply(index, rehearsed, request.statements, { expected, digests }, listed);
+      const logged = fromBinary(LoggedTransactionSchema, payload);
+      const { expected, digests } = logged;
+      const rehearsed = { timeMs: Number(logged.timeMs), seed: logged.seed };
+      const results = effects.apply(index, rehearsed, logged.statements, { expected, digests }, listed);
       return results instanceof Fault ? results : { results, index: BigInt(index) };
     }
     case entryKinds.migrate:

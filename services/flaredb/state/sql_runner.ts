@@ -1,6 +1,6 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Fault, fault, invalidField } from "@ultracloud/base";
-import type { ResultSetSchema, Statement, Value } from "@ultracloud/proto/flaredb/v1";
+import type { ResultSetSchema, Row, Statement } from "@ultracloud/proto/flaredb/v1";
 import { authorizerCodes, type Database } from "@ultracloud/sqlite";
 import type { SQLInputValue, StatementSync } from "node:sqlite";
 import type { PlanRow } from "../domain/plan_cost.ts";
@@ -46,22 +46,18 @@ export interface Touched {
   readonly schema: boolean;
 }
 
-interface ResultRow {
-  readonly values: Value[];
-}
-
 /** Texts whose reading is remembered; statements come again and again. */
 const textsMax = 1_000;
 const statementsMax = 256;
 const rowBytes = 16;
-const failClause = /fail/i;
 
 /** Runs callers' SQL on a connection that also holds the store's own tables. */
 export class SqlRunner {
   readonly #db: Database;
   readonly #inputs: FrozenInputs;
   readonly #texts = new Map<string, StatementText>();
-  readonly #statements = new Map<string, Prepared>();
+  /** By mode, then by text: what a query may not do was decided when its statement was prepared. */
+  readonly #statements = { read: new Map<string, Prepared>(), write: new Map<string, Prepared>() };
   readonly #costs: StatementCosts;
   /** SQLite's functions that statements may not call. */
   readonly #unknown: ReadonlySet<string>;
@@ -108,7 +104,8 @@ export class SqlRunner {
 
   /** Forgets prepared statements; needed after the database was replaced or the schema was rolled back. */
   forget(): void {
-    this.#statements.clear();
+    this.#statements.read.clear();
+    this.#statements.write.clear();
     this.#costs.forget();
     this.#schemaFails = undefined;
   }
@@ -135,7 +132,7 @@ export class SqlRunner {
    */
   undoesItself({ sql }: Statement): boolean {
     const text = this.#texts.get(sql);
-    if (text?.class !== "write" || failClause.test(sql)) return false;
+    if (text?.class !== "write" || text.mayFail) return false;
     this.#schemaFails ??= this.#db.get<{ sql: string }>(
       "SELECT sql FROM sqlite_schema WHERE sql LIKE '%fail%' LIMIT 1",
     ) !== undefined;
@@ -229,9 +226,8 @@ export class SqlRunner {
   }
 
   #prepare(text: StatementText, mode: SqlMode): Prepared {
-    // By mode: what a query may not do was decided when the statement was prepared.
-    const key = `${mode} ${text.sql}`;
-    let prepared = this.#statements.get(key);
+    const known = this.#statements[mode];
+    let prepared = known.get(text.sql);
     if (prepared !== undefined) return prepared;
     this.#tables = new Set();
     this.#written = new Set();
@@ -252,8 +248,8 @@ export class SqlRunner {
       const wrapped = `SELECT * FROM (\n${text.body}\n) UNION ALL SELECT ${completionFunction}()${nulls}`;
       prepared = { ...base, kind: "query", statement: this.#prepareText(wrapped) };
     }
-    if (this.#statements.size >= statementsMax) this.#statements.delete(this.#statements.keys().next().value!);
-    this.#statements.set(key, prepared);
+    if (known.size >= statementsMax) known.delete(known.keys().next().value!);
+    known.set(text.sql, prepared);
     return prepared;
   }
 
@@ -298,7 +294,7 @@ export class SqlRunner {
    * Rows as they come, so that the limits hold before memory is used. The iterator of node:sqlite ends in silence when
    * a step fails: the query has an arm after its last row that says that it got there.
    */
-  #query(statement: StatementSync, bound: SQLInputValue[], limits: RunLimits): ResultRow[] {
+  #query(statement: StatementSync, bound: SQLInputValue[], limits: RunLimits): Row[] {
     this.#completed = false;
     const rows = collect(statement.iterate(...bound), limits, () => this.#completed);
     // Once more in one go, for the failure.
@@ -310,7 +306,7 @@ export class SqlRunner {
    * SQLite makes every change before it returns the first row, and a row for each: none means that nothing changed or
    * that the statement failed, which only running it in one go tells.
    */
-  #returning(statement: StatementSync, bound: SQLInputValue[], limits: RunLimits): ResultRow[] {
+  #returning(statement: StatementSync, bound: SQLInputValue[], limits: RunLimits): Row[] {
     this.#own(() => this.#db.exec("SAVEPOINT uc_returning"));
     try {
       const rows = collect(statement.iterate(...bound), limits);
@@ -350,8 +346,8 @@ export class SqlRunner {
 }
 
 /** Rows within the limits. `completed` says that the row just read is not one of them and the last. */
-function collect(rows: unknown, limits: RunLimits, completed?: () => boolean): ResultRow[] {
-  const collected: ResultRow[] = [];
+function collect(rows: unknown, limits: RunLimits, completed?: () => boolean): Row[] {
+  const collected: Row[] = [];
   let bytes = 0;
   for (const row of rows as Iterable<readonly unknown[]>) {
     if (completed?.()) break;
@@ -367,7 +363,7 @@ function collect(rows: unknown, limits: RunLimits, completed?: () => boolean): R
         `Cannot answer more than ${limits.rowsMax} rows or ${limits.bytesMax} bytes: wanted a LIMIT`,
       );
     }
-    collected.push({ values });
+    collected.push({ $typeName: "ultracloud.flaredb.v1.Row", values });
     limits.tick?.();
   }
   return collected;

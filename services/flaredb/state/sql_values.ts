@@ -1,6 +1,6 @@
 import { create } from "@bufbuild/protobuf";
 import { invalidField } from "@ultracloud/base";
-import { type Statement, type Value, ValueSchema } from "@ultracloud/proto/flaredb/v1";
+import { NullSchema, type Statement, type Value } from "@ultracloud/proto/flaredb/v1";
 import type { StatementText } from "../domain/sql_text.ts";
 
 /** Refuses parameters that are missing, too many or unknown. */
@@ -29,18 +29,20 @@ export function checkParameters(statement: Statement, text: StatementText, field
       );
     }
   }
-  const values = [...positional.map((value) => value.kind), ...Object.values(named).map((value) => value.kind)];
-  for (const value of values) {
-    if (value.case === "integer" && BigInt.asIntN(64, value.value) !== value.value) {
-      throw invalidField(`${field}.positional`, "Cannot bind an integer of more than 64 bits", "sql_parameters");
-    }
-    if (value.case === "text" && !value.value.isWellFormed()) {
-      throw invalidField(
-        `${field}.positional`,
-        "Cannot bind a text with half of a surrogate pair: wanted Unicode text, or a blob",
-        "sql_parameters",
-      );
-    }
+  for (const value of positional) checkValue(value, field);
+  for (const name of given) checkValue(named[name]!, field);
+}
+
+function checkValue({ kind }: Value, field: string): void {
+  if (kind.case === "integer" && BigInt.asIntN(64, kind.value) !== kind.value) {
+    throw invalidField(`${field}.positional`, "Cannot bind an integer of more than 64 bits", "sql_parameters");
+  }
+  if (kind.case === "text" && !kind.value.isWellFormed()) {
+    throw invalidField(
+      `${field}.positional`,
+      "Cannot bind a text with half of a surrogate pair: wanted Unicode text, or a blob",
+      "sql_parameters",
+    );
   }
 }
 
@@ -59,18 +61,20 @@ function fromValue({ kind }: Value): null | bigint | number | string | Uint8Arra
   return kind.case === undefined || kind.case === "null" ? null : kind.value;
 }
 
-/** What node:sqlite answered, as a message. */
+/** What node:sqlite answered, as a message; `create` would cost more than reading the value. */
 export function toValue(value: unknown): Value {
+  return { $typeName: "ultracloud.flaredb.v1.Value", kind: kindOf(value) };
+}
+
+function kindOf(value: unknown): Value["kind"] {
   switch (typeof value) {
     case "bigint":
-      return create(ValueSchema, { kind: { case: "integer", value } });
+      return { case: "integer", value };
     case "number":
-      return create(ValueSchema, { kind: { case: "real", value } });
+      return { case: "real", value };
     case "string":
-      return create(ValueSchema, { kind: { case: "text", value } });
+      return { case: "text", value };
     default:
-      return value instanceof Uint8Array
-        ? create(ValueSchema, { kind: { case: "blob", value } })
-        : create(ValueSchema, { kind: { case: "null", value: {} } });
+      return value instanceof Uint8Array ? { case: "blob", value } : { case: "null", value: create(NullSchema) };
   }
 }

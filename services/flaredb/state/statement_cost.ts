@@ -43,7 +43,7 @@ export class StatementCosts {
   readonly #db: Database;
   readonly #explain: Explain;
   /** Undefined for statements that visit a row or two. */
-  readonly #plans = new Map<string, Plan | undefined>();
+  readonly #plans = { read: new Map<string, Plan | undefined>(), write: new Map<string, Plan | undefined>() };
 
   constructor(db: Database, explain: Explain) {
     this.#db = db;
@@ -52,7 +52,8 @@ export class StatementCosts {
 
   /** Plans are of a schema that is no more. */
   forget(): void {
-    this.#plans.clear();
+    this.#plans.read.clear();
+    this.#plans.write.clear();
   }
 
   /**
@@ -85,8 +86,9 @@ export class StatementCosts {
   }
 
   #plan(text: StatementText, mode: SqlMode): Plan | undefined {
-    const key = `${mode} ${text.sql}`;
-    if (this.#plans.has(key)) return this.#plans.get(key);
+    const plans = this.#plans[mode];
+    const known = plans.get(text.sql);
+    if (known !== undefined || plans.has(text.sql)) return known;
     const plan = this.#make(text, mode, new Set());
     // One look-up alone finds no more than there is.
     const several = plan !== undefined && plan.plan.filter((r) => searchOf(r.detail)?.single === false).length > 1;
@@ -94,8 +96,8 @@ export class StatementCosts {
       (several || plan.perRow.length > 0 ||
         // The least or greatest of one table, alone, is at hand or one scan.
         plan.plan.some(({ detail }) => detail.startsWith("SCAN ") || (plan.plan.length > 1 && unnamedSearch(detail))));
-    if (this.#plans.size >= plansMax) this.#plans.delete(this.#plans.keys().next().value!);
-    this.#plans.set(key, matters ? plan : undefined);
+    if (plans.size >= plansMax) plans.delete(plans.keys().next().value!);
+    plans.set(text.sql, matters ? plan : undefined);
     return matters ? plan : undefined;
   }
 
