@@ -180,6 +180,18 @@ Deno.test("SQL answers typed rows, lists tables, and its failures name SQLite's 
       assert.equal(toFault(error).detail.metadata?.sqlite_code, "1555");
       return true;
     });
+    for (
+      const [call, offset] of [
+        [() => sql.query({ database, statement: { sql: "SELECT 'ü' FRM t" } }), "16"],
+        [() => sql.execute({ database, statement: { sql: "UPDATE t SET nonsense = 1" } }), "13"],
+      ] as const
+    ) {
+      await assert.rejects(async () => await call(), (error) => {
+        assert.equal(toFault(error).code, "sql_error");
+        assert.equal(toFault(error).detail.metadata?.sqlite_offset, offset, toFault(error).message);
+        return true;
+      });
+    }
     const stale = { level: Level.STALE, maxAgeMs: 10_000n };
     const counted = await sql.query({ database, statement: { sql: "SELECT count(*) FROM t" }, read: stale });
     assert.equal(counted.result!.rows[0]!.values[0]!.kind.value, 3n);

@@ -16,6 +16,8 @@ export interface PlantedBug {
   readonly appliesTwice?: boolean;
   /** A snapshot leaves the stored answers out. */
   readonly forgetsAnswers?: boolean;
+  /** What a batch expects queries to answer is not looked at. */
+  readonly ignoresExpected?: boolean;
 }
 
 export const plantedBugs: Readonly<Record<string, PlantedBug>> = {
@@ -27,4 +29,5 @@ export const plantedBugs: Readonly<Record<string, PlantedBug>> = {
   "serves reads without asking a quorum": { localReads: true },
   "applies an entry again after a restart": { appliesTwice: true },
   "loses stored answers with a snapshot": { forgetsAnswers: true },
+  "runs batches whatever they rest on": { ignoresExpected: true },
 };

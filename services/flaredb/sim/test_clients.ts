@@ -3,12 +3,15 @@ import { type Rng, uniform } from "@ultracloud/base";
 import {
   BatchRequestSchema,
   CompareAndSwapRequestSchema,
+  type ExpectedResultSchema,
   GetRequestSchema,
   PutRequestSchema,
+  StatementSchema,
 } from "@ultracloud/proto/flaredb/v1";
 import { checkLinearizable, type RegisterAction, type RegisterOperation, type SimClock } from "@ultracloud/testing";
 import { createHash } from "node:crypto";
 import { encodeEntry, type EntryKind, entryKinds } from "../domain/log_entry.ts";
+import { digestOf } from "../state/result_digest.ts";
 import type { PlantedBug } from "./test_bugs.ts";
 import type { SimNode } from "./test_node.ts";
 
@@ -106,14 +109,32 @@ export class SimClients {
 
   #sqlWrite(group: number, id: string, value: number): Pending {
     const text = (value: string) => ({ kind: { case: "text" as const, value } });
+    const seen = value % 4 === 1 ? this.#counter(group) : undefined;
     const statements = [
       { sql: "INSERT INTO entry(op, r, at) VALUES(?, random(), CURRENT_TIMESTAMP)", positional: [text(id)] },
       { sql: "UPDATE counter SET n = n + 1" },
     ];
     // Refused as a whole: nothing of it may be left.
     if (value % 5 === 0) statements.push({ sql: "INSERT INTO counter VALUES(1, 1)" });
-    const data = this.#entry(entryKinds.batch, BatchRequestSchema, { database: "t_sim", statements }, id);
+    const kind = seen === undefined ? entryKinds.batch : entryKinds.checkedBatch;
+    const expectedResults = seen === undefined ? [] : [seen];
+    const data = this.#entry(kind, BatchRequestSchema, { database: "t_sim", statements, expectedResults }, id);
     return { id, group, data, action: undefined, key: "", invokedAt: this.#instant++ };
+  }
+
+  /** What some replica says of the counter, as a condition; the parameter tells whoever replays what it was. */
+  #counter(group: number): MessageInitShape<typeof ExpectedResultSchema> | undefined {
+    const machine = this.#node(group).replicas.get(group)?.machine;
+    const row = machine?.closed === false && machine.index > 0 && machine.db.get<{ n: number }>(
+      "SELECT 1 AS n FROM sqlite_schema WHERE name = 'counter'",
+    );
+    if (!machine || !row) return undefined;
+    const { n } = machine.db.get<{ n: number }>("SELECT n FROM counter")!;
+    const seen = { kind: { case: "text" as const, value: String(n) } };
+    const statement = create(StatementSchema, { sql: "SELECT n, ? FROM counter", positional: [seen] });
+    const limits = { rowsMax: 10, costRowsMax: 1_000_000, tick: () => {} };
+    const frozen = { timeMs: machine.timeMs, seed: new Uint8Array(16) };
+    return { statement, digest: digestOf(machine.parts.effects.query(statement, frozen, limits).result) };
   }
 
   #entry<D extends DescMessage>(kind: EntryKind, schema: D, request: MessageInitShape<D>, id: string): Uint8Array {

@@ -1,4 +1,6 @@
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { seededRng } from "@ultracloud/base";
+import { BatchRequestSchema } from "@ultracloud/proto/flaredb/v1";
 import {
   bootstrapBatch,
   type Entry,
@@ -10,6 +12,7 @@ import {
   type StateMachine,
 } from "@ultracloud/raft";
 import type { SimClock } from "@ultracloud/testing";
+import { decodeEntry, encodeEntry, entryKinds } from "../domain/log_entry.ts";
 import { DatabaseMachine } from "../state/database_machine.ts";
 import type { PlantedBug } from "./test_bugs.ts";
 import { GroupLog, SharedLog } from "./test_log.ts";
@@ -165,7 +168,12 @@ export class SimNode {
 
   /** The entry as this replica reads it, when that is the planted bug: format u8, kind u8, time f64, seed. */
   #spoiled(data: Uint8Array): Uint8Array {
-    const { ownChance, ownClock } = this.#options.bug;
+    const { ownChance, ownClock, ignoresExpected } = this.#options.bug;
+    if (ignoresExpected && data[1] === entryKinds.checkedBatch) {
+      const entry = decodeEntry(data);
+      const request = { ...fromBinary(BatchRequestSchema, entry.payload), expectedResults: [] };
+      return encodeEntry({ ...entry, payload: toBinary(BatchRequestSchema, request) });
+    }
     if (!ownChance && !ownClock) return data;
     const copy = data.slice();
     const view = new DataView(copy.buffer);

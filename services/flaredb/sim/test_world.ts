@@ -303,10 +303,18 @@ class World {
     const seen = new Set<string>();
     for (const { data } of this.#entriesOf(group)) {
       const { kind, dedupe, payload } = decodeEntry(data);
-      if (kind !== entryKinds.batch || (dedupe !== undefined && seen.has(dedupe.key))) continue;
+      if (
+        (kind !== entryKinds.batch && kind !== entryKinds.checkedBatch) ||
+        (dedupe !== undefined && seen.has(dedupe.key))
+      ) continue;
       try {
         plain.transaction(() => {
-          for (const { sql, positional } of fromBinary(BatchRequestSchema, payload).statements) {
+          const { statements, expectedResults } = fromBinary(BatchRequestSchema, payload);
+          for (const { statement } of expectedResults) {
+            const { n } = plain.get<{ n: number }>("SELECT n FROM counter")!;
+            if (String(n) !== statement!.positional[0]!.kind.value) throw new Error("It rests on another counter");
+          }
+          for (const { sql, positional } of statements) {
             plain.run(sql, ...positional.map(({ kind }) => kind.case === "text" ? kind.value : null));
           }
         });

@@ -13,6 +13,7 @@ import {
   type SqlMode,
 } from "../domain/sql_rules.ts";
 import { calledNames, readStatement, type StatementText } from "../domain/sql_text.ts";
+import { errorOffset } from "./error_offset.ts";
 import type { FrozenInputs } from "./frozen_functions.ts";
 import { type Explained, StatementCosts } from "./statement_cost.ts";
 import { isStatementError, type SqliteError } from "./sqlite_errors.ts";
@@ -208,7 +209,7 @@ export class SqlRunner {
         return this.#step(prepared, statement, text, limits);
       });
     } catch (error) {
-      throw this.#explain(error, field);
+      throw this.#explain(error, field, text.sql);
     } finally {
       // Columns were read when statements were prepared.
       if (text.class === "schema") this.forget();
@@ -330,7 +331,7 @@ export class SqlRunner {
   }
 
   /** The failure as the caller may see it; anything that is not the statement's fault stays what it is. */
-  #explain(error: unknown, field: string): unknown {
+  #explain(error: unknown, field: string, sql: string): unknown {
     if (this.#inputs.failure !== undefined) return this.#inputs.failure;
     if (error instanceof Fault || !(error instanceof Error)) return error;
     const { errcode, errstr, message } = error as SqliteError;
@@ -338,10 +339,25 @@ export class SqlRunner {
       return invalidField(`${field}.sql`, `Cannot run the statement: ${this.#refused}`, "sql_refused");
     }
     if (!isStatementError(error)) return error;
+    const offset = this.#own(() => errorOffset(sql, message, (part) => this.#refusalOf(part)));
     return fault("invalid_argument", "sql_error", `Cannot run the statement: ${message || errstr || "SQL error"}`, {
       field: `${field}.sql`,
-      metadata: { sqlite_code: String(errcode ?? 1), sqlite_text: errstr ?? "SQL logic error" },
+      metadata: {
+        sqlite_code: String(errcode ?? 1),
+        sqlite_text: errstr ?? "SQL logic error",
+        ...(offset === undefined ? {} : { sqlite_offset: String(offset) }),
+      },
     });
+  }
+
+  /** SQLite's message for a text that is read and not run. */
+  #refusalOf(sql: string): string | undefined {
+    try {
+      this.#db.raw.prepare(sql);
+      return undefined;
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    }
   }
 }
 
