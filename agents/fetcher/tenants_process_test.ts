@@ -112,12 +112,12 @@ Deno.test("tenants' webhooks reach only what tenants may reach, and carry only t
 
   // Neither tenant reaches the other's webhooks, nor makes one that would carry the other's rows.
   await theirs.hooks.createWebhook({ database: "t_theirs", name: "theirs", url: url("/theirs") });
-  const foreign: readonly Promise<unknown>[] = [
-    mine.hooks.createWebhook({ database: "t_theirs", name: "spy", url: url("/mine") }),
-    mine.hooks.listWebhooks({ database: "t_theirs" }),
-    mine.hooks.getWebhook({ database: "t_theirs", name: "theirs" }),
-    mine.hooks.updateWebhook({ database: "t_theirs", name: "theirs", url: url("/mine") }),
-    mine.hooks.deleteWebhook({ database: "t_theirs", name: "theirs" }),
+  const foreign: readonly (() => Promise<unknown>)[] = [
+    () => mine.hooks.createWebhook({ database: "t_theirs", name: "spy", url: url("/mine") }),
+    () => mine.hooks.listWebhooks({ database: "t_theirs" }),
+    () => mine.hooks.getWebhook({ database: "t_theirs", name: "theirs" }),
+    () => mine.hooks.updateWebhook({ database: "t_theirs", name: "theirs", url: url("/mine") }),
+    () => mine.hooks.deleteWebhook({ database: "t_theirs", name: "theirs" }),
   ];
   for (const call of foreign) {
     await assert.rejects(call, (error) => {

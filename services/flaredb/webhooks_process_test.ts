@@ -129,13 +129,16 @@ Deno.test("a tenant's webhook gets every committed change, in order, though fetc
     logs.push(await Deno.readTextFile(`${members.dir}/fetcher.log`));
     assert.equal(logs.some((text) => text.includes(secret)), false, "a log holds the secret");
 
-    // Paused, it gets nothing, as another one sees that was made after it was paused; resumed, everything since.
+    // Once another one is followed that was made after it was paused, it gets nothing; resumed, everything since.
     await hooks.updateWebhook({ database, name, paused: true });
     const witness = await hooks.createWebhook({ database, name: "witness", url: url("/witness") }, key("witness"));
     receiver.secrets["/witness"] = witness.secret;
+    const witnessed = () => receiver.witnessed.flatMap(({ changes }) => changes).length;
+    await insert(1);
+    await until("the witness to be followed", () => witnessed() >= 1);
     await insert(3);
-    await until("the witness", () => receiver.witnessed.flatMap(({ changes }) => changes).length >= 3);
-    assert.equal(rows().size, next - 3);
+    await until("the witness", () => witnessed() >= 4);
+    assert.ok(rows().size <= next - 3, `${rows().size} of ${next} came`);
     await hooks.updateWebhook({ database, name, paused: false });
     await until("what came meanwhile", () => rows().size === next);
   } finally {

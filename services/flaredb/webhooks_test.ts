@@ -237,15 +237,15 @@ Deno.test("a tenant cannot see, make or change webhooks of another's database, n
   const database = "t_theirs", name = "orders";
   const { secret } = await theirs.hooks.createWebhook({ database, name, url });
   assert.notEqual(secret, "");
-  const denied: readonly Promise<unknown>[] = [
-    mine.hooks.createWebhook({ database, name: "spy", url }),
-    mine.hooks.getWebhook({ database, name }),
-    mine.hooks.listWebhooks({ database }),
-    mine.hooks.updateWebhook({ database, name, url: "https://spy.example.com/" }),
-    mine.hooks.deleteWebhook({ database, name }),
+  const denied: readonly (() => Promise<unknown>)[] = [
+    () => mine.hooks.createWebhook({ database, name: "spy", url }),
+    () => mine.hooks.getWebhook({ database, name }),
+    () => mine.hooks.listWebhooks({ database }),
+    () => mine.hooks.updateWebhook({ database, name, url: "https://spy.example.com/" }),
+    () => mine.hooks.deleteWebhook({ database, name }),
     ...[mine, theirs].flatMap(({ deliveries }) => [
-      deliveries.listDeliveries({}),
-      deliveries.reportDeliveries({ reports: [{ id: 1n, revision: 1n, position: 1_000n }] }),
+      () => deliveries.listDeliveries({}),
+      () => deliveries.reportDeliveries({ reports: [{ id: 1n, revision: 1n, position: 1_000n }] }),
     ]),
   ];
   for (const call of denied) {
