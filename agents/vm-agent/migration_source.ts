@@ -136,7 +136,9 @@ async function switchOver(
   }
   // Both were done when the memory was sent, unless the agent that sent it died then.
   await handOn(machine, current, deps);
-  if (!isSent(current)) await machine.saveMigration({ ...current, phase: "memory" });
+  if (!isSent(current)) await machine.saveMigration({ ...machine.record.migration!, phase: "memory" });
+  // Cancelled while the copies ended: the next look gives up.
+  if (machine.record.migration!.cancelled) return;
   // Known at once; on disk soon. Until then QEMU is who knows.
   deps.later(machine.saveMigration({ ...machine.record.migration!, continued: true }));
   await monitor.execute("migrate-continue", { state: "pre-switchover" });

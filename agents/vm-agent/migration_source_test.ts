@@ -26,6 +26,7 @@ class World {
   paused = false;
   /** Of a copy that is told to come to its end. */
   endsWith: Partial<Job> = { status: "concluded" };
+  onCommand: (command: string) => void = () => {};
   nowMs = 1_000;
   record: VmRecord;
   end: unknown;
@@ -102,6 +103,7 @@ class World {
     const refused = this.refuse[command];
     if (refused !== undefined) return Promise.reject(fault("failed_precondition", "qmp_error", refused));
     (command.startsWith("query-") ? this.asked : this.said).push(command);
+    this.onCommand(command);
     switch (command) {
       case "query-migrate":
         return Promise.resolve({ status: this.status, downtime: 7, "error-desc": "broken pipe" });
@@ -230,6 +232,20 @@ Deno.test("stepSource() keeps the guest when a copy fails at its very end", asyn
   await world.step();
   assert.deepEqual([world.migration.phase, world.jobs], ["failed", []]);
   assert.match(world.migration.reason, /mirror-root failed: no space left/);
+  assert.ok(world.said.includes("cont") && !world.said.includes("migrate-continue"));
+});
+
+Deno.test("stepSource() gives up when it is cancelled while the copies come to their end", async () => {
+  const world = new World({ phase: "memory" });
+  world.jobs = [{ device: "mirror-root", ready: true, status: "ready" }];
+  world.status = "pre-switchover";
+  world.paused = true;
+  world.onCommand = (command) => {
+    if (command !== "block-job-cancel") return;
+    world.record = { ...world.record, migration: { ...world.migration, cancelled: true } };
+  };
+  for (let i = 0; i < 5 && world.migration.phase !== "cancelled"; i++) await world.step();
+  assert.equal(world.migration.phase, "cancelled");
   assert.ok(world.said.includes("cont") && !world.said.includes("migrate-continue"));
 });
 
