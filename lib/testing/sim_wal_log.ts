@@ -44,7 +44,7 @@ export class SimWalLog implements CheckedLog {
     const { disk, soon, onFatal } = deps;
     this.#disk = disk;
     this.#soon = soon;
-    this.#wal = openWal({ dir: DIR, segmentBytes: options.segmentBytes }, { disk, onFatal });
+    this.#wal = openWal({ dir: DIR, segmentBytes: options.segmentBytes }, { disk, onFatal, rng: { uint32: () => 1 } });
     const { hardState, base } = this.initialState();
     Object.assign(this.#truth, { hardState, base, entries: [] });
     if (this.lastIndex() >= this.firstIndex()) {

@@ -30,12 +30,19 @@ const kinds: readonly RecordKind[] = [
 const kindNumbers = new Map(kinds.map((kind, i) => [kind, i + 1]));
 
 /**
- * Header of a record, little-endian: payload bytes u32, CRC32C u32 (over everything after it), group u32, batch u32,
- * kind u8, zero u24, term u64, index u64. The payload follows.
+ * Header of a record, little-endian: payload bytes u32, CRC32C u32 (over everything else, payload included), group u32,
+ * batch u32, kind u8, check u24 (the low bits of a CRC32C over the header without both checksums), term u64, index u64.
+ * The payload follows. The check says without the payload whether there is a record at all.
  */
 export const headerBytes = 36;
 /** A longer payload is never written, so a length beyond it is garbage. */
 export const payloadBytesMax = 64 * 2 ** 20;
+
+/**
+ * What the checksums of one segment begin with, u32: whoever does not know it can make no record of it, though the
+ * payloads are theirs. Undefined in segments of the first format: their CRC32C begins with nothing, their check is 0.
+ */
+export type Seal = number | undefined;
 
 export interface WalRecord {
   readonly group: number;
@@ -61,29 +68,49 @@ function getUint53(view: DataView, at: number): number {
   return view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
 }
 
+function checkOf(bytes: Uint8Array, at: number, seal: Seal): number {
+  if (seal === undefined) return 0;
+  const front = crc32c(bytes, at + 8, at + 17, crc32c(bytes, at, at + 4, seal));
+  return crc32c(bytes, at + 20, at + headerBytes, front) & 0xffffff;
+}
+
+function sumOf(bytes: Uint8Array, at: number, end: number, seal: Seal): number {
+  return crc32c(bytes, at + 8, end, crc32c(bytes, at, at + 4, seal ?? 0));
+}
+
 /** Writes a record into `into` at `at`; answers the offset behind it. */
-export function encodeRecord(into: Uint8Array, view: DataView, at: number, record: WalRecord, batch: number): number {
+export function encodeRecord(
+  into: Uint8Array,
+  view: DataView,
+  at: number,
+  record: WalRecord,
+  batch: number,
+  seal: Seal,
+): number {
   const end = at + headerBytes + record.payload.length;
+  const kind = kindNumbers.get(record.kind)!;
   view.setUint32(at, record.payload.length, true);
   view.setUint32(at + 8, record.group, true);
   view.setUint32(at + 12, batch, true);
-  view.setUint32(at + 16, kindNumbers.get(record.kind)!, true);
+  into[at + 16] = kind;
   setUint53(view, at + 20, record.term);
   setUint53(view, at + 28, record.index);
+  view.setUint32(at + 16, kind | (checkOf(into, at, seal) << 8), true);
   into.set(record.payload, at + headerBytes);
-  view.setUint32(at + 4, crc32c(into, at + 8, end, crc32c(into, at, at + 4)), true);
+  view.setUint32(at + 4, sumOf(into, at, end, seal), true);
   return end;
 }
 
 /** The record at `at`; undefined when there is none or it is damaged. The payload is a view into `bytes`. */
-export function decodeRecord(bytes: Uint8Array, view: DataView, at: number): ReadRecord | undefined {
+export function decodeRecord(bytes: Uint8Array, view: DataView, at: number, seal: Seal): ReadRecord | undefined {
   if (at + headerBytes > bytes.length) return undefined;
   const length = view.getUint32(at, true);
   const end = at + headerBytes + length;
   if (length > payloadBytesMax || end > bytes.length) return undefined;
-  const kind = kinds[view.getUint32(at + 16, true) - 1];
-  if (kind === undefined) return undefined;
-  if (view.getUint32(at + 4, true) !== crc32c(bytes, at + 8, end, crc32c(bytes, at, at + 4))) return undefined;
+  const word = view.getUint32(at + 16, true);
+  const kind = kinds[(word & 0xff) - 1];
+  if (kind === undefined || word >>> 8 !== checkOf(bytes, at, seal)) return undefined;
+  if (view.getUint32(at + 4, true) !== sumOf(bytes, at, end, seal)) return undefined;
   return {
     group: view.getUint32(at + 8, true),
     batch: view.getUint32(at + 12, true),

@@ -1,4 +1,4 @@
-import { assert, type Disk, fault } from "@ultracloud/base";
+import { assert, type Disk, fault, type Rng, systemRng } from "@ultracloud/base";
 import { entryKind, GroupIndex } from "./group_log.ts";
 import {
   decodeCommit,
@@ -19,34 +19,8 @@ import {
   segmentHeadBytes,
   spareName,
 } from "./segment.ts";
+import type { SyncTimes, WalDeps, WalDone, WalOptions } from "./options.ts";
 import { recordsOf, type WalEntry, type WalWrite } from "./write.ts";
-
-export interface WalOptions {
-  readonly dir: string;
-  /** Size of a segment; a larger batch gets a segment of its own size. */
-  readonly segmentBytes?: number;
-  /**
-   * How long a write waits for company before it is synced. 0 (the default) is natural group commit: what arrives
-   * during one sync shares the next.
-   */
-  readonly commitWaitUsMax?: number;
-}
-
-export interface WalDeps {
-  readonly disk: Disk;
-  /** A write or sync failed: what is on disk is unknown, the process must end. */
-  readonly onFatal: (error: Error) => void;
-  /** Told after each write how long it and its sync took, on `nowMs`; both or none. */
-  readonly onSync?: (took: SyncTimes) => void;
-  readonly nowMs?: () => number;
-}
-
-export interface SyncTimes {
-  readonly writeMs: number;
-  readonly syncMs: number;
-}
-
-export type WalDone = (error?: Error) => void;
 
 /** Large enough that rolling is rare, small enough that freed space comes back soon. */
 const segmentBytesDefault = 16 * 2 ** 20;
@@ -81,7 +55,10 @@ export class Wal implements AsyncDisposable {
   readonly #onSync: ((took: SyncTimes) => void) | undefined;
   readonly #nowMs: () => number;
   readonly #groups = new Map<number, GroupIndex>();
+  readonly #rng: Pick<Rng, "uint32">;
   #segments: Segment[] = [];
+  /** Seals the segments; undefined until there is one that has it. */
+  #secret: number | undefined;
   /** Segments that nobody needs, of the usual size. */
   readonly #spares: Segment[] = [];
   #queue: Pending[] = [];
@@ -104,6 +81,7 @@ export class Wal implements AsyncDisposable {
     this.#onFatal = deps.onFatal;
     this.#onSync = deps.onSync;
     this.#nowMs = deps.nowMs ?? (() => 0);
+    this.#rng = deps.rng ?? systemRng;
     this.#disk.mkdir(this.#dir);
     this.#replay();
     this.#ready = this.#syncFound();
@@ -115,14 +93,29 @@ export class Wal implements AsyncDisposable {
    * made durable before anyone acts on them: a later write may lie in another file and survive them.
    */
   async #syncFound(): Promise<void> {
-    const newest = this.#segments.at(-1);
-    if (!newest) return;
     try {
+      const newest = this.#segments.at(-1);
       this.#disk.syncDir(this.#dir);
-      await newest.file.sync();
+      await newest?.file.sync();
+      if (this.#secret === undefined) await this.#found();
     } catch (error) {
       this.#fail(error instanceof Error ? error : new Error(String(error)));
     }
+  }
+
+  /** Makes the first segment that has a secret, durable before there is a record in it: nothing else could tell it. */
+  async #found(): Promise<void> {
+    const secret = this.#rng.uint32();
+    const number = (this.#segments.at(-1)?.number ?? 0) + 1;
+    const segment = createSegment(this.#disk, this.#dir, number, this.#segmentBytes, secret);
+    await segment.file.sync();
+    this.#secret = secret;
+    this.#segments.push(segment);
+    const records = this.#headRecords();
+    if (records.length === 0) return;
+    this.#batch = (this.#batch + 1) >>> 0;
+    this.#put(segment, records, sizeOf(records));
+    await segment.file.sync();
   }
 
   /** Resolves once what was found at open is durable; wait for it before acting on what is read. */
@@ -141,16 +134,17 @@ export class Wal implements AsyncDisposable {
       const segment = openSegment(
         this.#disk,
         this.#dir,
-        number,
-        last,
-        i === 0 ? undefined : this.#batch,
+        { number, last, previousBatch: this.#batch, secret: this.#secret },
         (record, offset) => this.#take(record, number, offset),
       );
       if (segment.end === 0) {
         segment.file.close();
         this.#disk.remove(segment.path);
         this.#disk.syncDir(this.#dir);
-      } else this.#segments.push(segment);
+        continue;
+      }
+      this.#segments.push(segment);
+      this.#secret ??= segment.secret;
     }
     for (const [group, index] of this.#groups) {
       const hole = index.hole();
@@ -270,8 +264,7 @@ export class Wal implements AsyncDisposable {
   #write(batch: readonly Pending[]): void {
     const records: WalRecord[] = [];
     for (const { write } of batch) recordsOf(write, records);
-    let bytes = 0;
-    for (const record of records) bytes += headerBytes + record.payload.length;
+    const bytes = sizeOf(records);
     this.#batch = (this.#batch + 1) >>> 0;
     const segment = this.#room(bytes);
     this.#put(segment, records, bytes);
@@ -282,7 +275,7 @@ export class Wal implements AsyncDisposable {
     const into = this.#scratch.subarray(0, bytes);
     const view = new DataView(into.buffer, into.byteOffset, into.byteLength);
     let at = 0;
-    for (const record of records) at = encodeRecord(into, view, at, record, this.#batch);
+    for (const record of records) at = encodeRecord(into, view, at, record, this.#batch, segment.seal);
     segment.file.writeAt(into, segment.end);
     for (const record of records) {
       this.#take({ ...record, batch: this.#batch, bytes: 0 }, segment.number, segment.end + headerBytes);
@@ -299,14 +292,15 @@ export class Wal implements AsyncDisposable {
     const head = this.#headRecords();
     const moved = this.#movedRecords();
     const records = [...head, ...moved];
-    let extra = 0;
-    for (const record of records) extra += headerBytes + record.payload.length;
+    const extra = sizeOf(records);
     const number = (this.#segments.at(-1)?.number ?? 0) + 1;
     const wanted = Math.max(this.#segmentBytes, segmentHeadBytes + bytes + extra);
+    const secret = this.#secret;
+    assert(secret !== undefined, "The log must be ready before it is written");
     const spare = wanted === this.#segmentBytes ? this.#spares.pop() : undefined;
     const segment = spare === undefined
-      ? createSegment(this.#disk, this.#dir, number, wanted)
-      : reuseSegment(this.#disk, this.#dir, spare, number);
+      ? createSegment(this.#disk, this.#dir, number, wanted, secret)
+      : reuseSegment(this.#disk, this.#dir, spare, number, secret);
     this.#segments.push(segment);
     if (records.length > 0) this.#put(segment, records, extra);
     return segment;
@@ -379,6 +373,10 @@ export class Wal implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+function sizeOf(records: readonly WalRecord[]): number {
+  return records.reduce((sum, { payload }) => sum + headerBytes + payload.length, 0);
 }
 
 /** Opens the log in `dir`, made when absent; data_loss when a record that was acknowledged is damaged. */
