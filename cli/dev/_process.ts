@@ -18,6 +18,8 @@ export interface RunOptions {
 export interface RunResult {
   readonly code: number;
   readonly timedOut: boolean;
+  /** What ended it, `SIGSEGV`; null when it ended by itself. */
+  readonly signal: Deno.Signal | null;
 }
 
 /** Time a group gets between the request to end and being killed: longer than any component's own shutdown. */
@@ -52,7 +54,10 @@ export async function runProgram(program: string, options: RunOptions): Promise<
     killer = setTimeout(() => signalGroup(child.pid, "SIGKILL"), graceMs);
   }, options.timeoutMs);
   try {
-    if (options.logFile === undefined) return { code: (await child.status).code, timedOut };
+    if (options.logFile === undefined) {
+      const { code, signal } = await child.status;
+      return { code, signal, timedOut };
+    }
     using log = await Deno.open(options.logFile, { write: true, create: true, append: true });
     const drain = async (stream: ReadableStream<Uint8Array>) => {
       for await (const chunk of stream) {
@@ -60,7 +65,7 @@ export async function runProgram(program: string, options: RunOptions): Promise<
       }
     };
     const [status] = await Promise.all([child.status, drain(child.stdout), drain(child.stderr)]);
-    return { code: status.code, timedOut };
+    return { code: status.code, signal: status.signal, timedOut };
   } finally {
     clearTimeout(timer);
     clearTimeout(killer);

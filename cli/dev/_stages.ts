@@ -12,6 +12,8 @@ export interface Stage {
   readonly timeoutMs: number;
   /** True when it is a `deno test` whose tests are counted one by one. */
   readonly countsTests?: boolean;
+  /** Deno itself is known to die of SIGSEGV in it, which is no verdict: then it is said, and run once more. */
+  readonly mayCrash?: boolean;
   /** Set when the stage does not run; the reason is printed and counted. */
   readonly skip?: string;
   /** Looks at what the stage left behind; a sentence fails it. */
@@ -65,13 +67,12 @@ async function runStage(stage: Stage, root: string, logFile: string, reportFile:
   const args = stage.countsTests
     ? [...stage.args.slice(0, 1), `--junit-path=${reportFile}`, ...stage.args.slice(1)]
     : stage.args;
-  const result = await runDeno({
-    args,
-    cwd: root,
-    env: { NO_COLOR: "1", ...stage.env },
-    logFile,
-    timeoutMs: stage.timeoutMs,
-  });
+  const options = { args, cwd: root, env: { NO_COLOR: "1", ...stage.env }, logFile, timeoutMs: stage.timeoutMs };
+  let result = await runDeno(options);
+  if (stage.mayCrash && result.signal === "SIGSEGV") {
+    console.log(`    ${yellow("crashed")} Deno died of SIGSEGV in ${stage.name} and gave no verdict: once more`);
+    result = await runDeno(options);
+  }
   if (result.timedOut) {
     const silent = stage.countsTests ? silentFiles(stage.args, await readTextIfPresent(logFile) ?? "") : [];
     const hint = silent.length > 0 ? `; no end was seen of ${silent.join(", ")}` : "";

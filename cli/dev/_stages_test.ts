@@ -57,3 +57,25 @@ Deno.test("runStages() ends a stage that takes too long, and fails a test stage 
   assert.match(text, /failed {2}empty: no test was counted/);
   assert.equal(lines.at(-1), "0 passed, 2 failed, 0 skipped");
 });
+
+Deno.test("runStages() runs a stage whose Deno crashed once more where that is known, and nothing else", async () => {
+  const crash = "new Deno.UnsafePointerView(Deno.UnsafePointer.create(1n)).getUint8();";
+  const lines = await printed([
+    { name: "once", args: ["run", "-A", "once.ts"], timeoutMs, mayCrash: true },
+    { name: "twice", args: ["run", "-A", "always.ts"], timeoutMs, mayCrash: true },
+    { name: "bad", args: ["run", "-A", "bad.ts"], timeoutMs, mayCrash: true },
+    { name: "unknown", args: ["run", "-A", "always.ts"], timeoutMs },
+  ], {
+    "once.ts": `try { Deno.mkdirSync("here"); } catch { Deno.exit(0); } ${crash}`,
+    "always.ts": crash,
+    "bad.ts": "console.log('a run of bad'); Deno.exit(1)",
+  });
+  const text = lines.join("\n");
+  assert.equal(text.match(/crashed Deno died of SIGSEGV/g)?.length, 2);
+  assert.match(text, /ok {6}once/);
+  assert.match(text, /failed {2}twice: it ended with 139/);
+  assert.match(text, /failed {2}bad: it ended with 1/);
+  assert.equal(text.match(/a run of bad/g)?.length, 1);
+  assert.match(text, /failed {2}unknown: it ended with 139/);
+  assert.equal(lines.at(-1), "1 passed, 3 failed, 0 skipped");
+});

@@ -42,7 +42,8 @@ export async function stagesOf(root: string): Promise<Stage[]> {
   const deno = ["test", "-q", "--frozen", "--no-check", "-A"];
   return [
     { name: "fmt", args: ["fmt", "--check"], timeoutMs: minute },
-    { name: "lint", args: ["lint"], timeoutMs: minute },
+    // With a plugin Deno 2.9 dies in it now and then, whatever the sources are.
+    { name: "lint", args: ["lint"], timeoutMs: minute, mayCrash: true },
     { name: "types", args: ["check", "--frozen"], timeoutMs: 4 * minute },
     { name: "gen", args: [...tool, "gen", "--check"], timeoutMs: 2 * minute },
     { name: "rooms", args: [...tool, "rooms"], timeoutMs: minute },
