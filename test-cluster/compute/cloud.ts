@@ -74,6 +74,8 @@ export interface ComputeOptions {
   readonly leaseTtlMs?: number;
   readonly workerConfig?: Readonly<Record<string, unknown>>;
   readonly planeConfig?: Readonly<Record<string, unknown>>;
+  /** Components beside those of a cloud of VMs; prepared, and started by whoever wants them. */
+  readonly also?: readonly string[];
   /** Without it guests have user networking. */
   readonly network?: WorkerNetwork;
   /** plasmavmc runs without its permission flags under V8's profiler, see `_profiled_plane_main.ts`; where it writes. */
@@ -142,7 +144,7 @@ export class ComputeCloud implements AsyncDisposable {
     const stack = await prepareStack({
       root,
       dataDir: dir,
-      components: [...services, "plasmavmc", "vm-agent", ...(o.network ? ["net-agent"] : [])],
+      components: [...services, "plasmavmc", "vm-agent", ...(o.network ? ["net-agent"] : []), ...(o.also ?? [])],
       ...(o.network ? { overrides: o.network.overrides } : {}),
       ports,
       clusterId,
@@ -270,6 +272,11 @@ export class ComputeCloud implements AsyncDisposable {
 
   stateDirOf(name: string): string {
     return this.#workers.get(name)!.placement.stateDir;
+  }
+
+  /** Where plasmavmc keeps images, and what of them is being uploaded. */
+  get imagesDir(): string {
+    return `${this.stack.placement("plasmavmc").stateDir}/images`;
   }
 
   /** QEMU processes of a worker. */

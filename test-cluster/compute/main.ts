@@ -1,6 +1,7 @@
 import { missingPrograms } from "@ultracloud/testing";
 import { serialConsole } from "./console.ts";
 import { fencing } from "./fencing.ts";
+import { fetchImages } from "./fetch.ts";
 import { images } from "./images.ts";
 import { killed, kills } from "./kills.ts";
 import { lifecycle } from "./lifecycle.ts";
@@ -15,6 +16,7 @@ import { volume } from "./volume.ts";
 /** `deno task compute:prove -- <name>...`: whole clouds of VMs on this machine, under TCG. */
 const proofs: Readonly<Record<string, (proof: Proof) => Promise<void>>> = {
   images,
+  fetch: fetchImages,
   lifecycle,
   microvm,
   volume,
