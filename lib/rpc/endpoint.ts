@@ -189,7 +189,8 @@ export class Endpoint implements Disposable {
       header.delete("content-encoding");
       header.delete("content-length");
       if (streaming && response.status === 200) {
-        return { status: 200, header, body: fromStream(response.body, request.signal), trailer: new Headers() };
+        const broken = (cause: unknown) => request.signal?.aborted ? cause : this.#unreachable(cause);
+        return { status: 200, header, body: fromStream(response.body, request.signal, broken), trailer: new Headers() };
       }
       // Read here in any case: an answer left unread keeps its connection for ever.
       const body = await readBounded(response);
@@ -289,6 +290,8 @@ function toStream(parts: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> 
 function fromStream(
   body: ReadableStream<Uint8Array> | null,
   signal: AbortSignal | undefined,
+  /** What a connection that ends in the middle is told as. */
+  broken: (cause: unknown) => unknown,
 ): AsyncIterable<Uint8Array> {
   const reader = body?.getReader();
   const drop = () => void reader?.cancel().catch(() => {});
@@ -302,7 +305,9 @@ function fromStream(
   return {
     [Symbol.asyncIterator]: () => ({
       async next() {
-        const item = await reader?.read();
+        const item = await reader?.read().catch((cause) => {
+          throw broken(cause);
+        });
         return item === undefined || item.done ? done : { done: false, value: item.value };
       },
       return: stop,

@@ -91,6 +91,31 @@ Deno.test("a stopping server ends its streams with unavailable", async () => {
   await fixture[Symbol.asyncDispose]();
 });
 
+Deno.test("a stream whose server dies in the middle is unavailable, not a failure of this side", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const dying = (async () => {
+    using connection = await listener.accept();
+    await connection.read(new Uint8Array(65_536));
+    const head = "HTTP/1.1 200 OK\r\ncontent-type: application/connect+proto\r\ntransfer-encoding: chunked\r\n\r\n";
+    // One event with the cursor "0", and not the end.
+    const message = [0x0a, 0x01, 0x30];
+    const chunk = new Uint8Array([0, 0, 0, 0, message.length, ...message]);
+    const text = new TextEncoder();
+    for (const part of [text.encode(`${head}${chunk.length}\r\n`), chunk, text.encode("\r\n")]) {
+      await connection.write(part);
+    }
+  })();
+  const client = createRpcClient(EventService, { endpoints: [`http://127.0.0.1:${port}`], retries: 0 });
+  const seen: string[] = [];
+  const failure = await failureOf((async () => {
+    for await (const event of client.watchEvents({ project: "a/b" })) seen.push(event.cursor);
+  })());
+  await dying;
+  listener.close();
+  assert.deepEqual([seen, failure.kind, failure.code], [["0"], "unavailable", "connection_lost"]);
+});
+
 Deno.test("streams above the bound are refused", async () => {
   await using fixture = await startFixture({ limits: { streamsMax: 1 } });
   const client = createRpcClient(EventService, { endpoints: [fixture.url], authorization: as("alice"), retries: 0 });
