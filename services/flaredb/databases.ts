@@ -226,7 +226,7 @@ export class Databases implements AsyncDisposable {
     context: Proposer,
     machine?: DatabaseMachine,
   ): Promise<unknown> {
-    const asReceived = receivedBytes(context, request);
+    const asReceived = receivedBytes(schema, context, request);
     const payload = asReceived ?? toBinary(schema, request, { writeUnknownFields: false });
     const random = drawing.has(kind);
     const data = encodeEntry({

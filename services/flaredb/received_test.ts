@@ -19,16 +19,34 @@ Deno.test("receivedBytes() hands on what came, unless a key or an unknown field 
   const bytes = execute("INSERT INTO t VALUES(?)", "x");
   const came = received(bytes);
   const idempotencyKey = undefined;
-  assert.equal(receivedBytes({ received: came, idempotencyKey }, came.message), bytes);
-  assert.equal(receivedBytes({ received: came, idempotencyKey: "k" }, came.message), undefined);
-  assert.equal(receivedBytes({ received: undefined, idempotencyKey }, came.message), undefined);
-  assert.equal(receivedBytes({ received: came, idempotencyKey }, create(ExecuteRequestSchema)), undefined);
-  // Field 100 as a varint, of the request itself and of its statement (field 2).
+  assert.equal(receivedBytes(ExecuteRequestSchema, { received: came, idempotencyKey }, came.message), bytes);
+  assert.equal(receivedBytes(ExecuteRequestSchema, { received: came, idempotencyKey: "k" }, came.message), undefined);
+  assert.equal(receivedBytes(ExecuteRequestSchema, { received: undefined, idempotencyKey }, came.message), undefined);
+  assert.equal(
+    receivedBytes(ExecuteRequestSchema, { received: came, idempotencyKey }, create(ExecuteRequestSchema)),
+    undefined,
+  );
+  // Field 100 as a varint: of the request, of its statement (2), of a parameter of that (2), of one by name (3, the value
+  // being 2), and of the null in one (1).
   const unknown = [0xa0, 0x06, 0x01];
-  for (const more of [unknown, [0x12, unknown.length, ...unknown]]) {
+  const inside = (field: number, inner: readonly number[]) => [field << 3 | 2, inner.length, ...inner];
+  const places = [
+    unknown,
+    inside(2, unknown),
+    inside(2, inside(2, unknown)),
+    inside(2, inside(3, [...inside(1, [0x61]), ...inside(2, unknown)])),
+    inside(2, inside(2, inside(1, unknown))),
+  ];
+  for (const more of places) {
     const later = received(new Uint8Array([...bytes, ...more]));
-    assert.equal(receivedBytes({ received: later, idempotencyKey }, later.message), undefined, `${more}`);
+    assert.equal(
+      receivedBytes(ExecuteRequestSchema, { received: later, idempotencyKey }, later.message),
+      undefined,
+      `${more}`,
+    );
   }
+  const named = received(new Uint8Array([...bytes, ...inside(2, inside(3, [...inside(1, [0x61]), ...inside(2, [])]))]));
+  assert.equal(receivedBytes(ExecuteRequestSchema, { received: named, idempotencyKey }, named.message), named.bytes);
 });
 
 Deno.test("a replica that applies what it read from the caller comes to the state of those that read the log", () => {
