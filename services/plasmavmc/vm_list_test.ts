@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { type Vm, VmState } from "@ultracloud/proto/plasmavmc/v1";
+import { type Vm, VmService, VmState } from "@ultracloud/proto/plasmavmc/v1";
+import { inProcessClient, serveLocally } from "@ultracloud/testing";
 import { importImage, over, type Process, project, register, vmRequest, World } from "./test_world.ts";
 
 const list = async (
@@ -43,4 +44,29 @@ Deno.test("lists tell every write at once, in each replica, and nobody else's VM
     const [a] = await list(process);
     assert.deepEqual(a, await process.vms.getVm({ project, vm: "a" }));
   }
+});
+
+Deno.test("a list over the wire says in its bytes what it says by itself, page by page", async () => {
+  await using world = await World.open();
+  await using process = await world.boot({ reconcileMs: 3_600_000 });
+  await using server = await serveLocally("plasmavmc", process.services);
+  await register(process, "node01");
+  await importImage(process);
+  for (const name of ["a", "b", "c"]) await over(process, await process.vms.createVm({ ...vmRequest, name }));
+  const far = server.client(VmService);
+  const near = inProcessClient(VmService, process.services);
+  const seen: string[] = [];
+  for (let pageToken = "", round = 0; round === 0 || pageToken !== ""; round++) {
+    const request = { project, page: { pageSize: 2, pageToken } };
+    const answer = await far.listVms(request);
+    const plain = await near.listVms(request);
+    assert.deepEqual(answer.vms, plain.vms);
+    assert.deepEqual(answer.page, plain.page);
+    assert.deepEqual((await far.listVms(request)).vms, plain.vms, "again from what is kept");
+    seen.push(...names(answer.vms));
+    pageToken = answer.page!.nextPageToken;
+  }
+  assert.deepEqual(seen, ["a", "b", "c"]);
+  await process.vms.updateVm({ project, vm: "b", labels: { new: "yes" }, updateMask: { paths: ["labels"] } });
+  assert.deepEqual((await far.listVms({ project })).vms[1]?.meta?.labels, { new: "yes" });
 });
