@@ -118,7 +118,7 @@ export function kvHandlers({ databases, clock }: KvDeps): Handlers<typeof KvServ
       const opened = await databases.find(request.database);
       await opened.group.readBarrier();
       const { bucket, prefix } = request;
-      for await (const page of watchChanges({ bucket, prefix, after }, opened.machine, clock, context.signal)) {
+      for await (const page of watchChanges({ bucket, prefix, after }, opened, clock, context.signal)) {
         yield {
           index: BigInt(page.index),
           changes: page.changes.map(({ key, value, index, expireMs }) => ({

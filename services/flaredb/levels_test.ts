@@ -66,6 +66,14 @@ Deno.test("every replica answers as of an index, strong through the log, and sta
       return true;
     });
 
+    // A watch there ends, so that its reader goes on elsewhere.
+    const kv = clients.use(createRpcClient(KvService, at([endpoints[2]!], 0)));
+    const told = Promise.withResolvers<void>();
+    const watching = (async () => {
+      for await (const _ of kv.watch({ database, bucket: "b" }, { timeoutMs: 60_000 })) told.resolve();
+    })().catch((error) => (told.reject(error), toFault(error).code));
+    await told.promise;
+
     // The last one alone: what it has, it tells within the age that the caller takes, and nothing else.
     await Promise.all(replicas.slice(0, 2).map((replica) => replica[Symbol.asyncDispose]()));
     const last = alone[2]!;
@@ -76,6 +84,9 @@ Deno.test("every replica answers as of an index, strong through the log, and sta
       () => stale(50n).then(() => false, (error) => toFault(error).code === "too_stale"),
     );
     assert.equal(newest(await stale(600_000n)), 10n);
+    assert.equal(await watching, "watch_cut_off");
+    // Standing for election again and again is not hearing of a leader.
+    for (let i = 0; i < 20; i++) await assert.rejects(stale(2_000n), refusedAs("too_stale"));
     await assert.rejects(stale(0n), refusedAs("invalid_field"));
     await assert.rejects(last.query(query, { timeoutMs: 500 }));
     await assert.rejects(last.query({ ...query, read: { level: Level.STRONG } }, { timeoutMs: 500 }));

@@ -176,7 +176,7 @@ export function sqlHandlers(
       const opened = await databases.find(database);
       await opened.group.readBarrier();
       const wanted = { tables: new Set(tables), after, pageBytes: pageBytes === 0 ? pageBytesDefault : pageBytes };
-      const pages = watchRows(wanted, opened.machine, clock, context.signal);
+      const pages = watchRows(wanted, opened, clock, context.signal);
       for await (const { index, changes } of pages) yield { index: BigInt(index), changes };
     },
     migrate: (request, context) => migrate(options, { databases, clock, rng }, request, context),

@@ -1,10 +1,20 @@
 import { type Clock, fault } from "@ultracloud/base";
 import { pageBytesDefault } from "./domain/bounds.ts";
 import type { ChangePage } from "./state/changes.ts";
+import type { Group } from "@ultracloud/replica";
 import type { DatabaseMachine } from "./state/database_machine.ts";
 
 /** A watch without changes says this often how far it is, so that resuming does not fall behind what is held. */
 const progressEveryMs = 10_000;
+/** A replica that has not heard its leader for this long has nothing to tell, and others may. */
+const silenceMsMax = 5_000;
+const silenceEveryMs = 1_000;
+
+/** What is watched: the state, and how long ago its leader was heard. */
+export interface Watched {
+  readonly machine: DatabaseMachine;
+  readonly group: Pick<Group, "contactAgeMs">;
+}
 
 interface Page {
   /** Everything up to this index is in this page or an earlier one. */
@@ -15,14 +25,15 @@ interface Page {
 /** Changes of keys after `after`, as `followIndex` tells them. */
 export function watchChanges(
   options: { readonly bucket: string; readonly prefix: string; readonly after: number },
-  machine: DatabaseMachine,
+  watched: Watched,
   clock: Clock,
   signal: AbortSignal,
 ): AsyncGenerator<ChangePage> {
   const { bucket, prefix, after } = options;
+  const { machine } = watched;
   return followIndex(
     after,
-    machine,
+    watched,
     clock,
     signal,
     (at) => machine.parts.changes.read(bucket, prefix, at, machine.index, pageBytesDefault),
@@ -31,11 +42,12 @@ export function watchChanges(
 
 /**
  * Changes after `after` in order, whole entries at a time; 0 means from now on. The first answer says from where. A
- * reader that takes its time holds up nobody: what it missed is read from the change table, or refused as compacted.
+ * reader that takes its time holds up nobody: what it missed is read from the change table, or refused as compacted. Ends
+ * as unavailable on a replica that is cut off from its leader, so that the reader goes on elsewhere.
  */
 export async function* followIndex<P extends Page>(
   after: number,
-  machine: DatabaseMachine,
+  { machine, group }: Watched,
   clock: Clock,
   signal: AbortSignal,
   read: (at: number) => P,
@@ -50,6 +62,13 @@ export async function* followIndex<P extends Page>(
   }
   let wake: (() => void) | undefined;
   const stop = machine.onApplied(() => wake?.());
+  const over = new AbortController();
+  const listening = (async () => {
+    while (group.contactAgeMs() <= silenceMsMax) {
+      if (!await clock.sleep(silenceEveryMs, over.signal).then(() => true, () => false)) return;
+    }
+    wake?.();
+  })();
   try {
     yield { ...read(at), index: at, changes: [] };
     let toldMs = clock.monotonicMs();
@@ -63,6 +82,14 @@ export async function* followIndex<P extends Page>(
           "unavailable",
           "database_diverged",
           "Cannot go on watching here as this replica's content is wrong",
+        );
+      }
+      if (group.contactAgeMs() > silenceMsMax) {
+        throw fault(
+          "unavailable",
+          "watch_cut_off",
+          `Cannot go on watching here as the leader has not been heard for ${silenceMsMax} ms: wanted another replica`,
+          { retryAfterMs: 100 },
         );
       }
       const page = read(at);
@@ -85,5 +112,7 @@ export async function* followIndex<P extends Page>(
     }
   } finally {
     stop();
+    over.abort();
+    await listening;
   }
 }

@@ -91,6 +91,7 @@ function lead(s: State): void {
   s.reset(s.term);
   s.role = "leader";
   s.leader = s.id;
+  s.contactElapsed = 0;
   // Carries the commit of all earlier terms, which may not be counted by themselves.
   s.push({ term: s.term, index: s.log.lastIndex + 1, kind: "normal", data: nothing });
 }

@@ -86,9 +86,9 @@ export class RaftCore {
   get transferOffered(): boolean {
     return this.#s.transferOffered;
   }
-  /** Ticks since a leader was heard from; on a leader, since a quorum was last checked. */
+  /** Ticks since a leader was heard from, Infinity when none was; on a leader, since a quorum was last checked. */
   get contactTicks(): number {
-    return this.#s.electionElapsed;
+    return this.#s.contactElapsed;
   }
   /** Index of the entry, or snapshot, that brought `configuration`. */
   get configurationIndex(): number {
@@ -126,6 +126,7 @@ export class RaftCore {
   tick(): void {
     const s = this.#s;
     s.electionElapsed++;
+    s.contactElapsed++;
     if (s.silentTicks > 0) s.silentTicks--;
     if (s.role !== "leader") {
       // Who may not stand goes on counting: it has to know that the leader is gone when it is asked for its vote.
@@ -142,6 +143,7 @@ export class RaftCore {
         s.becomeFollower(s.term, 0);
         return;
       }
+      s.contactElapsed = 0;
       s.transferee = 0;
     }
     if (++s.heartbeatElapsed >= s.options.heartbeatTicks) {

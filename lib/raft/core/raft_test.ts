@@ -270,3 +270,19 @@ Deno.test("A learner or follower asks the leader for a read point, which a quoru
   const [answer] = settle(core, view).messages.filter(({ kind }) => kind === "read_index_response");
   assert.deepEqual([answer!.to, answer!.context, answer!.index], [9, 77, core.commitIndex]);
 });
+
+Deno.test("Contact is with a leader, or on a leader with a quorum: neither a start nor standing for election is any", () => {
+  const { core, view } = founded(2, [1, 2, 3]);
+  assert.equal(core.contactTicks, Infinity);
+  core.step(message("heartbeat", 1, 2, 1));
+  settle(core, view);
+  assert.equal(core.contactTicks, 0);
+  for (let tick = 1; tick <= 200; tick++) {
+    core.tick();
+    settle(core, view);
+    assert.equal(core.contactTicks, tick);
+  }
+  assert.notEqual(core.role, "follower");
+  const { core: leader } = leaderOfThree();
+  assert.equal(leader.contactTicks, 0);
+});

@@ -53,6 +53,8 @@ export class State {
 
   readonly votes = new Map<NodeId, boolean>();
   electionElapsed = 0;
+  /** Ticks since a leader of this replica showed itself; on a leader, since a quorum did. Standing for election is neither. */
+  contactElapsed = Infinity;
   heartbeatElapsed = 0;
   electionTimeout = 0;
   transferee: NodeId = 0;

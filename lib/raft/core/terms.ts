@@ -9,6 +9,7 @@ export function follow(s: State, term: number, leader: NodeId): void {
   assert(s.role !== "leader" || term > s.term, `Two leaders in term ${term}: ${s.id} and ${leader}`);
   if (s.role !== "follower" || s.leader !== leader || term > s.term) s.becomeFollower(term, leader);
   else s.electionElapsed = 0;
+  s.contactElapsed = 0;
 }
 
 /** A message of a later term. False when it is to be ignored. */
