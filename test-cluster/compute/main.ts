@@ -7,6 +7,7 @@ import { killed, kills } from "./kills.ts";
 import { lifecycle } from "./lifecycle.ts";
 import { microvm } from "./microvm.ts";
 import { network } from "./network.ts";
+import { operator } from "./operator.ts";
 import { migration } from "./migration.ts";
 import { printingProof, type Proof } from "./proof.ts";
 import { race } from "./race.ts";
@@ -18,6 +19,7 @@ const proofs: Readonly<Record<string, (proof: Proof) => Promise<void>>> = {
   images,
   fetch: fetchImages,
   lifecycle,
+  operator,
   microvm,
   volume,
   snapshot,
