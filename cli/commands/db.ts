@@ -13,6 +13,7 @@ import { type Column, humanBytes } from "../frame/columns.ts";
 import { command, text } from "../frame/command.ts";
 import { readBackupFiles, writeBackupFile } from "./db_backup_files.ts";
 import { readDumpFile, writeDumpFile } from "./db_dump_file.ts";
+import { kv } from "./db_kv.ts";
 import { readMigrations } from "./db_migrations.ts";
 import { webhook } from "./db_webhook.ts";
 
@@ -244,6 +245,7 @@ export const db = buildRouteMap({
         }
       },
     }),
+    kv,
     webhook,
     tables: command<Record<never, never>, [string]>({
       brief: "List the tables of a database",

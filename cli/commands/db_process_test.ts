@@ -124,6 +124,27 @@ Deno.test("uc db and uc sql: statements, transactions, migrations, backup and th
     await ok([...hook, "delete", "t_shop", "own", "--yes"]);
     assert.match((await uc([...hook, "show", "t_shop", "own"])).err, /^error\[webhook_not_found\]/);
 
+    const kv = (verb: string, ...rest: string[]) => ["db", "kv", verb, "t_shop", ...rest];
+    const [, version = ""] = /version (\d+)/.exec((await ok(kv("put", "b", "k/1", "one"))).err) ?? [];
+    await ok(kv("put", "b", "k/1", "two", "--version", version));
+    assert.match((await uc(kv("put", "b", "k/1", "x", "--version", version))).err, /^error\[version_changed\]/);
+    await Deno.writeFile(`${home}/value`, Uint8Array.of(0xff, 0));
+    await ok(kv("put", "b", "k/2", "--from-file", `${home}/value`, "--ttl", "1h"));
+    assert.equal((await ok(kv("get", "b", "k/1"))).out, "two");
+    assert.match((await ok(kv("scan", "b", "--prefix", "k/", "--reverse"))).out, /\nk\/2 +0xff00\nk\/1 +two\n$/);
+    assert.match((await ok(kv("scan", "b", "--limit", "1", "-o", "wide"))).out, /^KEY +VALUE +VERSION +EXPIRES\n.*\n$/);
+    assert.equal((await ok(kv("scan", "b", "-o", "name"))).out, "k/1\nk/2\n");
+    await ok(kv("quota", "b", "--keys-max", "2"));
+    assert.match((await uc(kv("put", "b", "k/3", "x"))).err, /^error\[bucket_full\]/);
+    assert.match((await ok(["db", "kv", "buckets", "t_shop"])).out, /\nb +2 +11 B +2 +-\n/);
+    await ok(kv("delete", "b", "k/1"));
+    assert.match((await uc(kv("get", "b", "k/1"))).err, /^error\[key_not_found\]/);
+    for (const level of [["strong"], ["stale", "--max-age", "1m"], ["at-index", "--at-index", version]]) {
+      const counted = await ok(["sql", "t_shop", "SELECT count(*) AS n FROM item", "-o", "yaml", "--level", ...level]);
+      assert.equal(counted.out, "- n: 5\n");
+    }
+    assert.match((await uc(["sql", "t_shop", "SELECT 1", "--level", "stale"])).err, /^error\[bad_level\]/);
+
     const wrong = await uc(["sql", "t_shop", "SELECT nonsense"]);
     assert.match(wrong.err, /^error\[sql_error\]: Cannot run the statement: no such column/);
   } finally {

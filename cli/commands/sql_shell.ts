@@ -1,6 +1,7 @@
 import type { Client } from "@connectrpc/connect";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { fault } from "@ultracloud/base";
-import { type ResultSet, SqlService } from "@ultracloud/proto/flaredb/v1";
+import { type ReadSchema, type ResultSet, SqlService } from "@ultracloud/proto/flaredb/v1";
 import { toFault } from "@ultracloud/rpc";
 import { reportFailure } from "../frame/command.ts";
 import type { Io } from "../frame/io.ts";
@@ -19,11 +20,13 @@ const help =
 export class SqlTalk {
   readonly #client: Client<typeof SqlService>;
   readonly #database: string;
+  readonly #read: MessageInitShape<typeof ReadSchema>;
   #transaction = "";
 
-  constructor(client: Client<typeof SqlService>, database: string) {
+  constructor(client: Client<typeof SqlService>, database: string, read: MessageInitShape<typeof ReadSchema> = {}) {
     this.#client = client;
     this.#database = database;
+    this.#read = read;
   }
 
   get inTransaction(): boolean {
@@ -39,7 +42,7 @@ export class SqlTalk {
     const request = { database, statement: { sql }, transaction: this.#transaction };
     if (["SELECT", "VALUES", "EXPLAIN", "PRAGMA", "WITH"].includes(word)) {
       try {
-        const { result } = await this.#client.query(request);
+        const { result } = await this.#client.query({ ...request, read: this.#read });
         return { result, note: `${result?.rows.length ?? 0} rows` };
       } catch (error) {
         // WITH may start a statement that writes.

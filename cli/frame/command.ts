@@ -258,7 +258,8 @@ async function runBody(
 function itemOf<D extends DescMessage>(schema: D, value: MessageShape<D>): Item<MessageShape<D>> {
   const json = toJson(schema, value, { alwaysEmitImplicit: true }) as Record<string, unknown>;
   const meta = json.meta as { name?: string } | undefined;
-  return { value, json, name: meta?.name ?? String(json.name ?? json.id ?? "") };
+  const key = typeof json.key === "string" ? json.key : "";
+  return { value, json, name: meta?.name ?? String(json.name ?? json.id ?? key) };
 }
 
 /** A file that the person named and that cannot be used; undefined for any other failure. */
