@@ -43,6 +43,11 @@ export interface Saga<D> {
   readonly cancellable: boolean;
   /** Runs in the transaction that ends the operation well; answers its result. */
   finish?(tx: Tx, data: D, operation: OperationRow): Promise<PackedMessage | undefined>;
+  /**
+   * Asked when undo has come to its end: true says that what was to be undone could only be finished, as it had gone too
+   * far. The operation then ends well, as if nobody had asked to cancel it.
+   */
+  isDone?(tx: Tx, data: D, operation: OperationRow): Promise<boolean>;
   /** Runs in the transaction that ends the operation after undo. */
   abandon?(tx: Tx, data: D, operation: OperationRow, error: OperationFailure): Promise<void>;
 }
@@ -301,21 +306,12 @@ export class SagaRunner {
   }
 
   async #finish(row: OperationRow, saga: Saga<unknown>): Promise<void> {
-    await this.#save(row, async (current, tx) => {
-      const result = await saga.finish?.(tx, current.saga.data, current);
-      return {
-        ...current,
-        state: "done",
-        step: "",
-        progressPercent: 100,
-        endMs: tx.nowMs,
-        ...(result ? { result } : {}),
-      };
-    });
+    await this.#save(row, (current, tx) => finished(current, tx, saga));
   }
 
   async #abandon(row: OperationRow, saga: Saga<unknown>): Promise<void> {
     await this.#save(row, async (current, tx) => {
+      if (await saga.isDone?.(tx, current.saga.data, current)) return await finished(current, tx, saga);
       const error = current.error ?? cancelled;
       await saga.abandon?.(tx, current.saga.data, current, error);
       return { ...current, state: error.code === cancelled.code ? "cancelled" : "failed", endMs: tx.nowMs, error };
@@ -335,6 +331,13 @@ export class SagaRunner {
       return next;
     });
   }
+}
+
+/** The operation as it ends well. */
+async function finished(current: OperationRow, tx: Tx, saga: Saga<unknown>): Promise<OperationRow> {
+  const { error: _, ...rest } = current;
+  const result = await saga.finish?.(tx, current.saga.data, current);
+  return { ...rest, state: "done", step: "", progressPercent: 100, endMs: tx.nowMs, ...(result ? { result } : {}) };
 }
 
 export interface SagaDeps {

@@ -188,6 +188,23 @@ Deno.test("a cancel that comes as the last step is done undoes that one too", as
   assert.deepEqual(log, ["do a", "do b", "do c", "undo c", "undo b", "undo a"]);
 });
 
+Deno.test("what had gone too far to be undone ends well, and is told as done", async () => {
+  const { saga, effects } = world((event) => {
+    if (event === "do c") throw fault("failed_precondition", "no", "Cannot go on");
+  });
+  let finished = 0;
+  const stubborn: Saga<Data> = {
+    ...saga,
+    isDone: (_tx, data) => Promise.resolve(data.seen.includes("b")),
+    finish: () => Promise.resolve(void finished++ as undefined),
+  };
+  await using process = boot(memoryBackend({ clock: systemClock }), stubborn);
+  const row = await over(process.platform, await start(process.platform, stubborn));
+  assert.deepEqual([row.state, row.error, row.progressPercent], ["done", undefined, 100]);
+  assert.equal(effects.size, 0);
+  assert.equal(finished, 1);
+});
+
 Deno.test("of two runners over one database each step's outcome is kept once", async () => {
   const kv = memoryBackend({ clock: systemClock });
   const { saga } = world();

@@ -370,14 +370,18 @@ export function migrateSaga(control: Control): Saga<MigrateData> {
       const migration = vm?.value.migration && { ...vm.value.migration, active: false };
       return await settle(tx, data, operation, data.before, migration ? { migration } : {});
     },
+    // A cancel, or a failure, that came when the guest had gone: undo has finished the move.
+    async isDone(tx, data, operation) {
+      return data.target !== "" && (await tx.findById(vmKind, operation.target.id))?.value.node === data.target;
+    },
     async abandon(tx, data, operation, error) {
       const vm = await tx.findById(vmKind, operation.target.id);
       if (!vm) return;
       const { migration: _, ...rest } = vm.value;
       // The target may have stamped disks: the guest's next start comes with a higher one.
-      const epochMax = Math.max(vm.value.epochMax, data.epoch) + (vm.value.node === data.target ? 0 : 1);
+      const epochMax = Math.max(vm.value.epochMax, data.epoch) + 1;
       tx.update(vmKind, vm, { value: { ...rest, epochMax } });
-      // The guest runs, here or there; why it did not move stands in the operation.
+      // The guest runs where it was; why it did not move stands in the operation.
       await give(tx, operation, data.before, { ...error, message: "" });
     },
   };

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { fault } from "@ultracloud/base";
-import { OperationState } from "@ultracloud/proto/common/v1";
+import { type Operation, OperationState } from "@ultracloud/proto/common/v1";
 import { NodeLossPolicy, NodeState, RestartPolicy, VmState } from "@ultracloud/proto/plasmavmc/v1";
+import { progressPerLook } from "./test_agent.ts";
 import {
   code,
   importImage,
@@ -114,6 +115,35 @@ Deno.test("a cancelled migration leaves the guest running where it was", async (
   await done(process.vms.deleteVm({ project, vm: "web" }));
   for (const name of ["one", "two"]) await done(volumes.deleteVolume({ project, volume: name }));
   assert.deepEqual(await world.leftovers(process.platform), nothing);
+});
+
+Deno.test("a migration that is cancelled when the guest has gone ends well, where the guest is", async () => {
+  const { world, process, stack, done } = await ready();
+  await using _ = stack;
+  await done(process.vms.createVm(vmRequest));
+  const source = home(world);
+  const begun = Promise.withResolvers<Operation>();
+  let cancelled = false;
+  world.agent(source).hook = async (call) => {
+    const [migration] = world.agent(source).migrations.values();
+    // The next look is the one that finds it completed.
+    if (call !== "getMigration" || cancelled || migration === undefined || migration.progress + progressPerLook < 100) {
+      return;
+    }
+    cancelled = true;
+    await process.operations.cancelOperation({ project, id: (await begun.promise).id });
+  };
+  const operation = await process.vms.migrateVm({ project, vm: "web" });
+  begun.resolve(operation);
+  const ended = await over(process, operation);
+  assert.equal(cancelled, true);
+  assert.equal(ended.state, OperationState.DONE);
+  assert.equal(ended.error, undefined);
+  const vm = await process.vms.getVm({ project, vm: "web" });
+  assert.deepEqual([vm.node, vm.state], [home(world), VmState.RUNNING]);
+  assert.notEqual(vm.node, source);
+  assert.ok(vm.migration!.totalMs > 0n);
+  await gone(world, process);
 });
 
 Deno.test("ports that two hosts can carry stay on the source until the guest has left, and leave the target on a cancel", async () => {

@@ -28,7 +28,7 @@ interface AgentMigration {
 }
 
 /** How far a migration gets with every look at it. */
-const progressPerLook = 40;
+export const progressPerLook = 40;
 
 /**
  * A worker's agent that runs nothing but keeps the contract: generations, writer epochs, exports, snapshots, and
