@@ -3,7 +3,8 @@
  * watchers of one key, and keepalives a second. `deno task bench chainfire/bench/watch`, or with arguments: watchers,
  * puts, seconds.
  */
-import { fault, systemClock } from "@ultracloud/base";
+import { fault, systemClock, utf8 } from "@ultracloud/base";
+import { cpuUsage } from "node:process";
 import { prepareCluster } from "../test_cluster.ts";
 import { Etcd } from "./_etcd.ts";
 import { drive, installed, row, type Target } from "./_load.ts";
@@ -22,36 +23,51 @@ if (missing.length > 0) {
   Deno.exit(0);
 }
 
-async function post(target: Target, path: string, body: unknown, signal?: AbortSignal): Promise<Response> {
+async function post(target: Target, path: string, body: unknown): Promise<Response> {
   const response = await fetch(target.url + path, {
     method: "POST",
     headers: { "content-type": "application/json", ...target.headers },
     body: JSON.stringify(body),
-    ...(signal ? { signal } : {}),
   });
   if (!response.ok) throw fault("internal", "bench_failed", `${path} answers ${response.status}`);
   return response;
 }
 
-interface Line {
-  readonly result?: {
-    readonly created?: boolean;
-    readonly events?: readonly { readonly kv: { readonly value: string } }[];
-  };
-}
+/** What a watcher was told: that it watches, or a value. */
+type Told = { readonly created: true } | { readonly value: string };
 
-/** Lines of an answer until it is cut. */
-async function* lines(response: Response): AsyncGenerator<Line> {
+/**
+ * One watch over a bare socket: a thousand streams of `fetch` took the client most of what was measured. Lines are looked
+ * through for the two things that count, not parsed.
+ */
+async function* watch(target: Target, key: string, signal: AbortSignal): AsyncGenerator<Told> {
+  const { hostname, port, host } = new URL(target.url);
+  const connection = await Deno.connect({ hostname, port: Number(port) });
+  signal.addEventListener("abort", () => connection.close(), { once: true });
+  const body = JSON.stringify({ create_request: { key } });
+  const headers = Object.entries({ host, "content-type": "application/json", ...target.headers });
+  const head = ["POST /v3/watch HTTP/1.1", ...headers.map(([name, value]) => `${name}: ${value}`)];
+  await connection.write(utf8.encode(`${head.join("\r\n")}\r\ncontent-length: ${body.length}\r\n\r\n${body}`));
+  const buffer = new Uint8Array(16_384);
   let rest = "";
-  for await (const text of response.body!.pipeThrough(new TextDecoderStream())) {
-    const parts = (rest + text).split("\n");
-    rest = parts.pop()!;
-    for (const part of parts) if (part !== "") yield JSON.parse(part) as Line;
+  for (let n; (n = await connection.read(buffer)) !== null;) {
+    const lines = (rest + utf8.decode(buffer.subarray(0, n))).split("\n");
+    rest = lines.pop()!;
+    for (const line of lines) {
+      if (line.includes('"created":true')) yield { created: true };
+      for (const [, value] of line.matchAll(/"value":"([^"]*)"/g)) yield { value: value! };
+    }
   }
 }
 
-/** Milliseconds from each put to its event at each watcher, sorted. */
-async function fanOut(target: Target): Promise<number[]> {
+interface FanOut {
+  /** Milliseconds from each put to its event at each watcher, sorted. */
+  readonly delays: number[];
+  /** What this client takes of a processor for one event, in microseconds: it is in every delay behind the first. */
+  readonly clientUs: number;
+}
+
+async function fanOut(target: Target): Promise<FanOut> {
   const key = btoa("watched");
   const sent = new Map<string, number>();
   const delays: number[] = [];
@@ -59,10 +75,9 @@ async function fanOut(target: Target): Promise<number[]> {
   let open = 0;
   const running = Array.from({ length: watchers }, async () => {
     try {
-      const response = await post(target, "/v3/watch", { create_request: { key } }, over.signal);
-      for await (const { result } of lines(response)) {
-        if (result?.created) open++;
-        for (const { kv } of result?.events ?? []) delays.push(performance.now() - sent.get(kv.value)!);
+      for await (const told of watch(target, key, over.signal)) {
+        if ("created" in told) open++;
+        else delays.push(performance.now() - sent.get(told.value)!);
       }
     } catch (error) {
       if (!over.signal.aborted) throw error;
@@ -76,6 +91,7 @@ async function fanOut(target: Target): Promise<number[]> {
     }
   };
   await wait(() => open === watchers, "watches");
+  const before = cpuUsage();
   for (let i = 0; i < puts; i++) {
     const value = btoa(String(i));
     sent.set(value, performance.now());
@@ -83,9 +99,10 @@ async function fanOut(target: Target): Promise<number[]> {
     await systemClock.sleep(paceMs);
   }
   await wait(() => delays.length >= watchers * puts, "events");
+  const { user, system } = cpuUsage(before);
   over.abort();
   await Promise.all(running);
-  return delays.sort((a, b) => a - b);
+  return { delays: delays.sort((a, b) => a - b), clientUs: (user + system) / delays.length };
 }
 
 async function keepAlives(target: Target): Promise<number> {
@@ -106,9 +123,11 @@ const widths = [42, 12, 12, 8, 10];
 console.log(row(["", "chainfire", "etcd", "ratio", "wanted"], widths));
 const [a, b] = [await fanOut(ours), await fanOut(theirs)];
 for (const [name, part] of [["p50", 0.5], ["p99", 0.99]] as const) {
-  const at = (all: number[]) => all[Math.floor((all.length - 1) * part)]!;
+  const at = ({ delays }: FanOut) => delays[Math.floor((delays.length - 1) * part)]!;
   const cells = [`${at(a).toFixed(1)} ms`, `${at(b).toFixed(1)} ms`, (at(a) / at(b)).toFixed(2)];
   console.log(row([`put to event, ${watchers} watchers, ${name}`, ...cells, name === "p99" ? "50 ms" : ""], widths));
 }
+const clients = [a, b].map(({ clientUs }) => `${clientUs.toFixed(0)} us`);
+console.log(row(["of a processor for an event, client alone", ...clients, "", ""], widths));
 const [x, y] = [await keepAlives(ours), await keepAlives(theirs)];
 console.log(row(["keepalives a second, 32 connections", x.toFixed(0), y.toFixed(0), (x / y).toFixed(2), ""], widths));

@@ -23,9 +23,17 @@ if (why !== undefined) {
   console.error(`error: Cannot compare: ${why}`);
   Deno.exit(2);
 }
-const comparison = await compareOnce({ seed, requests });
-console.log(describe(comparison, seed));
-if (comparison.unexplained.length > 0) {
-  console.log(`repeat with: deno task etcd:diff -- --seed ${seed} --requests ${requests}`);
+const repeat = `repeat with: deno task etcd:diff -- --seed ${seed} --requests ${requests}`;
+try {
+  const comparison = await compareOnce({ seed, requests });
+  console.log(describe(comparison, seed));
+  if (comparison.unexplained.length > 0) {
+    console.log(repeat);
+    Deno.exit(1);
+  }
+} catch (error) {
+  // One of the two did not answer as both must: which one stands in the message.
+  console.error(`error: ${error instanceof Error ? error.message : error}`);
+  console.log(repeat);
   Deno.exit(1);
 }
