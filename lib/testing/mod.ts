@@ -2,6 +2,7 @@ export { inProcessClient } from "./in_process.ts";
 export * from "./skip.ts";
 export { createTestCa, type TestCa, type TestLeaf, type TestLeafOptions } from "./test_ca.ts";
 export { type LocalServer, serveLocally } from "./serve_locally.ts";
+export * from "./cpu_profile.ts";
 export * from "./history.ts";
 export * from "./seeds.ts";
 export * from "./nix_box.ts";
