@@ -1,6 +1,6 @@
 import { systemClock } from "@ultracloud/base";
 import { connectQmp, type QmpClient } from "@ultracloud/qmp";
-import { until } from "./cloud.ts";
+import { until } from "./until.ts";
 
 /** A migration of QEMU by itself, with the arguments that vm-agent gave a guest of its own. */
 

@@ -2,7 +2,7 @@ import { systemClock, systemRng } from "@ultracloud/base";
 import { noopLogger } from "@ultracloud/observe";
 import { buckets, flaredbBackend, type KvBackend, openPlatform } from "@ultracloud/platform";
 import { DatabaseService, KvService } from "@ultracloud/proto/flaredb/v1";
-import { type ComputeCloud, project } from "./cloud.ts";
+import { type ComputeCloud, project, vmRequest } from "./cloud.ts";
 
 /** The store of plasmavmc, reached as the operator. */
 export function planeStore(cloud: ComputeCloud): KvBackend {
@@ -17,7 +17,7 @@ export function planeStore(cloud: ComputeCloud): KvBackend {
  */
 export async function fillWithVms(cloud: ComputeCloud, kv: KvBackend, count: number): Promise<void> {
   const platform = openPlatform({ service: "plasmavmc" }, { kv, clock: systemClock, rng: systemRng, log: noopLogger });
-  await cloud.done(cloud.vms.createVm(cloud.vmRequest("vm-0000", { network: false })));
+  await cloud.done(cloud.vms.createVm(vmRequest("vm-0000", { network: false })));
   const [item] = await kv.scan(buckets.records, { prefix: `vm|${project}|`, limit: 1 });
   const record = JSON.parse(new TextDecoder().decode(item!.value));
   const encoder = new TextEncoder();

@@ -1,7 +1,6 @@
 import type { DescService } from "@bufbuild/protobuf";
-import { createWorkloadSigner, loadTrust } from "@ultracloud/authz";
-import { type Placement, systemClock } from "@ultracloud/base";
-import { buildTinyImage } from "@ultracloud/cli";
+import { createWorkloadSigner } from "@ultracloud/authz";
+import { systemClock } from "@ultracloud/base";
 import {
   componentEnv,
   type ComponentProcess,
@@ -19,54 +18,21 @@ import {
 import { OperationService, OperationState } from "@ultracloud/proto/common/v1";
 import type { Operation } from "@ultracloud/proto/common/v1";
 import * as compute from "@ultracloud/proto/plasmavmc/v1";
-import { Direction, Protocol, SecurityGroupService, SubnetService, VpcService } from "@ultracloud/proto/prismnet/v1";
-import { VmAgentService } from "@ultracloud/proto/vmagent/v1";
 import { createRpcClient } from "@ultracloud/rpc";
 import { stringify } from "smol-toml";
-import { Gate } from "./gate.ts";
+import { grantAll, guestHttpPort, importTiny, makeNetwork, project } from "./tenant.ts";
+import { until } from "./until.ts";
+import { type WorkerNetwork, Workers } from "./workers.ts";
+
+export { project, vmRequest } from "./tenant.ts";
+export { until } from "./until.ts";
 
 /** A whole control plane and several workers on one machine, each a process of its own under its own permissions. */
 
 const root = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
 const clusterId = "test";
-export const project = "acme/prod";
 const readyMs = 120_000;
 const services = ["chainfire", "flaredb", "iam", "prismnet"] as const;
-/** Beside user networking no guest port is reached. */
-const guestHttpPort = 80;
-
-/** Makes of the tiny guest a machine that counts and does what it is told over HTTP. */
-const guestScript = `#!/bin/sh
-mkdir -p /www/cgi-bin
-cat >/www/cgi-bin/run <<'END'
-#!/bin/sh
-echo "Content-type: text/plain"
-echo
-cat >/tmp/command.$$
-sh /tmp/command.$$ 2>&1
-rm -f /tmp/command.$$
-END
-chmod 755 /www/cgi-bin/run
-n=0
-while :; do
-  n=$((n + 1))
-  echo $n >/tmp/count.new && mv /tmp/count.new /tmp/count
-  sleep 0.1 2>/dev/null || sleep 1
-done &
-`;
-
-/** Where workers run when their guests are on a network of their own. */
-export interface WorkerNetwork extends AsyncDisposable {
-  /** Merged into the configuration of components. */
-  readonly overrides: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
-  /** Command that starts a worker's process in its place. */
-  enter(worker: string): readonly string[];
-  /** Starts the network; a worker listens on `own` in its place and calls `callees` outside of it. */
-  start(
-    stack: Stack,
-    workers: readonly { readonly name: string; readonly own: readonly string[]; readonly callees: readonly string[] }[],
-  ): Promise<void>;
-}
 
 export interface ComputeOptions {
   readonly workers: readonly string[];
@@ -82,16 +48,10 @@ export interface ComputeOptions {
   readonly profileDir?: string;
 }
 
-interface Worker {
-  readonly gate: Gate;
-  readonly placement: Placement;
-  process: ComponentProcess | undefined;
-}
-
 export class ComputeCloud implements AsyncDisposable {
   readonly stack: Stack;
   readonly dir: string;
-  readonly #workers = new Map<string, Worker>();
+  readonly workers: Workers;
   readonly #cleanup = new AsyncDisposableStack();
   readonly #profileDir: string | undefined;
   readonly #network: WorkerNetwork | undefined;
@@ -118,6 +78,11 @@ export class ComputeCloud implements AsyncDisposable {
     this.#profileDir = o.profileDir;
     this.#network = o.network;
     this.#signer = signer;
+    const config = o.workerConfig ?? {};
+    const authorization = signer.authorization("vm-agent");
+    this.workers = this.#cleanup.use(
+      new Workers({ root, dir, clusterId, config }, { stack, network: o.network, authorization }),
+    );
     const at = {
       endpoints: [stack.endpoint("plasmavmc")],
       authorization: signer.authorization("plasmavmc"),
@@ -158,57 +123,26 @@ export class ComputeCloud implements AsyncDisposable {
     );
     const cloud = new ComputeCloud(stack, dir, signer, o);
     try {
-      for (const name of o.workers) await cloud.#prepareWorker(name, o);
+      for (const name of o.workers) await cloud.workers.prepare(name);
       await cloud.#configurePlane(o);
       for (const name of services) stack.start(name);
       cloud.startPlane();
-      await o.network?.start(
-        stack,
-        [...cloud.#workers].map(([name, { gate, placement }]) => ({
-          name,
-          own: [placement.listen.rpc!],
-          callees: [gate.address],
-        })),
-      );
-      for (const name of o.workers) cloud.startWorker(name);
+      await o.network?.start(stack, cloud.workers.ways());
+      for (const name of o.workers) cloud.workers.start(name);
       const all = [...services, "plasmavmc"];
       await Promise.all(all.map((name) => waitReady(stack.endpoint(name), { name, timeoutMs: readyMs })));
       await Promise.all(o.workers.map((name) => cloud.untilNode(name, compute.NodeState.READY)));
-      await cloud.#furnish();
+      await makeNetwork({
+        endpoints: [stack.endpoint("prismnet")],
+        authorization: signer.authorization("prismnet"),
+      });
+      await importTiny(cloud.images, `${root}/work/compute/images`);
       return cloud;
     } catch (error) {
       await cloud.tellLogs();
       await cloud[Symbol.asyncDispose]();
       throw error;
     }
-  }
-
-  /** Worker processes share the component's identity; everything else is each one's own. */
-  async #prepareWorker(name: string, o: ComputeOptions): Promise<void> {
-    const base = this.stack.placement("vm-agent");
-    const configDir = `${this.dir}/etc/${name}`;
-    const stateDir = `${this.dir}/state/${name}`;
-    const runDir = `${this.stack.runDir}/${name}`;
-    for (const dir of [configDir, stateDir, runDir]) await Deno.mkdir(dir, { recursive: true, mode: 0o700 });
-    await Deno.copyFile(`${this.dir}/etc/vm-agent/identity.key`, `${configDir}/identity.key`);
-    const listen = `127.0.0.1:${freePort()}`;
-    const gate = this.#cleanup.use(new Gate(this.stack.placement("plasmavmc").listen.rpc!));
-    const config = {
-      clusterId,
-      rpc: { listen },
-      stateDir,
-      runDir,
-      identityKeyFile: `${configDir}/identity.key`,
-      trustFile: base.trustFile,
-      peers: { plasmavmc: [`http://${gate.address}`] },
-      nodeName: name,
-      accelerator: "tcg",
-      ...o.workerConfig,
-    };
-    await Deno.writeTextFile(`${configDir}/config.toml`, stringify(config), { mode: 0o600 });
-    const callees = { ...base.callees, "plasmavmc.rpc": [gate.address] };
-    const placement = { ...base, configDir, stateDir, runDir, listen: { rpc: listen }, callees };
-    this.#workers.set(name, { gate, placement, process: undefined });
   }
 
   async #configurePlane(o: ComputeOptions): Promise<void> {
@@ -231,112 +165,23 @@ export class ComputeCloud implements AsyncDisposable {
         env: { ...componentEnv(), PROFILE_DIR: this.#profileDir },
       });
     }
-    const agents = [...this.#workers.values()].map((w) => w.placement.listen.rpc!);
-    const callees = { ...placement.callees, "vm-agent.rpc": agents };
-    return this.#plane = this.#spawn("plasmavmc", { ...placement, callees }, "plasmavmc");
+    const callees = { ...placement.callees, "vm-agent.rpc": this.workers.ways().flatMap(({ own }) => own) };
+    const { manifest, dir } = this.stack.member("plasmavmc");
+    return this.#plane = spawnComponent({
+      manifest,
+      placement: { ...placement, callees },
+      program: { kind: "source", root, entry: `${dir}/${manifest.entry}` },
+      logFile: `${this.dir}/log/plasmavmc.log`,
+    });
   }
 
   async killPlane(): Promise<void> {
     await this.#plane?.kill();
   }
 
-  startWorker(name: string): ComponentProcess {
-    const worker = this.#workers.get(name)!;
-    return worker.process = this.#spawn("vm-agent", worker.placement, name);
-  }
-
-  /** SIGKILL; its guests run on. */
-  async killWorker(name: string): Promise<void> {
-    await this.#workers.get(name)!.process?.kill();
-  }
-
-  /** The worker's process, stopped or continued: a host that hangs, or a network that is cut. */
-  signalWorker(name: string, signal: Deno.Signal): void {
-    this.#workers.get(name)!.process?.signal(signal);
-  }
-
-  #spawn(component: string, placement: Placement, name: string): ComponentProcess {
-    const { manifest, dir } = this.stack.member(component);
-    return spawnComponent({
-      manifest,
-      placement,
-      ...(this.#network && component === "vm-agent" ? { enter: this.#network.enter(name) } : {}),
-      program: { kind: "source", root, entry: `${dir}/${manifest.entry}` },
-      logFile: `${this.dir}/log/${name}.log`,
-    });
-  }
-
-  runDirOf(name: string): string {
-    return this.#workers.get(name)!.placement.runDir;
-  }
-
-  stateDirOf(name: string): string {
-    return this.#workers.get(name)!.placement.stateDir;
-  }
-
   /** Where plasmavmc keeps images, and what of them is being uploaded. */
   get imagesDir(): string {
     return `${this.stack.placement("plasmavmc").stateDir}/images`;
-  }
-
-  /** QEMU processes of a worker. */
-  qemusOf(name: string): number[] {
-    return this.#qemus(name).map((p) => p.pid);
-  }
-
-  /** Whom a process runs as, and what it may beyond a user: the bits of its effective capabilities. */
-  async rightsOf(pid: number): Promise<{ readonly uid: number; readonly capabilities: string }> {
-    const status = await Deno.readTextFile(`/proc/${pid}/status`);
-    return {
-      uid: Number(/^Uid:\t(\d+)/m.exec(status)![1]),
-      capabilities: /^CapEff:\t([0-9a-f]+)/m.exec(status)![1]!,
-    };
-  }
-
-  /** QEMU processes of one VM on a worker. */
-  qemusWith(name: string, vmId: string): number[] {
-    return this.#qemus(name, vmId).map((p) => p.pid);
-  }
-
-  #qemus(name: string, vmId?: string) {
-    // By the pid file: disks of other workers may stand on a command line too.
-    const own = findByCommandLine(`-pidfile ${this.runDirOf(name)}/`, "qemu-system");
-    if (vmId === undefined) return own;
-    const ofVm = new Set(findByCommandLine(vmId, "qemu-system").map((p) => p.pid));
-    return own.filter((p) => ofVm.has(p.pid));
-  }
-
-  /** Ends the QEMUs of a worker, all or one VM's, as a crash would. */
-  async killQemus(name: string, vmId?: string): Promise<number> {
-    const found = this.#qemus(name, vmId);
-    await endProcesses(found, 0);
-    return found.length;
-  }
-
-  /** What a worker says of its VMs, asked as the control plane asks. */
-  async #instances(name: string) {
-    using agent = createRpcClient(VmAgentService, {
-      endpoints: [`http://${this.#workers.get(name)!.placement.listen.rpc}`],
-      authorization: this.#signer.authorization("vm-agent"),
-    });
-    return (await agent.listVms({})).vms;
-  }
-
-  async vmIdsOn(name: string): Promise<string[]> {
-    return (await this.#instances(name)).map((vm) => vm.vmId);
-  }
-
-  /** Whether the VM's processors run on the worker. */
-  async guestsRunning(name: string, vmId: string): Promise<boolean> {
-    const found = (await this.#instances(name)).find((vm) => vm.vmId === vmId);
-    return found?.state === compute.VmState.RUNNING;
-  }
-
-  /** Cuts the worker's way to the control plane, its processes untouched. Answers how to mend it. */
-  cutOff(name: string): () => void {
-    const { gate } = this.#workers.get(name)!;
-    gate.cut();
-    return () => gate.mend();
   }
 
   /** What `uc` needs to know to reach this cloud as the operator; its token lasts a minute. */
@@ -352,54 +197,6 @@ export class ComputeCloud implements AsyncDisposable {
   client<S extends DescService>(service: S, component = "plasmavmc") {
     const at = { endpoints: [this.stack.endpoint(component)], authorization: this.#signer.authorization(component) };
     return this.#cleanup.use(createRpcClient(service, { ...at, retries: 0 }));
-  }
-
-  async #furnish(): Promise<void> {
-    const at = {
-      endpoints: [this.stack.endpoint("prismnet")],
-      authorization: this.#signer.authorization("prismnet"),
-    };
-    await using clients = new AsyncDisposableStack();
-    const vpcs = clients.use(createRpcClient(VpcService, at));
-    const subnets = clients.use(createRpcClient(SubnetService, at));
-    const groups = clients.use(createRpcClient(SecurityGroupService, at));
-    await vpcs.createVpc({ project, name: "net" });
-    await subnets.createSubnet({ project, name: "lan", vpc: "net", cidr: "10.20.0.0/24" });
-    await groups.createSecurityGroup({
-      project,
-      name: "web",
-      rules: [
-        { direction: Direction.INGRESS, protocol: Protocol.TCP, portMin: guestHttpPort, portMax: guestHttpPort },
-        { direction: Direction.EGRESS, protocol: Protocol.UNSPECIFIED },
-      ],
-    });
-    const image = await buildTinyImage({ cacheDir: `${root}/work/compute/images` });
-    const bytes = await Deno.readFile(image.path);
-    await this.images.importImage((async function* () {
-      const header = {
-        project,
-        name: "tiny",
-        format: compute.ImageFormat.KERNEL_BUNDLE,
-        sha256: image.sha256,
-        bytes: BigInt(bytes.length),
-      };
-      yield { part: { case: "header" as const, value: header } };
-      for (let at = 0; at < bytes.length; at += 1 << 19) {
-        yield { part: { case: "chunk" as const, value: bytes.subarray(at, at + (1 << 19)) } };
-      }
-    })());
-  }
-
-  /** What the tests ask for a VM with, beside its name. */
-  vmRequest(name: string, o: { readonly network?: boolean } = {}) {
-    return {
-      project,
-      name,
-      flavor: "tiny",
-      image: "tiny",
-      userData: guestScript,
-      ...(o.network === false ? {} : { subnets: ["lan"], securityGroups: ["web"] }),
-    };
   }
 
   /** The operation once it is over, whatever became of it. */
@@ -461,38 +258,12 @@ export class ComputeCloud implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([this.#plane, ...[...this.#workers.values()].map((w) => w.process)].map((p) => p?.stop()));
+    await Promise.all([this.#plane?.stop(), this.workers.stop()]);
     await this.stack.stopAll();
     const left = ["qemu-system", "qemu-storage"].flatMap((program) => findByCommandLine(`${this.dir}/`, program));
     await endProcesses(left, 2_000);
     await this.#network?.[Symbol.asyncDispose]();
     await this.#cleanup.disposeAsync();
     await Deno.remove(this.dir, { recursive: true });
-  }
-}
-
-/** The operator of these proofs may do everything: who may do what is proven elsewhere. */
-async function grantAll(trustFile: string): Promise<void> {
-  const trust = JSON.parse(await Deno.readTextFile(trustFile));
-  const [operator] = Object.keys(trust.principals).filter((id) => id.endsWith("/operator"));
-  for (const component of ["plasmavmc", "prismnet"]) {
-    trust.principals[operator!].grants.push({ permission: `${component}.*.*`, scope: "" });
-  }
-  await Deno.writeTextFile(trustFile, JSON.stringify(trust));
-  await loadTrust(trustFile, { clock: systemClock });
-}
-
-/** Waits for a condition; a look that fails counts as not yet. */
-export async function until(what: string, ms: number, holds: () => Promise<boolean> | boolean): Promise<void> {
-  const deadline = performance.now() + ms;
-  let last: unknown;
-  for (;;) {
-    try {
-      if (await holds()) return;
-    } catch (error) {
-      last = error;
-    }
-    if (performance.now() > deadline) throw new Error(`Waited ${ms} ms: ${what}`, { cause: last });
-    await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }

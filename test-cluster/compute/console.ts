@@ -1,5 +1,5 @@
 import { VmService } from "@ultracloud/proto/plasmavmc/v1";
-import { ComputeCloud, project, until } from "./cloud.ts";
+import { ComputeCloud, project, until, vmRequest } from "./cloud.ts";
 import type { Proof } from "./proof.ts";
 import { Terminal } from "./terminal.ts";
 
@@ -12,7 +12,7 @@ const floodBytes = 4 * consoleBytesMax;
 export async function serialConsole(proof: Proof): Promise<void> {
   await using cloud = await ComputeCloud.open({ workers: ["n1"], workerConfig: { consoleBytesMax } });
   const { vms } = cloud;
-  await cloud.done(vms.createVm(cloud.vmRequest("web")));
+  await cloud.done(vms.createVm(vmRequest("web")));
   await cloud.guest("web", "true");
   const all = await vms.getConsoleLog({ project, vm: "web" });
   const part = await vms.getConsoleLog({ project, vm: "web", offset: 10n, limit: 5 });
@@ -86,7 +86,7 @@ async function flood(cloud: ComputeCloud, proof: Proof): Promise<void> {
     "web",
     "(i=0; while [ $i -lt 60 ]; do i=$((i+1)); head -c 65536 /dev/zero | tr '\\0' x >/dev/ttyS0; done) >/dev/null 2>&1 &",
   );
-  const dir = `${cloud.stateDirOf("n1")}/vms`;
+  const dir = `${cloud.workers.stateDirOf("n1")}/vms`;
   let most = 0;
   await until("the flood has passed the ring", 180_000, async () => {
     for (const vm of Deno.readDirSync(dir)) {

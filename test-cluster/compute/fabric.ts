@@ -10,7 +10,7 @@ import {
   type Stack,
 } from "@ultracloud/launch";
 import { stringify } from "smol-toml";
-import type { WorkerNetwork } from "./cloud.ts";
+import type { WorkerNetwork } from "./workers.ts";
 
 const root = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
 /** What address pools call the network outside; the first worker is its gateway. */

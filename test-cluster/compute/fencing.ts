@@ -1,5 +1,5 @@
 import { NodeLossPolicy, NodeState, VmState } from "@ultracloud/proto/plasmavmc/v1";
-import { ComputeCloud, project, until } from "./cloud.ts";
+import { ComputeCloud, project, until, vmRequest } from "./cloud.ts";
 import type { Proof } from "./proof.ts";
 import { deviceScript } from "./volume.ts";
 
@@ -17,11 +17,11 @@ export async function fencing(proof: Proof): Promise<void> {
   await cloud.done(volumes.createVolume({ project, name: "data", sizeBytes: 16n * mib, shared: true, node: "n3" }));
   for (const name of ["n2", "n3"]) await nodes.setNodeCordoned({ name, cordoned: true });
   await cloud.done(vms.createVm({
-    ...cloud.vmRequest("web"),
+    ...vmRequest("web"),
     nodeLossPolicy: NodeLossPolicy.EVACUATE,
     volumes: [{ volume: "data" }],
   }));
-  await cloud.done(vms.createVm(cloud.vmRequest("stays", { network: false })));
+  await cloud.done(vms.createVm(vmRequest("stays", { network: false })));
   const { writerEpoch, node } = await vms.getVm({ project, vm: "web" });
   proof.check(node === "n1", "the VM runs on n1, its shared disk is on n3");
   const id = (await volumes.getVolume({ project, volume: "data" })).meta!.id;
@@ -31,14 +31,14 @@ export async function fencing(proof: Proof): Promise<void> {
 
   // Cut off: the worker's agent lives on and is heard by nobody.
   const vmId = (await vms.getVm({ project, vm: "web" })).meta!.id;
-  const mend = cloud.cutOff("n1");
+  const mend = cloud.workers.cutOff("n1");
   const cut = performance.now();
   proof.seen("n1 is cut off from the control plane");
   let copiesMax = 0;
   let stoppedMs = 0;
   await until("it runs elsewhere", 120_000, async () => {
-    const here = cloud.qemusWith("n1", vmId).length;
-    const there = cloud.qemusWith("n2", vmId).length;
+    const here = cloud.workers.qemusOf("n1", vmId).length;
+    const there = cloud.workers.qemusOf("n2", vmId).length;
     copiesMax = Math.max(copiesMax, here + there);
     if (here === 0 && stoppedMs === 0) stoppedMs = performance.now() - cut;
     const vm = await vms.getVm({ project, vm: "web" });
@@ -63,7 +63,7 @@ export async function fencing(proof: Proof): Promise<void> {
   );
   mend();
   await cloud.untilNode("n1", NodeState.READY);
-  await until("the old copy is gone", 60_000, async () => (await cloud.vmIdsOn("n1")).every((v) => v !== vmId));
+  await until("the old copy is gone", 60_000, async () => (await cloud.workers.vmIdsOn("n1")).every((v) => v !== vmId));
   proof.seen("n1 is back, and what it had of the VM is removed");
   const stays = await vms.getVm({ project, vm: "stays" });
   await until(

@@ -1,7 +1,7 @@
 import { OperationState } from "@ultracloud/proto/common/v1";
 import { VmState } from "@ultracloud/proto/plasmavmc/v1";
 import { PortService } from "@ultracloud/proto/prismnet/v1";
-import { ComputeCloud, project, until } from "./cloud.ts";
+import { ComputeCloud, project, until, vmRequest } from "./cloud.ts";
 import type { Proof } from "./proof.ts";
 
 const mib = 1024n ** 2n;
@@ -22,7 +22,7 @@ export async function kills(proof: Proof, which: (typeof killed)[number]): Promi
   const rounds = Number(Deno.env.get("KILL_ROUNDS") ?? roundsDefault);
   await using cloud = await ComputeCloud.open({ workers: ["n1", "n2"], leaseTtlMs: 20_000 });
   const { vms, volumes, operations } = cloud;
-  await cloud.done(vms.createVm(cloud.vmRequest("bystander")));
+  await cloud.done(vms.createVm(vmRequest("bystander")));
   await cloud.guest("bystander", "true");
   const bystander = await cloud.guest("bystander", "cat /proc/sys/kernel/random/boot_id");
   const home = (await vms.getVm({ project, vm: "bystander" })).node;
@@ -33,8 +33,8 @@ export async function kills(proof: Proof, which: (typeof killed)[number]): Promi
       cloud.startPlane();
     } else if (victim === "vm-agent") {
       for (const name of ["n1", "n2"]) {
-        await cloud.killWorker(name);
-        cloud.startWorker(name);
+        await cloud.workers.kill(name);
+        cloud.workers.start(name);
       }
     } else if (victim === "flaredb") {
       await cloud.stack.process("flaredb")!.kill();
@@ -42,7 +42,7 @@ export async function kills(proof: Proof, which: (typeof killed)[number]): Promi
     } else {
       const { vms: all } = await vms.listVms({ project });
       const id = all.find((vm) => vm.meta!.name === "web")?.meta?.id;
-      if (id !== undefined) { for (const name of ["n1", "n2"]) await cloud.killQemus(name, id); }
+      if (id !== undefined) { for (const name of ["n1", "n2"]) await cloud.workers.killQemus(name, id); }
     }
   }
 
@@ -67,12 +67,12 @@ export async function kills(proof: Proof, which: (typeof killed)[number]): Promi
     if (await exists()) await cloud.done(vms.deleteVm({ project, vm: "web" }));
   };
 
-  const make = () => cloud.done(vms.createVm(cloud.vmRequest("web")));
+  const make = () => cloud.done(vms.createVm(vmRequest("web")));
   const { kind, setup, begin } = {
     create: {
       kind: "vm.create",
       setup: () => Promise.resolve<unknown>(undefined),
-      begin: () => vms.createVm(cloud.vmRequest("web")),
+      begin: () => vms.createVm(vmRequest("web")),
     },
     attach: {
       kind: "vm.attach_volume",
@@ -121,14 +121,14 @@ export async function kills(proof: Proof, which: (typeof killed)[number]): Promi
 async function leftovers(cloud: ComputeCloud): Promise<string> {
   const found: string[] = [];
   const workers = ["n1", "n2"];
-  const qemus = workers.reduce((sum, name) => sum + cloud.qemusOf(name).length, 0);
+  const qemus = workers.reduce((sum, name) => sum + cloud.workers.qemusOf(name).length, 0);
   if (qemus !== 1) found.push(`${qemus - 1} QEMUs`);
   const { nodes } = await cloud.nodes.listNodes({});
   const slots = nodes.reduce((sum, n) => sum + n.allocated!.vmSlots, 0);
   if (slots !== 1) found.push(`${slots - 1} shares of workers`);
   const entries = (dir: string, pattern: RegExp) =>
     workers.reduce((sum, name) => {
-      const path = `${dir === "run" ? cloud.runDirOf(name) : `${cloud.stateDirOf(name)}/${dir}`}`;
+      const path = `${dir === "run" ? cloud.workers.runDirOf(name) : `${cloud.workers.stateDirOf(name)}/${dir}`}`;
       return sum + [...Deno.readDirSync(path)].filter((entry) => pattern.test(entry.name)).length;
     }, 0);
   const dirs = entries("vms", /./);
@@ -152,7 +152,7 @@ async function copiesOf(cloud: ComputeCloud, name: string): Promise<number> {
   let copies = 0;
   // An agent that was killed is just starting again.
   await until("the workers answer", 60_000, async () => {
-    const homes = await Promise.all(["n1", "n2"].map((node) => cloud.guestsRunning(node, id)));
+    const homes = await Promise.all(["n1", "n2"].map((node) => cloud.workers.guestsRunning(node, id)));
     copies = homes.filter((runs) => runs).length;
     return true;
   });

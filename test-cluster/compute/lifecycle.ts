@@ -1,5 +1,6 @@
 import { VmState } from "@ultracloud/proto/plasmavmc/v1";
-import { ComputeCloud, project, until } from "./cloud.ts";
+import { ComputeCloud, project, until, vmRequest } from "./cloud.ts";
+import { rightsOf } from "./workers.ts";
 import type { Proof } from "./proof.ts";
 
 const mib = 1024n ** 2n;
@@ -10,10 +11,10 @@ export async function lifecycle(proof: Proof): Promise<void> {
   const { vms } = cloud;
   const state = async () => (await vms.getVm({ project, vm: "web" })).state;
   proof.seen("a control plane and a worker are up");
-  await cloud.done(vms.createVm(cloud.vmRequest("web")));
+  await cloud.done(vms.createVm(vmRequest("web")));
   const hostname = await cloud.guest("web", "hostname");
   proof.check(hostname === "web", "the guest runs and has its name from NoCloud");
-  const rights = await cloud.rightsOf(cloud.qemusOf("n1")[0]!);
+  const rights = await rightsOf(cloud.workers.qemusOf("n1")[0]!);
   if (Deno.uid() !== 0) proof.seen("skipped: whom QEMU runs as, as that is another user only where root is");
   else {
     proof.check(
@@ -56,7 +57,7 @@ export async function lifecycle(proof: Proof): Promise<void> {
     new TextDecoder().decode(log.data).includes("ULTRACLOUD_GUEST_STOPPING"),
     `stopped by ACPI in ${Math.round(performance.now() - stopStart)} ms: the guest said so`,
   );
-  proof.check(cloud.qemusOf("n1").length === 0, "no QEMU is left");
+  proof.check(cloud.workers.qemusOf("n1").length === 0, "no QEMU is left");
   await cloud.done(vms.startVm({ project, vm: "web" }));
   await cloud.guest("web", "true");
   await cloud.done(vms.stopVm({ project, vm: "web", force: true }));
@@ -66,7 +67,7 @@ export async function lifecycle(proof: Proof): Promise<void> {
   await cloud.guest("web", "true");
   proof.seen("rebuilt and started");
   await cloud.done(vms.deleteVm({ project, vm: "web" }));
-  proof.check(cloud.qemusOf("n1").length === 0, "deleted: no QEMU is left");
-  const left = [...Deno.readDirSync(`${cloud.stateDirOf("n1")}/vms`)].map((e) => e.name);
+  proof.check(cloud.workers.qemusOf("n1").length === 0, "deleted: no QEMU is left");
+  const left = [...Deno.readDirSync(`${cloud.workers.stateDirOf("n1")}/vms`)].map((e) => e.name);
   proof.check(left.length === 0, `deleted: no file of the VM is left on the worker (${left.length})`);
 }

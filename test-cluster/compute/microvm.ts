@@ -1,7 +1,7 @@
 import { Fault, utf8 } from "@ultracloud/base";
 import { importMessages, writeTar } from "@ultracloud/cli";
 import { ImageFormat, MachineType, VmState } from "@ultracloud/proto/plasmavmc/v1";
-import { ComputeCloud, project, until } from "./cloud.ts";
+import { ComputeCloud, project, until, vmRequest } from "./cloud.ts";
 import type { Proof } from "./proof.ts";
 import { unikernel } from "./unikernel.ts";
 
@@ -28,7 +28,7 @@ export async function microvm(proof: Proof): Promise<void> {
     await until(what, 30_000, async () => await ticks(devices) > before);
   };
 
-  const request = { ...cloud.vmRequest("uni"), image: "unikernel", machineType: MachineType.MICROVM };
+  const request = { ...vmRequest("uni"), image: "unikernel", machineType: MachineType.MICROVM };
   const start = performance.now();
   await cloud.done(vms.createVm(request));
   await until("the unikernel sees its NIC, the seed and the rng", 60_000, async () => await ticks(withNic) >= 2);
@@ -38,7 +38,7 @@ export async function microvm(proof: Proof): Promise<void> {
     } ms ago`,
   );
   const { node, meta } = await vms.getVm(uni);
-  const [pid] = cloud.qemusWith(node, meta!.id);
+  const [pid] = cloud.workers.qemusOf(node, meta!.id);
   const args = (await Deno.readTextFile(`/proc/${pid}/cmdline`)).split("\0");
   proof.check(
     args[args.indexOf("-machine") + 1]!.startsWith("microvm,") && !args.some((arg) => /pci/.test(arg)),
@@ -70,13 +70,16 @@ export async function microvm(proof: Proof): Promise<void> {
   await cloud.done(vms.resumeVm(uni));
   await goesOn(withNic, "it ticks once it is resumed");
   const ticked = await ticks(withNic);
-  await cloud.killWorker(node);
-  cloud.startWorker(node);
+  await cloud.workers.kill(node);
+  cloud.workers.start(node);
   await goesOn(withNic, "it ticks under the agent that adopted it", ticked);
-  proof.check(cloud.qemusWith(node, meta!.id)[0] === pid, "resumed; and the same QEMU under an agent that was killed");
+  proof.check(
+    cloud.workers.qemusOf(node, meta!.id)[0] === pid,
+    "resumed; and the same QEMU under an agent that was killed",
+  );
 
   await cloud.done(vms.stopVm({ ...uni, force: true }));
-  proof.check(cloud.qemusWith(node, meta!.id).length === 0, "stopped by the plug: no QEMU is left");
+  proof.check(cloud.workers.qemusOf(node, meta!.id).length === 0, "stopped by the plug: no QEMU is left");
   await cloud.done(vms.attachVolume({ ...uni, volume: "data" }));
   await cloud.done(vms.startVm(uni));
   await until("it sees the volume", 60_000, async () => await ticks(withVolume) >= 1);
@@ -85,13 +88,13 @@ export async function microvm(proof: Proof): Promise<void> {
   const { disks } = await vms.getVmMetrics(uni);
   proof.check(disks.length === 1, "its volume grows and is measured while it runs");
 
-  await cloud.done(vms.createVm({ ...cloud.vmRequest("linux"), machineType: MachineType.MICROVM }));
+  await cloud.done(vms.createVm({ ...vmRequest("linux"), machineType: MachineType.MICROVM }));
   await until("Linux boots", 90_000, async () => (await console("linux")).includes("ULTRACLOUD_GUEST_READY"));
   proof.seen("the tiny guest's Linux boots on it as well (without devices, which this kernel finds by ACPI alone)");
   for (const vm of ["uni", "linux"]) await cloud.done(vms.deleteVm({ project, vm }));
   const left = ["n1", "n2"].flatMap((name) => [
-    ...cloud.qemusOf(name).map(String),
-    ...[...Deno.readDirSync(`${cloud.stateDirOf(name)}/vms`)].map((entry) => entry.name),
+    ...cloud.workers.qemusOf(name).map(String),
+    ...[...Deno.readDirSync(`${cloud.workers.stateDirOf(name)}/vms`)].map((entry) => entry.name),
   ]);
   proof.check(left.length === 0, `deleted: neither QEMU nor file is left (${left.length})`);
 }

@@ -1,6 +1,6 @@
 import { OperationState } from "@ultracloud/proto/common/v1";
 import { MigrationStorage, VmState } from "@ultracloud/proto/plasmavmc/v1";
-import { ComputeCloud, project, until } from "./cloud.ts";
+import { ComputeCloud, project, until, vmRequest } from "./cloud.ts";
 import type { Proof } from "./proof.ts";
 import { deviceScript } from "./volume.ts";
 
@@ -11,8 +11,8 @@ export async function migration(proof: Proof): Promise<void> {
   await using cloud = await ComputeCloud.open({ workers: ["n1", "n2"] });
   const { vms, volumes } = cloud;
   const vmOf = () => vms.getVm({ project, vm: "web" });
-  const qemus = () => [cloud.qemusOf("n1").length, cloud.qemusOf("n2").length];
-  await cloud.done(vms.createVm(cloud.vmRequest("web")));
+  const qemus = () => [cloud.workers.qemusOf("n1").length, cloud.workers.qemusOf("n2").length];
+  await cloud.done(vms.createVm(vmRequest("web")));
   await cloud.guest("web", "true");
   const bootId = await cloud.guest("web", "cat /proc/sys/kernel/random/boot_id");
 
@@ -31,7 +31,7 @@ export async function migration(proof: Proof): Promise<void> {
       }): the counter went on from ${count} ` +
         `to ${counted}; ${after.migration!.downtimeMs} ms down, ${after.migration!.totalMs} ms in all`,
     );
-    const rest = await cloud.vmIdsOn(before.node);
+    const rest = await cloud.workers.vmIdsOn(before.node);
     proof.check(rest.length === 0, `${before.node} has nothing of it any more (${rest.length})`);
     await until(`one QEMU is left of ${qemus().join(" and ")}`, 30_000, () => qemus().reduce((a, b) => a + b) === 1);
   }
@@ -99,8 +99,8 @@ export async function migration(proof: Proof): Promise<void> {
   const from = (await vmOf()).node;
   const target = from === "n1" ? "n2" : "n1";
   const doomed = await vms.migrateVm({ project, vm: "web", storage: MigrationStorage.SHARED });
-  await until("the target's QEMU waits", 60_000, () => cloud.qemusOf(target).length > 0);
-  await cloud.killQemus(target);
+  await until("the target's QEMU waits", 60_000, () => cloud.workers.qemusOf(target).length > 0);
+  await cloud.workers.killQemus(target);
   const lost = await cloud.over(doomed);
   await cloud.guest("web", "true");
   const still = await vmOf();
@@ -108,7 +108,7 @@ export async function migration(proof: Proof): Promise<void> {
     lost.state === OperationState.FAILED && still.node === from && still.state === VmState.RUNNING,
     `the target's QEMU was killed: ${lost.error?.code}, and the guest runs on ${from} as before`,
   );
-  await until("nothing is left on the target", 30_000, () => cloud.qemusOf(target).length === 0);
+  await until("nothing is left on the target", 30_000, () => cloud.workers.qemusOf(target).length === 0);
   await cloud.done(vms.deleteVm({ project, vm: "web" }));
   proof.check(qemus().every((n) => n === 0), "deleted: no QEMU is left");
 }

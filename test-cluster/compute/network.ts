@@ -1,6 +1,6 @@
 import { OperationState } from "@ultracloud/proto/common/v1";
 import { AddressPoolService, FloatingIpService, NatGatewayService, PortService } from "@ultracloud/proto/prismnet/v1";
-import { ComputeCloud, project, until } from "./cloud.ts";
+import { ComputeCloud, project, until, vmRequest } from "./cloud.ts";
 import { Fabric, outside, uplink } from "./fabric.ts";
 import type { Proof } from "./proof.ts";
 
@@ -24,7 +24,7 @@ export async function network(proof: Proof): Promise<void> {
   await using cloud = await ComputeCloud.open({ workers, network: fabric });
   proof.seen("two workers, each with a switch of its own, joined by a tunnel");
   const { vms } = cloud;
-  await cloud.done(vms.createVm({ ...cloud.vmRequest("web"), userData: guestScript }));
+  await cloud.done(vms.createVm({ ...vmRequest("web"), userData: guestScript }));
   const { node: first, nics } = await vms.getVm({ project, vm: "web" });
   await until("the guest has run its user data", 90_000, async () => {
     const { data } = await vms.getConsoleLog({ project, vm: "web", offset: -4096n });

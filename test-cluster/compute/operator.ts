@@ -92,6 +92,6 @@ export async function operator(proof: Proof): Promise<void> {
   await run("flavor delete wide");
   await run("sshkey delete mine");
   await tells("vm show web", /not found|Cannot find/i, 3);
-  const left = ["n1", "n2"].flatMap((name) => cloud.qemusOf(name));
+  const left = ["n1", "n2"].flatMap((name) => cloud.workers.qemusOf(name));
   proof.check(left.length === 0, "everything is deleted again, and no QEMU is left");
 }

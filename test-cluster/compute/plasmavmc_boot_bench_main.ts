@@ -1,5 +1,5 @@
 import { argumentsOf, bootBare } from "./_bare_qemu.ts";
-import { ComputeCloud, project, until } from "./cloud.ts";
+import { ComputeCloud, project, until, vmRequest } from "./cloud.ts";
 
 /**
  * From the create call to the first words of the guest, beside QEMU by itself with the same arguments. As a guest boots
@@ -14,7 +14,7 @@ await using cloud = await ComputeCloud.open({ workers: ["n1"] });
 
 async function viaPlasmavmc(name: string): Promise<{ readonly runsMs: number; readonly wordsMs: number }> {
   const start = performance.now();
-  const operation = await cloud.vms.createVm(cloud.vmRequest(name, { network: false }));
+  const operation = await cloud.vms.createVm(vmRequest(name, { network: false }));
   const runs = cloud.over(operation).then(() => performance.now() - start);
   await until("the guest is up", 120_000, async () => {
     const { data } = await cloud.vms.getConsoleLog({ project, vm: name });
@@ -25,8 +25,8 @@ async function viaPlasmavmc(name: string): Promise<{ readonly runsMs: number; re
 }
 
 await viaPlasmavmc("warm");
-const args = await argumentsOf(cloud.qemusOf("n1")[0]!);
-const runDir = cloud.runDirOf("n1");
+const args = await argumentsOf(cloud.workers.qemusOf("n1")[0]!);
+const runDir = cloud.workers.runDirOf("n1");
 await until("idle", 30_000, async () => (await cloud.vms.getVm({ project, vm: "warm" })).operation === "");
 await cloud.done(cloud.vms.stopVm({ project, vm: "warm", force: true }));
 

@@ -1,5 +1,5 @@
 import { OperationState } from "@ultracloud/proto/common/v1";
-import { ComputeCloud, project, until } from "./cloud.ts";
+import { ComputeCloud, project, until, vmRequest } from "./cloud.ts";
 
 /** One worker full of VMs of the flavor `tiny` (128 MiB), each a guest that has booted. */
 
@@ -24,7 +24,7 @@ const start = performance.now();
 /** From the create call until the guest itself says that it is up. */
 async function startOne(name: string): Promise<void> {
   const since = performance.now();
-  const request = { ...cloud.vmRequest(name, { network: false }), userData: "" };
+  const request = { ...vmRequest(name, { network: false }), userData: "" };
   const ended = await cloud.over(await cloud.vms.createVm(request, { timeoutMs: 60_000 }));
   if (ended.state !== OperationState.DONE) return void failures.push(ended.error?.message ?? "no reason told");
   await until(`guest ${name} is up`, 120_000, async () => {
@@ -56,7 +56,7 @@ async function used(pid: number): Promise<{ residentBytes: number; ownBytes: num
   };
 }
 
-const qemus = cloud.qemusOf("n1");
+const qemus = cloud.workers.qemusOf("n1");
 const before = await Promise.all(qemus.map(used));
 await new Promise((resolve) => setTimeout(resolve, idleMs));
 const after = await Promise.all(qemus.map(used));
@@ -66,7 +66,7 @@ const inMib = (bytes: number) => (bytes / 2 ** 20).toFixed(0);
 const cpuShare = (total(after, "ticks") - total(before, "ticks")) / 100 / (idleMs / 1000);
 
 const { vms } = await cloud.vms.listVms({ project });
-const running = await Promise.all(vms.map((vm) => cloud.guestsRunning("n1", vm.meta!.id)));
+const running = await Promise.all(vms.map((vm) => cloud.workers.guestsRunning("n1", vm.meta!.id)));
 const run = running.filter(Boolean).length;
 upAfterMs.sort((a, b) => a - b);
 console.log(`${wanted} tiny VMs asked of one worker with ${vmSlots} slots and ${vcpus} vCPUs: ${run} run`);

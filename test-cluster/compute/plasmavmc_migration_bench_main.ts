@@ -1,7 +1,7 @@
 import { FlavorService, MigrationStorage } from "@ultracloud/proto/plasmavmc/v1";
 import { type BareMove, keepGuest, migrateBare } from "./_bare_migration.ts";
 import { argumentsOf } from "./_bare_qemu.ts";
-import { ComputeCloud, project, until } from "./cloud.ts";
+import { ComputeCloud, project, until, vmRequest } from "./cloud.ts";
 
 /**
  * An idle guest of 256 MiB migrates between two workers, in turns with two QEMUs by themselves over a unix socket: both
@@ -17,15 +17,15 @@ const ratioWanted = 2;
 await using cloud = await ComputeCloud.open({ workers: ["n1", "n2"] });
 const flavor = { name: "quarter", vcpus: 1, memoryBytes: 256n * 1024n ** 2n, diskBytes: 0n };
 await cloud.client(FlavorService).createFlavor({ flavor });
-const request = { ...cloud.vmRequest("web", { network: false }), flavor: "quarter", userData: "" };
+const request = { ...vmRequest("web", { network: false }), flavor: "quarter", userData: "" };
 await cloud.done(cloud.vms.createVm(request));
 const isUp = async () =>
   new TextDecoder().decode((await cloud.vms.getConsoleLog({ project, vm: "web" })).data).includes(marker);
 await until("the guest is up", 120_000, isUp);
 
 const { node, meta } = await cloud.vms.getVm({ project, vm: "web" });
-const args = await argumentsOf(cloud.qemusOf(node)[0]!);
-const vmDir = `${cloud.stateDirOf(node)}/vms/${meta!.id}`;
+const args = await argumentsOf(cloud.workers.qemusOf(node)[0]!);
+const vmDir = `${cloud.workers.stateDirOf(node)}/vms/${meta!.id}`;
 const bareGuest = await keepGuest(args, vmDir, `${cloud.dir}/bare/vm`, marker);
 
 /** Loops of a shell that keep processors and the disk busy until they are disposed of. */

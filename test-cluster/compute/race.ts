@@ -1,6 +1,6 @@
 import { OperationState } from "@ultracloud/proto/common/v1";
 import { FlavorService } from "@ultracloud/proto/plasmavmc/v1";
-import { ComputeCloud, project } from "./cloud.ts";
+import { ComputeCloud, project, vmRequest } from "./cloud.ts";
 import type { Proof } from "./proof.ts";
 
 const askedForDefault = 100;
@@ -34,7 +34,7 @@ export async function race(proof: Proof): Promise<void> {
     }
   })();
   const ends = await Promise.all(Array.from({ length: askedFor }, async (_, i) => {
-    const request = { ...cloud.vmRequest(`vm${i}`, { network: false }), flavor: "race" };
+    const request = { ...vmRequest(`vm${i}`, { network: false }), flavor: "race" };
     return await cloud.over(await cloud.vms.createVm(request, { timeoutMs: 120_000 }));
   }));
   stop.abort();
@@ -47,7 +47,7 @@ export async function race(proof: Proof): Promise<void> {
       `${Math.round(performance.now() - start)} ms`,
   );
   proof.check(looks.over === 0, `no worker had given more than it has in ${looks.count} looks meanwhile`);
-  const qemus = workers.map((name) => cloud.qemusOf(name).length);
+  const qemus = workers.map((name) => cloud.workers.qemusOf(name).length);
   proof.check(qemus.reduce((a, b) => a + b) === placed, `${qemus.join(" and ")} QEMUs run`);
   for (const node of (await cloud.nodes.listNodes({})).nodes) {
     proof.check(
@@ -58,5 +58,5 @@ export async function race(proof: Proof): Promise<void> {
   const { vms } = await cloud.vms.listVms({ project, page: { pageSize: 500 } });
   proof.check(vms.length === placed, `${vms.length} VMs are listed: what was refused left no record`);
   await Promise.all(vms.map(async (vm) => await cloud.done(cloud.vms.deleteVm({ project, vm: vm.meta!.name }))));
-  proof.check(workers.every((name) => cloud.qemusOf(name).length === 0), "deleted: no QEMU is left");
+  proof.check(workers.every((name) => cloud.workers.qemusOf(name).length === 0), "deleted: no QEMU is left");
 }

@@ -1,5 +1,5 @@
 import { SnapshotState } from "@ultracloud/proto/plasmavmc/v1";
-import { ComputeCloud, project, until } from "./cloud.ts";
+import { ComputeCloud, project, until, vmRequest } from "./cloud.ts";
 import type { Proof } from "./proof.ts";
 import { deviceScript } from "./volume.ts";
 
@@ -10,7 +10,7 @@ export async function snapshot(proof: Proof): Promise<void> {
   await using cloud = await ComputeCloud.open({ workers: ["n1"] });
   const { vms, volumes, snapshots } = cloud;
   await cloud.done(volumes.createVolume({ project, name: "data", sizeBytes: 32n * mib }));
-  await cloud.done(vms.createVm({ ...cloud.vmRequest("web"), volumes: [{ volume: "data" }] }));
+  await cloud.done(vms.createVm({ ...vmRequest("web"), volumes: [{ volume: "data" }] }));
   const id = (await volumes.getVolume({ project, volume: "data" })).meta!.id;
   const device = await cloud.guest("web", deviceScript(id));
   const sum = () =>

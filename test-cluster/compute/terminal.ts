@@ -1,4 +1,4 @@
-import { until } from "./cloud.ts";
+import { until } from "./until.ts";
 
 const uc = new URL("../../cli/main.ts", import.meta.url).pathname;
 const patienceMs = 60_000;

@@ -1,4 +1,4 @@
-import { ComputeCloud, project, until } from "./cloud.ts";
+import { ComputeCloud, project, until, vmRequest } from "./cloud.ts";
 import type { Proof } from "./proof.ts";
 
 const mib = 1024n ** 2n;
@@ -12,7 +12,7 @@ export function deviceScript(volumeId: string): string {
 export async function volume(proof: Proof): Promise<void> {
   await using cloud = await ComputeCloud.open({ workers: ["n1"] });
   const { vms, volumes } = cloud;
-  await cloud.done(vms.createVm(cloud.vmRequest("web")));
+  await cloud.done(vms.createVm(vmRequest("web")));
   await cloud.guest("web", "true");
   for (const shared of [false, true]) {
     const name = shared ? "common" : "own";
