@@ -13,7 +13,7 @@ import {
 import type { Column } from "../frame/columns.ts";
 import { command, text } from "../frame/command.ts";
 import { one, orgFlag, two } from "./_iam_shared.ts";
-import { metaColumns } from "./_shared.ts";
+import { metaColumns, pages } from "./_shared.ts";
 
 const groupColumns: readonly Column<Group>[] = [...metaColumns<Group>(), {
   name: "members",
@@ -27,7 +27,8 @@ export const group = buildRouteMap({
       brief: "List groups",
       flags: { org: orgFlag },
       async run({ session, list }, { org }) {
-        await list(GroupSchema, (await session.client(GroupService, "iam").listGroups({ org })).groups, groupColumns);
+        const client = session.client(GroupService, "iam");
+        await list(GroupSchema, await pages((page) => client.listGroups({ org, page }), (r) => r.groups), groupColumns);
       },
     }),
     show: command<{ org: string }, [string]>({
@@ -90,7 +91,8 @@ export const boundary = buildRouteMap({
       flags: { org: orgFlag },
       async run({ session, list }, { org }) {
         const client = session.client(BoundaryService, "iam");
-        await list(BoundarySchema, (await client.listBoundaries({ org })).boundaries, boundaryColumns);
+        const boundaries = await pages((page) => client.listBoundaries({ org, page }), (r) => r.boundaries);
+        await list(BoundarySchema, boundaries, boundaryColumns);
       },
     }),
     set: command<{ org: string; permission: readonly string[] }, [string]>({
@@ -136,7 +138,8 @@ export const client = buildRouteMap({
       flags: { org: orgFlag },
       async run({ session, list }, { org }) {
         const client = session.client(OAuthClientService, "iam");
-        await list(OAuthClientSchema, (await client.listOAuthClients({ org })).clients, clientColumns);
+        const clients = await pages((page) => client.listOAuthClients({ org, page }), (r) => r.clients);
+        await list(OAuthClientSchema, clients, clientColumns);
       },
     }),
     create: command<{ org: string; public: boolean; redirectUri: readonly string[] }, [string]>({

@@ -3,6 +3,8 @@ import { fault } from "@ultracloud/base";
 import { TokenService } from "@ultracloud/proto/iam/v1";
 import { command, text } from "../frame/command.ts";
 import { deviceLogin } from "./_device_login.ts";
+import { endLogin } from "./_logout.ts";
+import { secretFrom } from "./_secrets.ts";
 import { type Context, contextPath } from "../frame/contexts.ts";
 
 type Named = { name: string; current: boolean; context: Context };
@@ -126,13 +128,6 @@ export const context = buildRouteMap({
   },
 });
 
-async function secretFrom(file: string | undefined, ask: () => string | undefined, what: string): Promise<string> {
-  if (file === "-") return (await new Response(Deno.stdin.readable).text()).trim();
-  const secret = file === undefined ? ask() : (await Deno.readTextFile(file)).trim();
-  if (!secret) throw fault("invalid_argument", "no_secret", `Cannot log in without ${what}`);
-  return secret;
-}
-
 interface LoginFlags {
   org?: string;
   user?: string;
@@ -146,7 +141,7 @@ interface LoginFlags {
 export const login = command<LoginFlags, []>({
   brief: "Log in through a browser, or with a token, a password, a key or the cluster's admin token",
   details:
-    "Secrets come from files, '-' for standard input, or the terminal; never from arguments, which other users could read.",
+    "Without a flag: open the printed address in any browser, on any device, and log in there. Secrets come from files, '-' for standard input, or the terminal; never from arguments, which other users could read.",
   flags: {
     tokenFile: optional("File with an access token"),
     adminTokenFile: optional("File with the cluster's admin token"),
@@ -168,7 +163,6 @@ export const login = command<LoginFlags, []>({
         "Cannot log in: wanted at most one of --token-file, --admin-token-file, --user with --org, --key-id",
       );
     }
-    const ask = (what: string) => () => io.interactive ? askHidden(io.ask, what) : undefined;
     if (ways === 0) {
       session.saveCredentials(
         await deviceLogin({
@@ -179,7 +173,7 @@ export const login = command<LoginFlags, []>({
         }),
       );
     } else if (flags.tokenFile !== undefined) {
-      const accessToken = await secretFrom(flags.tokenFile, ask("Token"), "a token");
+      const accessToken = (await secretFrom(io, flags.tokenFile, "Token")).trim();
       session.saveCredentials({
         accessToken,
         refreshToken: "",
@@ -188,11 +182,11 @@ export const login = command<LoginFlags, []>({
     } else if (flags.adminTokenFile !== undefined) {
       session.saveCredentials(
         await tokens.bootstrapToken({
-          adminToken: await secretFrom(flags.adminTokenFile, ask("Admin token"), "the admin token"),
+          adminToken: (await secretFrom(io, flags.adminTokenFile, "Admin token")).trim(),
         }),
       );
     } else if (flags.keyId !== undefined) {
-      const secret = await secretFrom(flags.secretFile, ask("Secret"), "the key's secret");
+      const secret = (await secretFrom(io, flags.secretFile, "Secret")).trim();
       session.saveCredentials(await tokens.exchangeApiKey({ keyId: flags.keyId, secret }));
     } else {
       if (flags.org === undefined) {
@@ -202,7 +196,7 @@ export const login = command<LoginFlags, []>({
           "Cannot log in as a user: wanted --org",
         );
       }
-      const password = await secretFrom(flags.passwordFile, ask("Password"), "a password");
+      const password = await secretFrom(io, flags.passwordFile, "Password");
       // Known to the cluster from then on: strangers who guess passwords cannot lock this device out.
       const deviceToken = session.file.devices?.[session.contextName] ?? "";
       const answer = await tokens.login({ org: flags.org, user: flags.user!, password, deviceToken });
@@ -213,18 +207,6 @@ export const login = command<LoginFlags, []>({
     io.err(`Logged in to ${session.contextName} as ${who.displayName || who.principal}\n`);
   },
 });
-
-/** Reads a secret without echo. */
-function askHidden(ask: (question: string) => string | undefined, what: string): string | undefined {
-  // Raw mode stops the echo; the line discipline no longer edits, which is fine for a pasted secret.
-  Deno.stdin.setRaw(true, { cbreak: true });
-  try {
-    return ask(`${what}: `)?.replace(/[\r\n]+$/, "");
-  } finally {
-    Deno.stdin.setRaw(false);
-    Deno.stderr.writeSync(new TextEncoder().encode("\n"));
-  }
-}
 
 function expiryOf(token: string): number {
   try {
@@ -237,11 +219,13 @@ function expiryOf(token: string): number {
 }
 
 export const logout = command({
-  brief: "Forget the credentials of the context",
-  run({ session, io }) {
+  brief: "End the login of the context, at iam too, and forget its credentials",
+  async run({ session, io }) {
+    const held = session.file.credentials[session.contextName];
     session.edit((file) => void delete file.credentials[session.contextName]);
+    const ended = held === undefined || await endLogin(session, held);
     io.err(`Logged out of ${session.contextName}\n`);
-    return Promise.resolve();
+    if (!ended) io.err("warning: iam could not be reached: the tokens that were here are good until they expire\n");
   },
 });
 

@@ -52,6 +52,35 @@ export const serviceAccount = buildRouteMap({
         );
       },
     }),
+    disable: command<Record<never, never>, [string]>({
+      brief: "Disable a service account: its tokens end, its keys are refused",
+      args: accountArg,
+      complete: accountNames,
+      async run({ session, one, confirm }, _flags, serviceAccount) {
+        confirm(`Disable ${serviceAccount} and revoke every token?`);
+        const client = session.client(ServiceAccountService, "iam");
+        const { project } = session;
+        await one(
+          ServiceAccountSchema,
+          await client.setServiceAccountDisabled({ project, serviceAccount, disabled: true }),
+          accountColumns,
+        );
+      },
+    }),
+    enable: command<Record<never, never>, [string]>({
+      brief: "Enable a service account; its keys are good again",
+      args: accountArg,
+      complete: accountNames,
+      async run({ session, one }, _flags, serviceAccount) {
+        const client = session.client(ServiceAccountService, "iam");
+        const { project } = session;
+        await one(
+          ServiceAccountSchema,
+          await client.setServiceAccountDisabled({ project, serviceAccount, disabled: false }),
+          accountColumns,
+        );
+      },
+    }),
     delete: command<Record<never, never>, [string]>({
       brief: "Delete a service account and its keys",
       args: accountArg,

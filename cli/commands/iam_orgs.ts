@@ -19,6 +19,15 @@ async function orgNames(session: Session): Promise<readonly string[]> {
   return (await pages((page) => client.listOrgs({ page }), (r) => r.orgs)).map((o) => o.meta?.name ?? "");
 }
 
+/** What an update changes: the flags that were given. */
+function changed({ displayName, label }: { displayName?: string; label?: readonly string[] }) {
+  const paths = [...(displayName === undefined ? [] : ["displayName"]), ...(label === undefined ? [] : ["labels"])];
+  if (paths.length === 0) {
+    throw fault("invalid_argument", "usage", "Cannot change nothing: wanted --display-name or --label");
+  }
+  return { value: { displayName: displayName ?? "", meta: { labels: labelsOf(label) } }, updateMask: { paths } };
+}
+
 const orgArg = [{ brief: "Organisation, name or id", placeholder: "org" }] as const;
 
 export const org = buildRouteMap({
@@ -53,6 +62,19 @@ export const org = buildRouteMap({
       complete: orgNames,
       async run({ session, one }, _flags, name) {
         await one(OrgSchema, await session.client(OrgService, "iam").getOrg({ org: name }), orgColumns);
+      },
+    }),
+    update: command<{ displayName?: string; label?: readonly string[] }, [string]>({
+      brief: "Change an organisation's name for people or its labels; all labels are replaced",
+      args: orgArg,
+      complete: orgNames,
+      flags: {
+        displayName: { kind: "parsed", parse: text, optional: true, brief: "Name for people" },
+        label: labelFlag,
+      },
+      async run({ session, one }, flags, org) {
+        const client = session.client(OrgService, "iam");
+        await one(OrgSchema, await client.updateOrg({ org, ...changed(flags) }), orgColumns);
       },
     }),
     delete: command<Record<never, never>, [string]>({
@@ -141,21 +163,9 @@ export const project = buildRouteMap({
         displayName: { kind: "parsed", parse: text, optional: true, brief: "Name for people" },
         label: labelFlag,
       },
-      async run({ session, one }, { displayName, label }, full) {
-        const paths = [
-          ...(displayName === undefined ? [] : ["displayName"]),
-          ...(label === undefined ? [] : ["labels"]),
-        ];
-        if (paths.length === 0) {
-          throw fault("invalid_argument", "usage", "Cannot change nothing: wanted --display-name or --label");
-        }
-        const value = { displayName: displayName ?? "", meta: { labels: labelsOf(label) } };
+      async run({ session, one }, flags, project) {
         const client = session.client(ProjectService, "iam");
-        await one(
-          ProjectSchema,
-          await client.updateProject({ project: full, value, updateMask: { paths } }),
-          projectColumns,
-        );
+        await one(ProjectSchema, await client.updateProject({ project, ...changed(flags) }), projectColumns);
       },
     }),
     delete: command<Record<never, never>, [string]>({

@@ -1,10 +1,8 @@
 import assert from "node:assert/strict";
 import process from "node:process";
-import { startTestStack } from "@ultracloud/testing";
 import { exportJWK, generateKeyPair, SignJWT } from "jose";
 import { proposeCompletions } from "@stricli/core";
 import { buildUc } from "../app.ts";
-import { writeContexts } from "../frame/contexts.ts";
 import { conditionText, parseAttribute, parseCondition } from "./_iam_conditions.ts";
 import { Desk } from "./test_desk.ts";
 
@@ -25,23 +23,8 @@ Deno.test("parseCondition() reads keys, operators, lists and dates, and refuses 
   assert.throws(() => parseAttribute("=x"), /wanted name=value/);
 });
 
-/** uc over a real iam, logged in as its administrator. */
-async function iamDesk(): Promise<Desk> {
-  const { stack, ...test } = await startTestStack({ components: ["flaredb", "iam"] });
-  const dir = await Deno.makeTempDir({ prefix: "uc-desk-" });
-  const desk = new Desk({ url: stack.endpoint("iam"), stack, ...test }, dir);
-  const context = {
-    endpoint: "http://127.0.0.1",
-    endpoints: { iam: stack.endpoint("iam") },
-    project: "acme/prod",
-  };
-  writeContexts(`${dir}/uc.json`, { version: 1, current: "test", contexts: { test: context }, credentials: {} });
-  await desk.ok("login", "--admin-token-file", stack.adminTokenFile);
-  return desk;
-}
-
 Deno.test("uc iam: access keys, federations, conditions, boundaries, groups and certificates, as the API has them", async () => {
-  await using desk = await iamDesk();
+  await using desk = await Desk.openIam();
   const { ok } = { ok: desk.ok.bind(desk) };
   const json = async (...words: string[]) => JSON.parse(await ok(...words, "-o", "json"));
   await ok("org", "create", "acme");

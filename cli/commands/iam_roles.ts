@@ -2,6 +2,7 @@ import { buildRouteMap } from "@stricli/core";
 import { type Binding, BindingSchema, type Role, RoleSchema, RoleService } from "@ultracloud/proto/iam/v1";
 import type { Column } from "../frame/columns.ts";
 import { command, text } from "../frame/command.ts";
+import { pages } from "./_shared.ts";
 import { type ConditionText, conditionText, parseCondition } from "./_iam_conditions.ts";
 
 const roleColumns: readonly Column<Role>[] = [
@@ -34,7 +35,8 @@ export const role = buildRouteMap({
       brief: "List built-in roles and those of an organisation",
       flags: { org: optionalOrg },
       async run({ session, list }, { org }) {
-        await list(RoleSchema, (await session.client(RoleService, "iam").listRoles({ org })).roles, roleColumns);
+        const client = session.client(RoleService, "iam");
+        await list(RoleSchema, await pages((page) => client.listRoles({ org, page }), (r) => r.roles), roleColumns);
       },
     }),
     show: command<{ org: string }, [string]>({
@@ -59,6 +61,20 @@ export const role = buildRouteMap({
           await client.createRole({ org: flags.org, name, permissions: [...flags.permission] }),
           roleColumns,
         );
+      },
+    }),
+    update: command<{ org: string; permission: readonly string[] }, [string]>({
+      brief: "Replace a role's permissions, for everybody who is bound to it",
+      args: [{ brief: "Role", placeholder: "role" }],
+      flags: {
+        org: orgFlag,
+        permission: { kind: "parsed", parse: text, variadic: true, brief: "service.resource.action, each may be *" },
+      },
+      async run({ session, one }, flags, name) {
+        const client = session.client(RoleService, "iam");
+        const { etag } = await client.getRole({ org: flags.org, name });
+        const request = { org: flags.org, name, permissions: [...flags.permission], etag };
+        await one(RoleSchema, await client.updateRole(request), roleColumns);
       },
     }),
     delete: command<{ org: string }, [string]>({
@@ -88,11 +104,9 @@ export const binding = buildRouteMap({
       brief: "List the bindings at a scope",
       flags: { scope: scopeFlag },
       async run({ session, list }, { scope }) {
-        await list(
-          BindingSchema,
-          (await session.client(RoleService, "iam").listBindings({ scope })).bindings,
-          bindingColumns,
-        );
+        const client = session.client(RoleService, "iam");
+        const bindings = await pages((page) => client.listBindings({ scope, page }), (r) => r.bindings);
+        await list(BindingSchema, bindings, bindingColumns);
       },
     }),
     create: command<{ scope: string; deny: boolean; condition?: readonly ConditionText[] }, [string, string]>({

@@ -1,5 +1,5 @@
 import { run } from "@stricli/core";
-import { startComponent } from "@ultracloud/testing";
+import { startComponent, startTestStack } from "@ultracloud/testing";
 import assert from "node:assert/strict";
 import { buildUc } from "../app.ts";
 import { writeContexts } from "../frame/contexts.ts";
@@ -11,7 +11,7 @@ export interface Result {
   readonly err: string;
 }
 
-/** A terminal whose words are kept, over one real member of chainfire. For tests. */
+/** A terminal whose words are kept, over one real component. For tests. */
 export class Desk implements AsyncDisposable {
   readonly #member: Awaited<ReturnType<typeof startComponent>>;
   readonly dir: string;
@@ -26,6 +26,21 @@ export class Desk implements AsyncDisposable {
     const dir = await Deno.makeTempDir({ prefix: "uc-desk-" });
     const desk = new Desk(member, dir);
     desk.point({ url: member.url, operatorKeyFile: member.stack.operatorKeyFile });
+    return desk;
+  }
+
+  /** The same over a real iam, logged in as its administrator. */
+  static async openIam(): Promise<Desk> {
+    const { stack, ...test } = await startTestStack({ components: ["flaredb", "iam"] });
+    const dir = await Deno.makeTempDir({ prefix: "uc-desk-" });
+    const desk = new Desk({ url: stack.endpoint("iam"), stack, ...test }, dir);
+    const context = {
+      endpoint: "http://127.0.0.1",
+      endpoints: { iam: stack.endpoint("iam") },
+      project: "acme/prod",
+    };
+    writeContexts(`${dir}/uc.json`, { version: 1, current: "test", contexts: { test: context }, credentials: {} });
+    await desk.ok("login", "--admin-token-file", stack.adminTokenFile);
     return desk;
   }
 

@@ -102,10 +102,32 @@ export function readContexts(path: string): ContextFile {
   return parsed.data;
 }
 
-/** Replaces the file in one step; readable by its owner only, as it holds tokens. */
-export function writeContexts(path: string, file: ContextFile): void {
+function makeDirOf(path: string): void {
   const slash = path.lastIndexOf("/");
   if (slash > 0) Deno.mkdirSync(path.slice(0, slash), { recursive: true, mode: 0o700 });
+}
+
+const lockOptions = { create: true, write: true, mode: 0o600 } as const;
+
+/** Holds the file against every other process until disposed; a process that dies gives it back. */
+export function lockFileSync(path: string): Disposable {
+  makeDirOf(path);
+  const file = Deno.openSync(path, lockOptions);
+  file.lockSync(true);
+  return file;
+}
+
+/** The same while others of this process go on. */
+export async function lockFile(path: string): Promise<Disposable> {
+  makeDirOf(path);
+  const file = await Deno.open(path, lockOptions);
+  await file.lock(true);
+  return file;
+}
+
+/** Replaces the file in one step; readable by its owner only, as it holds tokens. */
+export function writeContexts(path: string, file: ContextFile): void {
+  makeDirOf(path);
   const next = `${path}.${Deno.pid}.new`;
   Deno.writeTextFileSync(next, JSON.stringify(file, null, 2) + "\n", { mode: 0o600 });
   Deno.renameSync(next, path);

@@ -10,7 +10,10 @@ import {
   type Context,
   type ContextFile,
   contextPath,
+  type Credentials,
   endpointOf,
+  lockFile,
+  lockFileSync,
   readContexts,
   writeContexts,
 } from "./contexts.ts";
@@ -31,6 +34,8 @@ export interface SessionOptions {
 
 /** Tokens are renewed when this little of their life is left. */
 const renewBeforeMs = 60_000;
+/** Others wait meanwhile. */
+const renewMsMax = 10_000;
 
 /** One run of `uc`: its context, its credentials and clients to components. */
 export class Session {
@@ -158,23 +163,32 @@ export class Session {
   async bearer(): Promise<string> {
     const given = this.io.env("UC_TOKEN")?.trim();
     if (given) return `Bearer ${given}`;
-    const held = this.#file.credentials[this.contextName];
-    if (!held) {
-      throw fault(
-        "unauthenticated",
-        "not_logged_in",
-        `Cannot call as nobody is logged in to the context ${this.contextName}`,
-      );
-    }
-    if (held.expiresAtMs - Date.now() > renewBeforeMs || held.refreshToken === undefined) {
-      return `Bearer ${held.accessToken}`;
-    }
-    const { timeoutMs } = this.options;
+    const held = this.#held();
+    if (isFresh(held)) return `Bearer ${held.accessToken}`;
+    // A refresh token is good once, and used twice it ends the login: of several `uc` at once one renews it for all.
+    using _ = await lockFile(`${this.#path}.renew.lock`);
+    this.#file = readContexts(this.#path);
+    const now = this.#held();
+    if (isFresh(now)) return `Bearer ${now.accessToken}`;
+    const timeoutMs = Math.min(this.options.timeoutMs, renewMsMax);
     const iam = createRpcClient(TokenService, { endpoints: [this.endpoint("iam")], tls: this.context.tls, timeoutMs });
-    const answer = await iam.refresh({ refreshToken: held.refreshToken });
-    // A refresh token is good once, so its successor is kept even where nothing else may change.
-    this.#write(withToken(this.#file, this.contextName, this.context, answer));
+    const answer = await iam.refresh({ refreshToken: now.refreshToken! });
+    // The successor is kept even where nothing else may change, unless somebody logged out meanwhile.
+    this.#change((file) => {
+      if (file.credentials[this.contextName]?.refreshToken !== now.refreshToken) return;
+      Object.assign(file, withToken(file, this.contextName, this.context, answer));
+    });
     return `Bearer ${answer.accessToken}`;
+  }
+
+  #held(): Credentials {
+    const held = this.#file.credentials[this.contextName];
+    if (held) return held;
+    throw fault(
+      "unauthenticated",
+      "not_logged_in",
+      `Cannot call as nobody is logged in to the context ${this.contextName}`,
+    );
   }
 
   saveCredentials(token: Token): void {
@@ -191,12 +205,14 @@ export class Session {
       this.io.out(`would change ${this.#path}\n`);
       throw new Explained();
     }
-    const file = structuredClone(this.#file);
-    change(file);
-    this.#write(file);
+    this.#change(change);
   }
 
-  #write(file: ContextFile): void {
+  /** Changes the file as it is now: another `uc` may have renewed a login since this one read it. */
+  #change(change: (file: ContextFile) => void): void {
+    using _ = lockFileSync(`${this.#path}.lock`);
+    const file = readContexts(this.#path);
+    change(file);
     writeContexts(this.#path, file);
     this.#file = file;
   }
@@ -223,6 +239,10 @@ function withToken(file: ContextFile, name: string, context: Context, token: Tok
       },
     },
   };
+}
+
+function isFresh(held: Credentials): boolean {
+  return held.refreshToken === undefined || held.expiresAtMs - Date.now() > renewBeforeMs;
 }
 
 function isRead(method: DescMethod): boolean {

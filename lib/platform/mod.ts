@@ -21,7 +21,7 @@ export {
   toOperation,
 } from "./operations.ts";
 export { chainfireLeases, localLeases, type NodeLeases } from "./node_leases.ts";
-export { type Page, pageFilter, type PageInput, pageSizeOf } from "./pages.ts";
+export { makePageToken, type Page, pageFilter, type PageInput, pageSizeOf, readPageToken } from "./pages.ts";
 export {
   openPlatform,
   type Platform,

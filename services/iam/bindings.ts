@@ -1,6 +1,6 @@
 import { builtinRoles, type Condition, isBuiltinRole, scopeCovers } from "@ultracloud/authz";
 import { fault, invalidField, isId } from "@ultracloud/base";
-import { notFound, type StoredRecord, type Tx } from "@ultracloud/platform";
+import { notFound, type PageInput, type StoredRecord, type Tx } from "@ultracloud/platform";
 import type { Principal } from "@ultracloud/rpc";
 import { type Core, dropBinding } from "./core.ts";
 import { ownerOf, type Scope } from "./domain/scope.ts";
@@ -16,6 +16,7 @@ import {
   rowKeys,
   userKind,
 } from "./kinds.ts";
+import { views } from "./wire.ts";
 
 type Row = Pick<Binding, "principal" | "role" | "scope" | "deny" | "conditions"> & { readonly id: string };
 
@@ -76,9 +77,18 @@ export async function createBinding(
 }
 
 /** Bindings at exactly this scope, those above and below left out. */
-export async function listBindings(core: Core, scope: Scope): Promise<Row[]> {
-  const all = await core.platform.list(bindingKind, ownerOf(scope));
-  return all.filter((b) => b.value.scope === scope.text).map(rowOf).sort((a, b) => a.id < b.id ? -1 : 1);
+export async function listBindings(
+  core: Core,
+  scope: Scope,
+  asked: PageInput | undefined,
+): Promise<{ readonly rows: Row[]; readonly nextPageToken: string }> {
+  const { items, nextPageToken } = await core.platform.page(bindingKind, {
+    project: ownerOf(scope),
+    page: asked,
+    view: views.binding,
+    where: (b) => b.value.scope === scope.text,
+  });
+  return { rows: items.map(rowOf), nextPageToken };
 }
 
 /** Checks that the caller may remove the binding; answers how. */

@@ -1,6 +1,14 @@
 import { scopeCovers } from "@ultracloud/authz";
-import { fault } from "@ultracloud/base";
-import { idempotencyOf } from "@ultracloud/platform";
+import { fault, utf8 } from "@ultracloud/base";
+import {
+  buckets,
+  idempotencyOf,
+  keyAfter,
+  makePageToken,
+  pageFilter,
+  pageSizeOf,
+  readPageToken,
+} from "@ultracloud/platform";
 import {
   BoundarySchema,
   BoundaryService,
@@ -48,14 +56,22 @@ export function boundaryService(core: Core): BoundService {
         return { principal, permissions };
       }, { idempotency: idempotencyOf(context, SetBoundaryRequestSchema, request, BoundarySchema) });
     },
-    async listBoundaries({ org }) {
+    async listBoundaries({ org, page }) {
       const prefix = rowKeys.boundary(org);
-      const rows = await platform.transact((tx) => tx.rows<Boundary>(prefix));
+      const size = pageSizeOf(page);
+      const filter = pageFilter(page);
+      const question = prefix + filter.question;
+      const after = readPageToken(page?.pageToken, question);
+      const start = after === undefined ? {} : { start: keyAfter(after) };
+      const rows = await platform.kv.scan(buckets.rows, { prefix, limit: size + 1, ...start });
+      const read = rows.slice(0, size);
+      const boundaries = read.map(({ key, value }) => ({
+        principal: key.slice(prefix.length),
+        permissions: [...(JSON.parse(utf8.decode(value)) as Boundary).permissions],
+      }));
       return {
-        boundaries: rows.map(({ key, value }) => ({
-          principal: key.slice(prefix.length),
-          permissions: [...value.permissions],
-        })),
+        boundaries: boundaries.filter((boundary) => filter.matches({}, () => boundary)),
+        page: { nextPageToken: rows.length > size ? makePageToken(read.at(-1)!.key, question) : "" },
       };
     },
     async deleteBoundary(request, context) {

@@ -14,7 +14,7 @@ import { changePolicy, type Core, dropBindingsOf, memberOf } from "./core.ts";
 import { orgOrRootScope } from "./domain/scope.ts";
 import { type Group, groupKind, principalOf, rowKeys } from "./kinds.ts";
 import { orgForChild } from "./orgs.ts";
-import { toGroup } from "./wire.ts";
+import { toGroup, views } from "./wire.ts";
 
 /** Each is in the policy every service holds. */
 export const membersPerGroupMax = 1_000;
@@ -36,8 +36,9 @@ export function groupService(core: Core): BoundService {
       }, { idempotency: idempotencyOf(context, CreateGroupRequestSchema, request, GroupSchema) });
     },
     getGroup: async (request) => toGroup(await find(request.org, request.group)),
-    async listGroups({ org }) {
-      return { groups: (await platform.list(groupKind, org)).map(toGroup) };
+    async listGroups({ org, page: asked }) {
+      const page = await platform.page(groupKind, { project: org, page: asked, view: views.group });
+      return { groups: page.items.map(toGroup), page: { nextPageToken: page.nextPageToken } };
     },
     async addGroupMember(request, context) {
       const { principal } = request;

@@ -1,7 +1,7 @@
-import { type Fault, fault, namePattern, type Redacted, ulid } from "@ultracloud/base";
+import { Fault, fault, namePattern, type Redacted, ulid } from "@ultracloud/base";
 import type { StoredRecord } from "@ultracloud/platform";
 import type { AuditTrail } from "./audit.ts";
-import type { Core } from "./core.ts";
+import { changePolicy, type Core } from "./core.ts";
 import { afterFailure, type FailedLogins, forgetMs, lockFailures, lockMs, waitMsOf } from "./domain/lockout.ts";
 import {
   accountKind,
@@ -51,6 +51,12 @@ export interface Logins {
   /** Checks the password, with brakes against guessing; makes no token yet. */
   person(o: PasswordLogin): Promise<Person>;
   password(o: PasswordLogin): Promise<IssuedTokens>;
+  /** Puts a password of the hash `fresh` in the place of the one that `password` must be; ends every older login. */
+  changed(o: {
+    readonly user: StoredRecord<User>;
+    readonly password: string;
+    readonly fresh: string;
+  }): Promise<IssuedTokens>;
   /** The service account of a key; `unauthenticated` when the key is not good. */
   keyHolder(o: { readonly keyId: string; readonly secret: string }): Promise<{ principal: string; keyId: string }>;
   apiKey(o: { readonly keyId: string; readonly secret: string }): Promise<IssuedTokens>;
@@ -134,6 +140,26 @@ export function logins(
     async password(login) {
       const { user, deviceToken } = await self.person(login);
       return { ...await tokens.login(user.id), deviceToken };
+    },
+
+    async changed({ user: { project: org, name }, password, fresh }) {
+      const wrong = () =>
+        fault("permission_denied", "wrong_password", "Cannot change the password: the old one is wrong");
+      const { user } = await self.person({ org, user: name, password }).catch((error) => {
+        // The caller is logged in: that the password is wrong must not read as if the token were.
+        throw error instanceof Fault && error.code === "login_failed" ? wrong() : error;
+      });
+      const endedMs = await changePolicy(core, async (tx) => {
+        const now = await tx.get(userKind, org, user.id);
+        if (now.value.password !== user.value.password) throw wrong();
+        tokens.revoke(tx, principalOf.user(user.id));
+        tx.update(userKind, now, { value: { ...now.value, password: fresh } });
+        return tx.nowMs;
+      });
+      // Tokens of the millisecond of the revocation are refused.
+      await clock.sleep(Math.max(0, endedMs + 1 - clock.nowMs()));
+      note("password_changed", "ok", principalOf.user(user.id));
+      return await tokens.login(user.id);
     },
 
     async keyHolder({ keyId, secret }) {

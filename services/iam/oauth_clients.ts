@@ -14,7 +14,7 @@ import { clientKind } from "./kinds.ts";
 import { redirectRefusal } from "./oauth/clients.ts";
 import { orgForChild } from "./orgs.ts";
 import { hashSecret, newSecret, sealedAnswer } from "./seal.ts";
-import { toClient } from "./wire.ts";
+import { toClient, views } from "./wire.ts";
 
 const redirectUrisMax = 16;
 /** Programs of an organisation; each login looks one up by id, so this only bounds a list. */
@@ -46,8 +46,9 @@ export function oauthClientService(core: Core): BoundService {
         return { client: toClient(await tx.create(clientKind, { project, name, value })), secret };
       }, { idempotency: idempotency && sealedAnswer(idempotency, sealer) });
     },
-    async listOAuthClients({ org }) {
-      return { clients: (await platform.list(clientKind, org)).map(toClient) };
+    async listOAuthClients({ org, page: asked }) {
+      const page = await platform.page(clientKind, { project: org, page: asked, view: views.oauth_client });
+      return { clients: page.items.map(toClient), page: { nextPageToken: page.nextPageToken } };
     },
     deleteOAuthClient(request, context) {
       return platform.transact(async (tx) => {

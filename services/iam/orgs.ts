@@ -1,11 +1,12 @@
 import { checkName, fault, invalidField } from "@ultracloud/base";
-import { idempotencyOf, type StoredRecord, type Tx } from "@ultracloud/platform";
+import { idempotencyOf, maskedFields, type StoredRecord, type Tx } from "@ultracloud/platform";
 import {
   CreateOrgRequestSchema,
   DeleteOrgRequestSchema,
   DeleteOrgResponseSchema,
   OrgSchema,
   OrgService,
+  UpdateOrgRequestSchema,
 } from "@ultracloud/proto/iam/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { changePolicy, type Core, dropBindingsAt, dropBindingsOf } from "./core.ts";
@@ -58,6 +59,18 @@ export function orgService(core: Core): BoundService {
       });
       return { orgs: page.items.map(toOrg), page: { nextPageToken: page.nextPageToken } };
     },
+    updateOrg(request, context) {
+      const fields = maskedFields(request.updateMask, ["displayName", "labels"]);
+      const displayName = checkDisplayName(request.value?.displayName ?? "", "value.displayName");
+      return platform.transact(async (tx) => {
+        const org = await tx.get(orgKind, "", request.org);
+        return toOrg(tx.update(orgKind, org, {
+          etag: request.etag,
+          ...(fields.has("displayName") ? { value: { displayName } } : {}),
+          ...(fields.has("labels") ? { labels: request.value?.meta?.labels ?? {} } : {}),
+        }));
+      }, { idempotency: idempotencyOf(context, UpdateOrgRequestSchema, request, OrgSchema) });
+    },
     deleteOrg(request, context) {
       return changePolicy(core, async (tx) => {
         const org = await tx.get(orgKind, "", request.org);
@@ -86,6 +99,7 @@ export function orgService(core: Core): BoundService {
     createOrg: { resource: "org", action: "create", scope: () => "" },
     getOrg: { resource: "org", action: "get", scope: (r) => orgScope(r.org) },
     listOrgs: { authenticated: "answers only the organisations the caller has something in" },
+    updateOrg: { resource: "org", action: "update", scope: (r) => orgScope(r.org) },
     deleteOrg: { resource: "org", action: "delete", scope: (r) => orgScope(r.org) },
   });
 }

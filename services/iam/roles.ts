@@ -11,6 +11,7 @@ import {
   DeleteRoleResponseSchema,
   RoleSchema,
   RoleService,
+  UpdateRoleRequestSchema,
 } from "@ultracloud/proto/iam/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { createBinding, deleteBinding, listBindings } from "./bindings.ts";
@@ -19,7 +20,7 @@ import { changePolicy, type Core } from "./core.ts";
 import { orgOrRootScope, orgScope, parseScope } from "./domain/scope.ts";
 import { roleKind, rowKeys } from "./kinds.ts";
 import { orgForChild } from "./orgs.ts";
-import { toBinding, toRole } from "./wire.ts";
+import { toBinding, toRole, views } from "./wire.ts";
 
 /** Every decision may look at all of them. */
 const permissionsPerRoleMax = 256;
@@ -27,7 +28,7 @@ const permissionsPerRoleMax = 256;
 const builtin = (name: string) => ({ name, org: "", permissions: [...builtinRoles[name]!], builtIn: true, etag: "" });
 
 export function roleService(core: Core): BoundService {
-  const { platform } = core;
+  const { platform, access } = core;
   return bind(RoleService, {
     createRole(request, context) {
       const name = checkName(request.name, "name");
@@ -44,9 +45,24 @@ export function roleService(core: Core): BoundService {
       if (isBuiltinRole(request.name)) return builtin(request.name);
       return toRole(await platform.get(roleKind, request.org, request.name));
     },
-    async listRoles(request) {
-      const own = request.org === "" ? [] : await platform.list(roleKind, request.org);
-      return { roles: [...Object.keys(builtinRoles).map(builtin), ...own.map(toRole)] };
+    async listRoles({ org, page: asked }) {
+      const builtIn = (asked?.pageToken ?? "") === "" ? Object.keys(builtinRoles).map(builtin) : [];
+      // The root has no roles of its own.
+      if (org === "") return { roles: builtIn };
+      const page = await platform.page(roleKind, { project: org, page: asked, view: views.role });
+      return { roles: [...builtIn, ...page.items.map(toRole)], page: { nextPageToken: page.nextPageToken } };
+    },
+    async updateRole(request, context) {
+      const permissions = checkPermissions(request.permissions);
+      const before = await platform.get(roleKind, request.org, request.name);
+      // It gives to whoever is bound to it; what it no longer has may lift a deny, which gives as well.
+      const touched = [...new Set([...before.value.permissions, ...permissions])];
+      await access.requireHeld(context.principal, touched, orgScope(request.org));
+      return await changePolicy(core, async (tx) => {
+        const role = await tx.get(roleKind, request.org, before.id);
+        const etag = request.etag === "" ? before.etag : request.etag;
+        return toRole(tx.update(roleKind, role, { etag, value: { permissions } }));
+      }, { idempotency: idempotencyOf(context, UpdateRoleRequestSchema, request, RoleSchema) });
     },
     deleteRole(request, context) {
       return changePolicy(core, async (tx) => {
@@ -73,7 +89,8 @@ export function roleService(core: Core): BoundService {
       return await changePolicy(core, async (tx) => toBinding(await create(tx)), { idempotency });
     },
     async listBindings(request) {
-      return { bindings: (await listBindings(core, parseScope(request.scope))).map(toBinding) };
+      const { rows, nextPageToken } = await listBindings(core, parseScope(request.scope), request.page);
+      return { bindings: rows.map(toBinding), page: { nextPageToken } };
     },
     async deleteBinding(request, context) {
       const scope = parseScope(request.scope);
@@ -88,6 +105,7 @@ export function roleService(core: Core): BoundService {
     createRole: { resource: "role", action: "create", scope: (r) => orgScope(r.org) },
     getRole: { resource: "role", action: "get", scope: (r) => orgOrRootScope(r.org) },
     listRoles: { resource: "role", action: "list", scope: (r) => orgOrRootScope(r.org) },
+    updateRole: { resource: "role", action: "update", scope: (r) => orgScope(r.org) },
     deleteRole: { resource: "role", action: "delete", scope: (r) => orgScope(r.org) },
     createBinding: { resource: "binding", action: "create", scope: (r) => parseScope(r.scope).text },
     listBindings: { resource: "binding", action: "list", scope: (r) => parseScope(r.scope).text },

@@ -99,7 +99,7 @@ export function createIam(options: IamOptions, deps: IamDeps): Iam {
     services: [
       orgService(core),
       projectService(core),
-      userService(core),
+      userService(core, by),
       serviceAccountService(core),
       roleService(core),
       groupService(core),

@@ -11,6 +11,7 @@ import {
   RotateApiKeyRequestSchema,
   ServiceAccountSchema,
   ServiceAccountService,
+  SetServiceAccountDisabledRequestSchema,
 } from "@ultracloud/proto/iam/v1";
 import { bind, type BoundService } from "@ultracloud/rpc";
 import { changePolicy, type Core, dropBindingsOf } from "./core.ts";
@@ -55,6 +56,16 @@ export function serviceAccountService(core: Core): BoundService {
     async listServiceAccounts({ project, page: asked }) {
       const page = await platform.page(accountKind, { project, page: asked, view: views.service_account });
       return { serviceAccounts: page.items.map(toAccount), page: { nextPageToken: page.nextPageToken } };
+    },
+    setServiceAccountDisabled(request, context) {
+      const { disabled } = request;
+      return changePolicy(core, async (tx) => {
+        const account = await tx.get(accountKind, request.project, request.serviceAccount);
+        if (disabled) tokens.revoke(tx, principalOf.serviceAccount(account.id));
+        return toAccount(tx.update(accountKind, account, { value: { ...account.value, disabled } }));
+      }, {
+        idempotency: idempotencyOf(context, SetServiceAccountDisabledRequestSchema, request, ServiceAccountSchema),
+      });
     },
     deleteServiceAccount(request, context) {
       return changePolicy(core, async (tx) => {
@@ -156,6 +167,11 @@ export function serviceAccountService(core: Core): BoundService {
       scope: (r) => scope(r.project, r.serviceAccount),
     },
     listServiceAccounts: { resource: "service_account", action: "list", scope: (r) => projectScope(r.project) },
+    setServiceAccountDisabled: {
+      resource: "service_account",
+      action: "update",
+      scope: (r) => scope(r.project, r.serviceAccount),
+    },
     deleteServiceAccount: {
       resource: "service_account",
       action: "delete",

@@ -2,15 +2,15 @@ import { create, type MessageInitShape, toJson } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type StoredRecord, toMeta } from "@ultracloud/platform";
 import {
-  type AccessKeySchema,
+  AccessKeySchema,
   ApiKeySchema,
   BindingSchema,
-  type FederationSchema,
+  FederationSchema,
   GroupSchema,
-  type OAuthClientSchema,
+  OAuthClientSchema,
   OrgSchema,
   ProjectSchema,
-  type RoleSchema,
+  RoleSchema,
   ServiceAccountSchema,
   UserSchema,
 } from "@ultracloud/proto/iam/v1";
@@ -89,6 +89,14 @@ export const views = {
   user: (r: StoredRecord) => toJson(UserSchema, create(UserSchema, toUser(r as StoredRecord<User>))),
   service_account: (r: StoredRecord) =>
     toJson(ServiceAccountSchema, create(ServiceAccountSchema, toAccount(r as StoredRecord<ServiceAccount>))),
+  role: (r: StoredRecord) => toJson(RoleSchema, create(RoleSchema, toRole(r as StoredRecord<Role>))),
+  api_key: (r: StoredRecord) => toJson(ApiKeySchema, create(ApiKeySchema, toKey(r as StoredRecord<ApiKey>))),
+  access_key: (r: StoredRecord) =>
+    toJson(AccessKeySchema, create(AccessKeySchema, toAccessKey(r as StoredRecord<AccessKey>))),
+  federation: (r: StoredRecord) =>
+    toJson(FederationSchema, create(FederationSchema, toFederation(r as StoredRecord<Federation>))),
+  oauth_client: (r: StoredRecord) =>
+    toJson(OAuthClientSchema, create(OAuthClientSchema, toClient(r as StoredRecord<OAuthClient>))),
   group: (r: StoredRecord) => toJson(GroupSchema, create(GroupSchema, toGroup(r as StoredRecord<Group>))),
   binding: (r: StoredRecord) =>
     toJson(BindingSchema, create(BindingSchema, toBinding({ id: r.id, ...(r as StoredRecord<Binding>).value }))),

@@ -50,6 +50,11 @@ export const anyonesMethods: ReadonlySet<string> = new Set([
   "ultracloud.iam.v1.OrgService/ListOrgs",
 ]);
 
+/** Methods that any authenticated caller may use on itself alone, and whose empty request is refused. */
+export const ownMethods: ReadonlySet<string> = new Set([
+  "ultracloud.iam.v1.UserService/ChangePassword",
+]);
+
 /** Changing methods whose empty request is a valid one that changes nothing, or nothing that anybody else sees. */
 export const harmlessWhenEmpty: ReadonlySet<string> = new Set([
   "ultracloud.chainfire.v1.KvService/Txn",

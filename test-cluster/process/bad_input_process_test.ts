@@ -14,6 +14,7 @@ import {
   anyonesMethods,
   everywhere,
   harmlessWhenEmpty,
+  ownMethods,
   publicMethods,
   served,
   workloadFor,
@@ -124,7 +125,11 @@ Deno.test("bad input to every RPC of every service is answered with its document
       expect("a person", await call("a person", aimed, stranger), "unauthenticated");
     } else if (!isPublic) {
       answers.stranger = await call("stranger", aimed, stranger);
-      const codes = anyonesMethods.has(name) ? ["ok"] : ["not_found", "permission_denied"];
+      const codes = anyonesMethods.has(name)
+        ? ["ok"]
+        : ownMethods.has(name)
+        ? ["invalid_argument"]
+        : ["not_found", "permission_denied"];
       expect("stranger", answers.stranger, ...codes);
       if (answers.stranger.code === "ok" && answers.stranger.text.includes(`"${place.org}"`)) {
         failures.push(`${component} ${name}, stranger: sees ${answers.stranger.text.slice(0, 300)}`);
