@@ -13,6 +13,10 @@ const nouns: Readonly<Record<string, { readonly brief: string; readonly load: ()
     load: async () => (await import("./commands/quickstart.ts")).quickstart,
   },
   status: { brief: "Health of every component", load: async () => (await import("./commands/system.ts")).status },
+  top: {
+    brief: "What each component uses and serves right now",
+    load: async () => (await import("./commands/top.ts")).top,
+  },
   doctor: { brief: "What this host can do", load: async () => (await import("./commands/system.ts")).doctor },
   login: { brief: "Log in", load: async () => (await import("./commands/access.ts")).login },
   logout: { brief: "Forget the credentials", load: async () => (await import("./commands/access.ts")).logout },

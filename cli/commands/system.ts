@@ -29,12 +29,17 @@ const statusColumns = [
 
 /** One look at every component of the context, side by side. */
 export async function statusOf(session: Session): Promise<ComponentStatus[]> {
+  return await Promise.all(endpointsOf(session).map(([component]) => probe(session, component)));
+}
+
+/** The components of the context and where they are. */
+export function endpointsOf(session: Session): [component: ComponentName, url: string][] {
   // A context may name more than every cluster has.
   const named = Object.keys(session.context.endpoints);
   // What governs hosts is not in every cluster: only a context that names it is asked about it.
   const usual = Object.keys(defaultPorts).filter((name) => name !== "deployer" && name !== "fleet-scheduler");
-  const names = new Set([...usual, ...named]);
-  return await Promise.all([...names].map((component) => probe(session, component as ComponentName)));
+  const names = [...new Set([...usual, ...named])] as ComponentName[];
+  return names.map((component) => [component, session.endpoint(component)]);
 }
 
 async function probe(session: Session, component: ComponentName): Promise<ComponentStatus> {

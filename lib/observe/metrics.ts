@@ -1,3 +1,5 @@
+import process from "node:process";
+
 /** Label values by label name; every label of the metric, no other. */
 export type Labels = Readonly<Record<string, string>>;
 
@@ -172,6 +174,8 @@ export class Histogram extends Metric<Distribution> {
   }
 }
 
+const cpuSecondsName = "process_cpu_seconds_total";
+
 /** A component's metrics. Asking twice for the same name answers the same metric. */
 export class Registry {
   readonly #metrics = new Map<string, Counter | Gauge | Histogram>();
@@ -197,10 +201,24 @@ export class Registry {
     this.#collectors.push(collect);
   }
 
-  /** `<component>` and `<version>` as the constant metric every dashboard joins on. */
+  /** `<component>` and `<version>` as the constant metric every dashboard joins on, and what the process uses. */
   buildInfo(component: string, version: string): void {
     this.gauge("uc_build_info", "Constant 1, labelled with what runs", ["component", "version", "deno"])
       .set(1, { component, version, deno: Deno.version.deno });
+    if (!this.#metrics.has(cpuSecondsName)) this.#processInfo();
+  }
+
+  /** By the names that every Prometheus client library uses. */
+  #processInfo(): void {
+    const cpu = this.counter(cpuSecondsName, "Processor time of the process, user and system");
+    const resident = this.gauge("process_resident_memory_bytes", "Memory of the process that is in RAM");
+    this.gauge("process_start_time_seconds", "When the process began, since the epoch")
+      .set(performance.timeOrigin / 1_000);
+    this.onExpose(() => {
+      const { user, system } = process.cpuUsage();
+      cpu.inc({}, (user + system) / 1_000_000 - cpu.value());
+      resident.set(Deno.memoryUsage().rss);
+    });
   }
 
   /** Prometheus text format 0.0.4. */

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import process from "node:process";
 import { Redacted } from "@ultracloud/base";
 import { Health, jsonLine, metricSeriesMax, prettyLine, Registry } from "./mod.ts";
 
@@ -62,6 +63,19 @@ Deno.test("Registry.expose() writes Prometheus text with cumulative buckets", ()
       "",
     ].join("\n"),
   );
+});
+
+Deno.test("Registry.buildInfo() tells what runs and what the process uses, once", () => {
+  const registry = new Registry();
+  for (let i = 0; i < 2; i++) registry.buildInfo("iam", "1.2.3");
+  registry.expose();
+  const lines = registry.expose().split("\n");
+  assert.ok(lines.some((line) => line.startsWith('uc_build_info{component="iam",version="1.2.3",deno="')));
+  const value = (name: string) => Number(lines.filter((line) => line.startsWith(`${name} `)).join().split(" ")[1]);
+  assert.ok(value("process_resident_memory_bytes") > 1_000_000);
+  const cpuSeconds = process.cpuUsage().user / 1_000_000;
+  assert.ok(value("process_cpu_seconds_total") > 0 && value("process_cpu_seconds_total") < 2 * cpuSeconds + 60);
+  assert.ok(Math.abs(value("process_start_time_seconds") * 1_000 - performance.timeOrigin) < 1);
 });
 
 Deno.test("Registry answers the same metric for the same name and refuses another type", () => {

@@ -8,5 +8,4 @@ export const allowed: readonly Allowed[] = [
     reason: "the name that HTTP gives to its status 501",
   },
   { file: "docs/guides/uc.md", text: "uc vm creat web", reason: "the mistyped command whose correction is shown" },
-  { file: "README.md", text: "`uc top` is not built yet", reason: "the table of states says that it is not there" },
 ];
