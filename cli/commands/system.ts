@@ -1,8 +1,6 @@
 import { create, fromJson, type JsonValue, toJson } from "@bufbuild/protobuf";
 import { buildRouteMap } from "@stricli/core";
 import { fault } from "@ultracloud/base";
-import { DatabaseService } from "@ultracloud/proto/flaredb/v1";
-import { ClusterService } from "@ultracloud/proto/chainfire/v1";
 import { examineHost, type Finding } from "../doctor/mod.ts";
 import { command } from "../frame/command.ts";
 import { type ComponentName, defaultPorts } from "../frame/contexts.ts";
@@ -78,12 +76,14 @@ async function storeDetail(session: Session, component: ComponentName): Promise<
   if (session.context.operatorKeyFile === undefined) return "";
   try {
     if (component === "chainfire") {
+      const { ClusterService } = await import("@ultracloud/proto/chainfire/v1");
       const status = await session.client(ClusterService, "chainfire").status({});
       return `leader ${status.leader}, revision ${status.header?.revision ?? 0}, lag ${
         status.raftIndex - status.appliedIndex
       }`;
     }
     if (component === "flaredb") {
+      const { DatabaseService } = await import("@ultracloud/proto/flaredb/v1");
       const { groups } = await session.client(DatabaseService, "flaredb").status({});
       const lag = groups.reduce(
         (most, g) => g.commitIndex - g.appliedIndex > most ? g.commitIndex - g.appliedIndex : most,

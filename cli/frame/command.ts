@@ -1,6 +1,6 @@
 import { type DescMessage, type MessageShape, toJson } from "@bufbuild/protobuf";
 import { type Fault, fault } from "@ultracloud/base";
-import { RemoteFault, toFault } from "@ultracloud/rpc";
+import { RemoteFault, toFault } from "@ultracloud/rpc/client";
 import { buildCommand, type Command, type TypedCommandParameters } from "@stricli/core";
 import type { Column } from "./columns.ts";
 import { exitCodeOf, exitCodes } from "./exit_codes.ts";

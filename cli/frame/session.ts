@@ -2,8 +2,7 @@ import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { toJson } from "@bufbuild/protobuf";
 import type { CallOptions, Client } from "@connectrpc/connect";
 import { fault, systemClock, systemRng, ulid } from "@ultracloud/base";
-import { TokenService } from "@ultracloud/proto/iam/v1";
-import { createRpcClient } from "@ultracloud/rpc";
+import { createRpcClient } from "@ultracloud/rpc/client";
 import {
   chooseContext,
   type ComponentName,
@@ -18,7 +17,6 @@ import {
   writeContexts,
 } from "./contexts.ts";
 import type { Io } from "./io.ts";
-import { operatorAuthorization } from "./operator_key.ts";
 
 /** Thrown by `--explain` and `--dry-run` once the call that would change something has been printed. */
 export class Explained extends Error {}
@@ -90,7 +88,7 @@ export class Session {
     const asOperator = this.#asOperator(component);
     const client = createRpcClient(service, {
       endpoints: urls,
-      authorization: () => asOperator ? operatorAuthorization(this.context, component) : this.bearer(),
+      authorization: () => asOperator ? this.#operator(component) : this.bearer(),
       tls: this.context.tls,
       timeoutMs: this.options.timeoutMs,
     });
@@ -171,6 +169,7 @@ export class Session {
     const now = this.#held();
     if (isFresh(now)) return `Bearer ${now.accessToken}`;
     const timeoutMs = Math.min(this.options.timeoutMs, renewMsMax);
+    const { TokenService } = await import("@ultracloud/proto/iam/v1");
     const iam = createRpcClient(TokenService, { endpoints: [this.endpoint("iam")], tls: this.context.tls, timeoutMs });
     const answer = await iam.refresh({ refreshToken: now.refreshToken! });
     // The successor is kept even where nothing else may change, unless somebody logged out meanwhile.
@@ -179,6 +178,12 @@ export class Session {
       Object.assign(file, withToken(file, this.contextName, this.context, answer));
     });
     return `Bearer ${answer.accessToken}`;
+  }
+
+  /** Loaded where it is used: most commands need no workload tokens, and the start is waited for. */
+  async #operator(component: ComponentName): Promise<string> {
+    const { operatorAuthorization } = await import("./operator_key.ts");
+    return await operatorAuthorization(this.context, component);
   }
 
   #held(): Credentials {
