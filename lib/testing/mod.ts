@@ -1,4 +1,5 @@
 export { inProcessClient } from "./in_process.ts";
+export { type Pace, startPace } from "./pace.ts";
 export * from "./skip.ts";
 export { createTestCa, type TestCa, type TestLeaf, type TestLeafOptions } from "./test_ca.ts";
 export { type LocalServer, serveLocally } from "./serve_locally.ts";

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { Fault } from "@ultracloud/base";
+import { DeployerService } from "@ultracloud/proto/deployer/v1";
+import { FleetNodeService } from "@ultracloud/proto/fleetscheduler/v1";
 import { OrgService } from "@ultracloud/proto/iam/v1";
 import { VmService } from "@ultracloud/proto/plasmavmc/v1";
 import { VpcService } from "@ultracloud/proto/prismnet/v1";
@@ -21,7 +23,7 @@ async function codeOf(work: Promise<unknown>): Promise<string> {
 }
 
 Deno.test("every service that lets people in refuses hostile tokens with the code of what is wrong", async () => {
-  await using cloud = await startTestCloud();
+  await using cloud = await startTestCloud(["fleet-scheduler", "deployer"]);
   const { stack, session } = cloud;
   // The key that iam really signs with, so that everything but the one thing is right.
   const jwk: JWK = JSON.parse(await Deno.readTextFile(`${stack.placement("iam").stateDir}/signing.key`));
@@ -61,19 +63,19 @@ Deno.test("every service that lets people in refuses hostile tokens with the cod
     ],
     ["a few kilobytes of nothing", "a".repeat(10_000), "token_too_long"],
   ];
-  for (const component of ["iam", "prismnet", "plasmavmc"]) {
+  type At = Parameters<typeof createRpcClient>[1];
+  const readers: Record<string, (at: At, closing: DisposableStack) => Promise<unknown>> = {
+    iam: (at, closing) => closing.use(createRpcClient(OrgService, at)).listOrgs({}),
+    prismnet: (at, closing) => closing.use(createRpcClient(VpcService, at)).listVpcs({ project: "a/b" }),
+    plasmavmc: (at, closing) => closing.use(createRpcClient(VmService, at)).listVms({ project: "a/b" }),
+    "fleet-scheduler": (at, closing) => closing.use(createRpcClient(FleetNodeService, at)).listNodes({}),
+    deployer: (at, closing) => closing.use(createRpcClient(DeployerService, at)).getStatus({}),
+  };
+  for (const [component, read] of Object.entries(readers)) {
     const ask = async (token: string) => {
+      using closing = new DisposableStack();
       const at = { endpoints: [stack.endpoint(component)], authorization: () => `Bearer ${token}`, retries: 0 };
-      if (component === "iam") {
-        using orgs = createRpcClient(OrgService, at);
-        return await codeOf(orgs.listOrgs({}));
-      }
-      if (component === "prismnet") {
-        using vpcs = createRpcClient(VpcService, at);
-        return await codeOf(vpcs.listVpcs({ project: "a/b" }));
-      }
-      using vms = createRpcClient(VmService, at);
-      return await codeOf(vms.listVms({ project: "a/b" }));
+      return await codeOf(read(at, closing));
     };
     assert.equal(await ask(await sign()), "ok", `${component} refuses the token that the others are made from`);
     for (const [what, token, code] of hostile) {

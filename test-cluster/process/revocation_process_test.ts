@@ -11,15 +11,49 @@ import { createWorkloadSigner, svcId } from "@ultracloud/authz";
 import { KvService as CoordinationService, WatchService } from "@ultracloud/proto/chainfire/v1";
 import { DatabaseService, KvService } from "@ultracloud/proto/flaredb/v1";
 import { VmAgentService } from "@ultracloud/proto/vmagent/v1";
+import { type Pace, startPace } from "@ultracloud/testing";
 import { startTestCloud } from "../cloud.ts";
 import { assertLogsHoldNoSecret } from "./_secret_scan.ts";
 
 /** What DESIGN.md of iam promises while iam is heard. */
 const promisedMs = 2_000;
-/** A machine under test may be slower at everything; beyond this the promise is broken there too. */
+/** Round trips between the answer of a revocation and a refusal that is seen: a service's long poll, its check, ours. */
+const roundTrips = 3;
+/** Beyond this the promise is broken on any machine. */
 const hangMsMax = 30_000;
 const password = "correct horse battery staple 9";
 const project = "acme/prod";
+
+/** A call that asks for no credentials. */
+async function ready(url: string): Promise<void> {
+  const response = await fetch(`${url}/readyz`);
+  await response.body?.cancel();
+}
+
+interface Seen {
+  readonly what: string;
+  readonly code: string;
+  readonly ms: number;
+}
+
+/**
+ * Holds what was seen to the promise, in milliseconds of this machine: where calls that nothing hinders take seconds,
+ * because others have its processors, a revocation takes as many more as it has round trips.
+ */
+function judge(seen: readonly Seen[], since: string, refusal: RegExp, pace: Pace): void {
+  const allowedMs = promisedMs + roundTrips * pace.slowestMs;
+  for (const { what, code, ms } of seen) {
+    console.log(`${what} ended ${ms.toFixed(0)} ms after ${since}: ${code}`);
+    assert.match(code, refusal, what);
+    assert.ok(
+      ms < allowedMs,
+      `${what} went on for ${ms.toFixed(0)} ms, promised ${promisedMs}, allowed ${
+        allowedMs.toFixed(0)
+      } as calls that nothing hinders took up to ${pace.slowestMs.toFixed(0)}`,
+    );
+  }
+  console.log(`calls that nothing hinders took up to ${pace.slowestMs.toFixed(0)} ms meanwhile`);
+}
 
 /** "kind/code" of a failed call, or "ok". */
 async function codeOf(work: Promise<unknown>): Promise<string> {
@@ -90,6 +124,7 @@ Deno.test("a revoked token and a removed grant stop calls and open streams of ev
         assert.ok(performance.now() < giveUp, `${component} does not let the person in: ${code}`);
       }
     }
+    await using pace = startPace(Object.keys(calls).map((component) => () => ready(stack.endpoint(component))));
     await end();
     endedMs = performance.now();
     const unary = Object.entries(calls).map(async ([component, call]) => {
@@ -103,12 +138,7 @@ Deno.test("a revoked token and a removed grant stop calls and open streams of ev
       const timer = setTimeout(() => reject(new Error("a stream goes on after the revocation")), hangMsMax);
       closing.defer(() => clearTimeout(timer));
     });
-    const seen = await Promise.race([Promise.all([...unary, ...streams]), late]);
-    for (const { what, code, ms } of seen) {
-      console.log(`${what} ended ${ms.toFixed(0)} ms after the answer: ${code}`);
-      assert.match(code, refusal, what);
-      assert.ok(ms < promisedMs, `${what} went on for ${ms.toFixed(0)} ms, promised ${promisedMs}`);
-    }
+    judge(await Promise.race([Promise.all([...unary, ...streams]), late]), "the answer", refusal, pace);
   };
 
   const alice = await person("alice");
@@ -189,6 +219,7 @@ Deno.test("a component that leaves the trust file is refused by stores and agent
     stream("flaredb stream", () => kv.watch({ database: "sys_iam", bucket: "rows", prefix: "policy" }, { signal })),
   ];
   await Promise.all(streams.map(({ begun }) => begun));
+  await using pace = startPace(Object.keys(calls).map((component) => () => ready(stack.endpoint(component))));
   delete trust.principals[id];
   await Deno.writeTextFile(`${trustFile}.new`, JSON.stringify(trust), { mode: 0o600 });
   await Deno.rename(`${trustFile}.new`, trustFile);
@@ -201,9 +232,6 @@ Deno.test("a component that leaves the trust file is refused by stores and agent
       await systemClock.sleep(20);
     }
   });
-  for (const { what, code, ms } of await Promise.all([...unary, ...streams.map(({ ended }) => ended)])) {
-    console.log(`${what} ended ${ms.toFixed(0)} ms after the trust file changed: ${code}`);
-    assert.equal(code, "unauthenticated/issuer_untrusted", what);
-    assert.ok(ms < promisedMs, `${what} went on for ${ms.toFixed(0)} ms, promised ${promisedMs}`);
-  }
+  const seen = await Promise.all([...unary, ...streams.map(({ ended }) => ended)]);
+  judge(seen, "the trust file changed", /^unauthenticated\/issuer_untrusted$/, pace);
 });
