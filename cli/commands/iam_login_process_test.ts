@@ -43,6 +43,56 @@ Deno.test("several uc at once renew one login together, and logging out ends it 
   await desk.fails(4, ["whoami"], /nobody is logged in/);
 });
 
+/** What a browser without cookies of before does with the page: sends its form, with what a person types. */
+async function decide(url: string, typed: Record<string, string>): Promise<number> {
+  const page = await fetch(url);
+  const html = await page.text();
+  const fields = new URLSearchParams();
+  for (const [tag] of html.matchAll(/<input[^>]*>/g)) {
+    fields.set(/name="([^"]*)"/.exec(tag)?.[1] ?? "", /value="([^"]*)"/.exec(tag)?.[1] ?? "");
+  }
+  for (const [name, value] of Object.entries(typed)) fields.set(name, value);
+  const answer = await fetch(new URL(/action="([^"]+)"/.exec(html)![1]!, url), {
+    method: "POST",
+    body: fields,
+    headers: { cookie: page.headers.getSetCookie().map((line) => line.split(";")[0]).join("; ") },
+  });
+  await answer.body?.cancel();
+  return answer.status;
+}
+
+Deno.test("uc login prints an address and a code, and goes on when the person has decided in a browser", async () => {
+  await using desk = await Desk.openIam();
+  await Deno.writeTextFile(`${desk.dir}/pw`, password, { mode: 0o600 });
+  await desk.ok("org", "create", "acme");
+  await desk.ok("user", "create", "ada", "--org", "acme", "--password-file", `${desk.dir}/pw`);
+  await desk.ok("logout");
+  const ada = { org: "acme", user: "ada", password };
+  const login = (then: (url: string) => void, signal?: AbortSignal) => {
+    let asked = false;
+    return desk.uc(["login"], signal, ({ err }) => {
+      const url = /Open (\S+) in a browser and check that it shows the code [B-Z]{4}-[B-Z]{4}\n/.exec(err)?.[1];
+      if (url === undefined || asked) return;
+      asked = true;
+      then(url);
+    });
+  };
+  const stop = new AbortController();
+  const pages: Promise<number>[] = [];
+  // All three wait for the same five seconds between questions.
+  const [refused, stopped, { code, err }] = await Promise.all([
+    login((url) => pages.push(decide(url, { ...ada, decision: "deny" }))),
+    login(() => stop.abort(), stop.signal),
+    login((url) => pages.push(decide(url, ada))),
+  ]);
+  assert.deepEqual([refused.code, stopped.code], [4, 130], refused.err + stopped.err);
+  assert.match(refused.err, /error\[login_refused\]: Cannot log in: .*the person refused/);
+  assert.deepEqual(await Promise.all(pages), [200, 200]);
+  assert.equal(code, 0, err);
+  assert.match(err, /Logged in to test as acme\/ada\n$/);
+  assert.match(await desk.ok("whoami"), /acme\/ada/);
+});
+
 Deno.test("passwords are changed and reset, roles and accounts are changed in place", async () => {
   await using desk = await Desk.openIam();
   const ok = desk.ok.bind(desk);

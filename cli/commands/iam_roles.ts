@@ -33,6 +33,7 @@ export const role = buildRouteMap({
   routes: {
     list: command<{ org: string }, []>({
       brief: "List built-in roles and those of an organisation",
+      details: "Each built-in role exists for one service alone, too: SERVICE.ROLE, as plasmavmc.viewer.",
       flags: { org: optionalOrg },
       async run({ session, list }, { org }) {
         const client = session.client(RoleService, "iam");

@@ -3,7 +3,7 @@ import { preparsePolicySet, statefulIsAuthorized } from "@cedar-policy/cedar-was
 import { type Rng, seededRng } from "@ultracloud/base";
 import {
   attributeOf,
-  builtinRoles,
+  builtinPermissions,
   type Condition,
   conditionNumberPattern,
   type DecisionContext,
@@ -67,7 +67,7 @@ function randomSnapshot(c: Chooser): PolicySnapshot {
     bindings: c.some(9, () => c.below(1 << 24)).map((n, i) => ({
       id: `bind_${i}_${n}`,
       principal: c.one([...users, ...groups]),
-      role: c.one(["x", "y", "viewer", "admin"]),
+      role: c.one(["x", "y", "viewer", "admin", "iam.viewer"]),
       scope: c.one(scopes),
       deny: c.below(4) === 0,
       ...(c.below(3) === 0 ? { conditions: [randomCondition(c), ...c.some(1, () => randomCondition(c))] } : {}),
@@ -113,7 +113,7 @@ function holds({ key, operator, values }: Condition, deny: boolean): string {
 function toCedar(snapshot: PolicySnapshot): Record<string, string> {
   const policies: Record<string, string> = {};
   for (const { id, principal, role, scope, deny, conditions } of snapshot.bindings) {
-    const permissions = builtinRoles[role] ??
+    const permissions = builtinPermissions(role) ??
       snapshot.roles.find((r) => r.name === role && r.org === scope.split("/")[0])?.permissions ?? [];
     const who = principal.startsWith("group:")
       ? `principal in Group::${text(principal)}`
@@ -168,7 +168,7 @@ interface Question {
 function randomQuestion(c: Chooser): Question {
   return {
     principal: c.one(users),
-    permission: `${c.one(["a", "b"])}.${c.one(["a", "b"])}.${c.one(["x", "get", "z"])}`,
+    permission: `${c.one(["a", "b", "iam"])}.${c.one(["a", "b"])}.${c.one(["x", "get", "z"])}`,
     scope: c.one(scopes),
     context: { nowMs: c.one([4, 9, 20]), attributes: c.below(2) === 0 ? { env: c.one(texts) } : {} },
   };

@@ -76,9 +76,21 @@ export const builtinRoles: Readonly<Record<string, readonly string[]>> = {
   auditor: ["*.*.get", "*.*.list", "*.audit.*", "*.event.watch", "iam.decision.explain"],
 };
 
-/** True for the name of a role every cluster has; custom roles may not take it. */
-export function isBuiltinRole(name: string): boolean {
-  return Object.hasOwn(builtinRoles, name);
+/** Services that people call: each has the roles for itself alone, as in "plasmavmc.viewer". */
+const roleServices = ["iam", "prismnet", "plasmavmc", "deployer", "fleetscheduler"] as const;
+
+const rolesOfOneService: ReadonlyMap<string, readonly string[]> = new Map(
+  roleServices.flatMap((service) =>
+    Object.entries(builtinRoles).map(([role, permissions]) => {
+      const own = permissions.map((p) => p.replace(/^\*\./, `${service}.`)).filter((p) => p.startsWith(`${service}.`));
+      return [`${service}.${role}`, [...new Set(own)]] as const;
+    })
+  ),
+);
+
+/** What a role of every cluster allows, of all services or of one; undefined where the name is no such role's. */
+export function builtinPermissions(role: string): readonly string[] | undefined {
+  return Object.hasOwn(builtinRoles, role) ? builtinRoles[role] : rolesOfOneService.get(role);
 }
 
 export interface Evaluation {
@@ -106,11 +118,9 @@ export class PolicyIndex {
     this.snapshot = snapshot;
     const custom = new Map(snapshot.roles.map((role) => [`${role.org}/${role.name}`, role.permissions]));
     for (const binding of snapshot.bindings) {
-      // A role name means the organisation's own role first: built-in names are reserved, so the two never meet.
+      // Built-in names are reserved, and names of one service's have a dot: they never meet an organisation's own.
       const org = binding.scope.split("/")[0]!;
-      const permissions = isBuiltinRole(binding.role)
-        ? builtinRoles[binding.role]!
-        : custom.get(`${org}/${binding.role}`) ?? [];
+      const permissions = builtinPermissions(binding.role) ?? custom.get(`${org}/${binding.role}`) ?? [];
       let scopes = this.#byPrincipal.get(binding.principal);
       if (!scopes) this.#byPrincipal.set(binding.principal, scopes = new Map());
       const list = scopes.get(binding.scope);

@@ -1,6 +1,13 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { builtinRoles, permissionMatches, PolicyIndex, type PolicySnapshot, scopeCovers } from "./mod.ts";
+import {
+  builtinPermissions,
+  builtinRoles,
+  permissionMatches,
+  PolicyIndex,
+  type PolicySnapshot,
+  scopeCovers,
+} from "./mod.ts";
 
 const base: PolicySnapshot = {
   version: 1,
@@ -37,6 +44,24 @@ Deno.test("evaluate() lets a deny win over every allow and names it", () => {
   assert.equal(index.evaluate("user:a", "plasmavmc.vm.get", "acme/test").allow, true);
 });
 
+Deno.test("a role of one service allows there what the role allows, and nothing elsewhere", () => {
+  const index = new PolicyIndex({ ...base, bindings: [bind("b1", "user:a", "plasmavmc.editor", "acme")] });
+  const may = (permission: string) => index.evaluate("user:a", permission, "acme/prod").allow;
+  assert.deepEqual(["plasmavmc.vm.create", "plasmavmc.vm.get", "plasmavmc.event.watch"].map(may), [true, true, true]);
+  assert.deepEqual(["prismnet.vpc.create", "prismnet.vpc.get", "iam.service_account.create"].map(may), [
+    false,
+    false,
+    false,
+  ]);
+  for (const [role, permissions] of Object.entries(builtinRoles)) {
+    const own = builtinPermissions(`iam.${role}`)!;
+    assert.ok(own.every((p) => p.startsWith("iam.") && permissions.some((all) => permissionMatches(all, p))), role);
+  }
+  for (const none of ["nosuch.viewer", "plasmavmc.owner", "plasmavmc.viewer.x", "constructor", "iam.constructor", ""]) {
+    assert.equal(builtinPermissions(none), undefined, none);
+  }
+});
+
 Deno.test("evaluate() finds a custom role only in the organisation that owns it", () => {
   const roles = [{ name: "starter", org: "acme", permissions: ["plasmavmc.vm.start"] }];
   const bindings = [bind("b1", "user:a", "starter", "acme/prod"), bind("b2", "user:a", "starter", "other/prod")];
@@ -49,7 +74,7 @@ Deno.test("evaluate() finds a custom role only in the organisation that owns it"
 function dumb(snapshot: PolicySnapshot, principal: string, permission: string, scope: string): boolean {
   const matching = snapshot.bindings.filter((b) =>
     b.principal === principal && scopeCovers(b.scope, scope) &&
-    (builtinRoles[b.role] ??
+    (builtinPermissions(b.role) ??
       snapshot.roles.find((r) => r.name === b.role && r.org === b.scope.split("/")[0])?.permissions ?? [])
       .some((p) => permissionMatches(p, permission))
   );
@@ -75,14 +100,14 @@ Deno.test("evaluate() equals the plain reading of the rule on random policies", 
         fc.record({
           id: fc.uuid(),
           principal,
-          role: fc.constantFrom("x", "y", "viewer", "admin"),
+          role: fc.constantFrom("x", "y", "viewer", "admin", "iam.viewer"),
           scope,
           deny: fc.boolean(),
         }),
         { maxLength: 8 },
       ),
       principal,
-      fc.tuple(fc.constantFrom("a", "b"), fc.constantFrom("a", "b"), fc.constantFrom("a", "get")).map((p) =>
+      fc.tuple(fc.constantFrom("a", "b", "iam"), fc.constantFrom("a", "b"), fc.constantFrom("a", "get")).map((p) =>
         p.join(".")
       ),
       scope,

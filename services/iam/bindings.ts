@@ -1,4 +1,4 @@
-import { builtinRoles, type Condition, isBuiltinRole, scopeCovers } from "@ultracloud/authz";
+import { builtinPermissions, type Condition, scopeCovers } from "@ultracloud/authz";
 import { fault, invalidField, isId } from "@ultracloud/base";
 import { notFound, type PageInput, type StoredRecord, type Tx } from "@ultracloud/platform";
 import type { Principal } from "@ultracloud/rpc";
@@ -44,8 +44,9 @@ export async function createBinding(
       "deny_too_narrow",
     );
   }
-  const custom = isBuiltinRole(role) ? undefined : await platform.get(roleKind, scope.org, role);
-  const permissions = custom ? custom.value.permissions : builtinRoles[role]!;
+  const builtin = builtinPermissions(role);
+  const custom = builtin ? undefined : await platform.get(roleKind, scope.org, role);
+  const permissions = builtin ?? custom!.value.permissions;
   await access.requireHeld(caller, permissions, scope.text);
   // Nobody takes from a principal what was given to it above one's own reach.
   if (deny) {
@@ -106,9 +107,8 @@ export async function deleteBinding(
   // Lifting a deny gives; so it takes what giving takes.
   if (binding.value.deny) {
     const { role } = binding.value;
-    const permissions = isBuiltinRole(role)
-      ? builtinRoles[role]!
-      : (await core.platform.get(roleKind, scope.org, role)).value.permissions;
+    const permissions = builtinPermissions(role) ??
+      (await core.platform.get(roleKind, scope.org, role)).value.permissions;
     await core.access.requireHeld(caller, permissions, scope.text);
   }
   return async (tx) => {

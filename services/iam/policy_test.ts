@@ -109,6 +109,13 @@ Deno.test("roles: built-in names are taken, a role in use stays, the list shows 
   ]);
   await root.roles.deleteRole({ org: "acme", name: "constructor" });
   assert.equal((await root.roles.getRole({ org: "", name: "admin" })).builtIn, true);
+  // Each service has the roles for itself alone.
+  assert.deepEqual((await root.roles.getRole({ org: "acme", name: "plasmavmc.admin" })).permissions, ["plasmavmc.*.*"]);
+  const carol = await w.user("acme", "carol", { acme: "iam.viewer" });
+  assert.equal(await codeOf(carol.orgs.getOrg({ org: "acme" })), "ok");
+  const give = (role: string) => codeOf(root.roles.createBinding({ scope: "acme", role, principal: carol.principal }));
+  assert.equal(await give("prismnet.editor"), "ok");
+  assert.match(await give("nosuch.viewer"), /^not_found/);
 });
 
 Deno.test("Authorize() answers about oneself to anyone, about others to who may explain", async () => {

@@ -1,4 +1,4 @@
-import { builtinRoles, checkPermission, isBuiltinRole } from "@ultracloud/authz";
+import { builtinPermissions, builtinRoles, checkPermission } from "@ultracloud/authz";
 import { checkName, fault, invalidField } from "@ultracloud/base";
 import { idempotencyOf } from "@ultracloud/platform";
 import {
@@ -25,14 +25,20 @@ import { toBinding, toRole, views } from "./wire.ts";
 /** Every decision may look at all of them. */
 const permissionsPerRoleMax = 256;
 
-const builtin = (name: string) => ({ name, org: "", permissions: [...builtinRoles[name]!], builtIn: true, etag: "" });
+const builtin = (name: string) => ({
+  name,
+  org: "",
+  permissions: [...builtinPermissions(name)!],
+  builtIn: true,
+  etag: "",
+});
 
 export function roleService(core: Core): BoundService {
   const { platform, access } = core;
   return bind(RoleService, {
     createRole(request, context) {
       const name = checkName(request.name, "name");
-      if (isBuiltinRole(name)) {
+      if (builtinPermissions(name)) {
         throw invalidField("name", `Cannot use ${name} as the name of a role: every cluster has one`, "invalid_name");
       }
       const permissions = checkPermissions(request.permissions);
@@ -42,7 +48,7 @@ export function roleService(core: Core): BoundService {
       }, { idempotency: idempotencyOf(context, CreateRoleRequestSchema, request, RoleSchema) });
     },
     async getRole(request) {
-      if (isBuiltinRole(request.name)) return builtin(request.name);
+      if (builtinPermissions(request.name)) return builtin(request.name);
       return toRole(await platform.get(roleKind, request.org, request.name));
     },
     async listRoles({ org, page: asked }) {

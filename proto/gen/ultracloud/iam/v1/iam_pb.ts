@@ -1088,7 +1088,8 @@ export const RotateApiKeyRequestSchema: GenMessage<RotateApiKeyRequest> = /*@__P
  */
 export type Role = Message<"ultracloud.iam.v1.Role"> & {
   /**
-   * Built-in: admin, operator, editor, viewer, auditor. Custom roles belong to an organisation.
+   * Built-in: admin, operator, editor, viewer, auditor; of one service alone "<service>.<role>", as "plasmavmc.viewer".
+   * Custom roles belong to an organisation.
    *
    * @generated from field: string name = 1;
    */
