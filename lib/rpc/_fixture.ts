@@ -7,6 +7,7 @@ import {
   type Authenticator,
   type Authorizer,
   bind,
+  type Codecs,
   type Handlers,
   type Principal,
   type RpcServer,
@@ -59,7 +60,10 @@ export const eventPath = "/ultracloud.common.v1.EventService/WatchEvents";
 export async function startFixture(
   options: Partial<RpcServerOptions> = {},
   deps: Partial<RpcServerDeps> = {},
-  overrides: { operation?: Partial<Handlers<typeof OperationService>> } = {},
+  overrides: {
+    operation?: Partial<Handlers<typeof OperationService>>;
+    codecs?: Codecs<typeof OperationService>;
+  } = {},
 ): Promise<Fixture> {
   const audit: AuditRecord[] = [];
   const errors: Fixture["errors"] = [];
@@ -97,7 +101,7 @@ export async function startFixture(
     listOperations: { authenticated: "shows the caller's own only" },
     waitOperation: { resource: "operation", action: "get", scope },
     cancelOperation: { resource: "operation", action: "cancel", scope },
-  });
+  }, overrides.codecs);
   const events = bind(EventService, {
     async *watchEvents(request, context) {
       context.responseHeader.set("x-extra", "yes");

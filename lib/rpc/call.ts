@@ -2,6 +2,13 @@ import { Fault, fault } from "@ultracloud/base";
 import type { Expiring } from "./deadlines.ts";
 import { anonymous, type CallContext, type Principal, type Received } from "./types.ts";
 
+/** What a call came with: a request of HTTP, or whoever calls from within. */
+export interface CallSource {
+  readonly headers: Headers;
+  /** Aborted when the caller leaves; read at most once, and only when a handler wants a signal. */
+  readonly signal: AbortSignal;
+}
+
 /**
  * One call under way; handlers see it as their CallContext. Signal and answer headers exist only once someone asks
  * for them, as most calls never do and making them costs more than the rest of the call.
@@ -39,23 +46,14 @@ export class Call implements CallContext, Expiring {
   #reason: unknown;
   #responseHeader: Headers | undefined;
   #interrupt: ((reason: unknown) => void) | undefined;
-  readonly #callerSignal: () => AbortSignal | undefined;
+  readonly #source: CallSource;
 
-  constructor(
-    init: {
-      readonly requestId: string;
-      readonly method: string;
-      readonly requestHeader: Headers;
-      readonly startMs: number;
-      /** Aborted when the caller leaves; read at most once, and only when a handler wants a signal. */
-      readonly callerSignal: () => AbortSignal | undefined;
-    },
-  ) {
-    this.requestId = init.requestId;
-    this.method = init.method;
-    this.requestHeader = init.requestHeader;
-    this.startMs = init.startMs;
-    this.#callerSignal = init.callerSignal;
+  constructor(requestId: string, method: string, requestHeader: Headers, startMs: number, source: CallSource) {
+    this.requestId = requestId;
+    this.method = method;
+    this.requestHeader = requestHeader;
+    this.startMs = startMs;
+    this.#source = source;
   }
 
   get signal(): AbortSignal {
@@ -63,9 +61,9 @@ export class Call implements CallContext, Expiring {
       const controller = this.#controller = new AbortController();
       if (this.#reason !== undefined) controller.abort(this.#reason);
       else {
-        const caller = this.#callerSignal();
-        if (caller?.aborted) this.abort(callerLeft());
-        else caller?.addEventListener("abort", () => this.abort(callerLeft()), { once: true });
+        const caller = this.#source.signal;
+        if (caller.aborted) this.abort(callerLeft());
+        else caller.addEventListener("abort", () => this.abort(callerLeft()), { once: true });
       }
     }
     return this.#controller.signal;

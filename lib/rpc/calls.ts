@@ -83,7 +83,7 @@ export function createCalls(chain: Chain, routes: Routes): Calls {
     },
     async unary(method, caller, read) {
       const route = routeOf(method);
-      const call = chain.open(route, caller.headers, () => caller.signal);
+      const call = chain.open(route, caller);
       // Its place stays taken until the handler has really ended, also when nobody waits for it any more.
       const work = async () => {
         try {
@@ -103,7 +103,7 @@ export function createCalls(chain: Chain, routes: Routes): Calls {
     },
     async *stream(method, caller, read) {
       const route = routeOf(method);
-      const call = chain.open(route, caller.headers, () => caller.signal);
+      const call = chain.open(route, caller);
       // Asked for here so that a caller who leaves ends the wait for a handler that does not look at it.
       const { signal } = call;
       let iterator: AsyncIterator<never> | undefined;

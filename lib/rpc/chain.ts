@@ -1,6 +1,6 @@
 import { type Clock, Fault, fault, invalidField, type Rng } from "@ultracloud/base";
 import type { Gauge, Logger, Registry } from "@ultracloud/observe";
-import { Call } from "./call.ts";
+import { Call, type CallSource } from "./call.ts";
 import { Deadlines } from "./deadlines.ts";
 import { visibleFault } from "./errors.ts";
 import { isKey, keyCharsMax, type RpcLimits } from "./limits.ts";
@@ -71,14 +71,10 @@ export class Chain {
   }
 
   /** A call that is not admitted yet. Never throws. */
-  open(route: Route, header: Headers, callerSignal: () => AbortSignal | undefined): Call {
-    return new Call({
-      requestId: acceptedRequestId(header.get("x-request-id")) ?? this.#nextId(),
-      method: route.path,
-      requestHeader: header,
-      startMs: this.#deps.clock.monotonicMs(),
-      callerSignal,
-    });
+  open(route: Route, caller: CallSource): Call {
+    const { headers } = caller;
+    const requestId = acceptedRequestId(headers.get("x-request-id")) ?? this.#nextId();
+    return new Call(requestId, route.path, headers, this.#deps.clock.monotonicMs(), caller);
   }
 
   /** Takes a place in flight, and checks what the headers ask for. */

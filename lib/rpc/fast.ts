@@ -27,20 +27,26 @@ export interface UnaryWire {
   readonly contentType: string;
   /** The request message, or an invalid_argument fault. */
   decode(body: Uint8Array<ArrayBuffer>, route: Route): unknown;
-  /** The handler's answer as it is sent. */
+  /** The handler's answer as it is sent; bytes stay as they are until the next one is encoded. */
   encode(output: unknown, route: Route): Uint8Array<ArrayBuffer> | string;
   /** What the caller may see of a failure. */
   failure(error: Fault, call: Pick<Call, "requestId" | "touchedResponseHeader">): Response;
 }
 
-const rpcWire = (binary: boolean): UnaryWire => ({
-  contentType: binary ? "application/proto" : "application/json",
-  decode: (body, route) => decodeMessage(route.method.input, body, binary),
-  encode: (output, route) => encodeMessage(route.method.output, output, binary, route.registry),
-  failure: (error, call) => errorResponse(call, error),
-});
-const binaryWire = rpcWire(true);
-const jsonWire = rpcWire(false);
+const failure: UnaryWire["failure"] = (error, call) => errorResponse(call, error);
+const binaryWire: UnaryWire = {
+  contentType: "application/proto",
+  decode: (body, { codec, method }) => codec?.read?.(body) ?? decodeMessage(method.input, body, true),
+  encode: (output, { codec, method, registry }) =>
+    codec?.write?.(output as never) ?? encodeMessage(method.output, output, true, registry),
+  failure,
+};
+const jsonWire: UnaryWire = {
+  contentType: "application/json",
+  decode: (body, route) => decodeMessage(route.method.input, body, false),
+  encode: (output, route) => encodeMessage(route.method.output, output, false, route.registry),
+  failure,
+};
 
 /** The RPC's own wire in one of its two forms. */
 export function connectWire(binary: boolean): UnaryWire {
@@ -58,17 +64,18 @@ export function serveUnary(
   peer: Peer,
   wire: UnaryWire,
 ): Promise<Response> {
-  const call = chain.open(route, request.headers, () => request.signal);
+  const call = chain.open(route, request);
   return new Promise((resolve) => {
     // The deadline answers for a handler that does not stop; its place stays taken until it does.
     call.onAbort((reason) => {
       chain.settle(call, route, reason);
       resolve(wire.failure(shownFault(reason), call));
     });
-    run(chain, route, call, request, peer, wire).then(resolve);
+    void run(chain, route, call, request, peer, wire, resolve);
   });
 }
 
+/** Never rejects. Resolves the caller's promise itself: one that waited for another would cost two more turns. */
 async function run(
   chain: Chain,
   route: Route,
@@ -76,7 +83,8 @@ async function run(
   request: Request,
   peer: Peer,
   wire: UnaryWire,
-): Promise<Response> {
+  resolve: (response: Response) => void,
+): Promise<void> {
   try {
     chain.admit(call, route);
     const authenticated = chain.authenticate(call, route, peer);
@@ -105,16 +113,18 @@ async function run(
       "x-request-id": call.requestId,
     };
     if (body.length >= compressBytesMin && acceptsGzip(call.requestHeader, encoding)) {
-      body = await gzip(typeof body === "string" ? utf8.encode(body) : body);
+      body = await gzip(typeof body === "string" ? utf8.encode(body) : body.slice());
       headers["content-encoding"] = "gzip";
       headers.vary = "accept-encoding";
     }
     call.touchedResponseHeader?.forEach((value, name) => headers[name] = value);
+    // It copies the bytes.
+    const response = new Response(body, { headers });
     chain.settle(call, route);
-    return new Response(body, { headers });
+    resolve(response);
   } catch (error) {
     chain.settle(call, route, error);
-    return wire.failure(shownFault(error), call);
+    resolve(wire.failure(shownFault(error), call));
   } finally {
     chain.release(call, route);
   }

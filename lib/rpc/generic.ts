@@ -190,7 +190,7 @@ async function serve(
   request: Request,
   peer: Peer,
 ): Promise<Response> {
-  const call = chain.open(route, request.headers, () => request.signal);
+  const call = chain.open(route, request);
   const header = new Headers(request.headers);
   // The chain watches the deadline; two watchers would race for the words of the error.
   header.delete("connect-timeout-ms");

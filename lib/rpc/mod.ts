@@ -10,6 +10,8 @@ export { streamedResponse } from "./streamed.ts";
 export { type CallerIdempotency, callerIdempotency } from "./idempotency.ts";
 export { defaultLimits, type RpcLimits } from "./limits.ts";
 export { spiffeIdOf } from "./listen_mtls.ts";
+export { ProtoReader } from "./proto_reader.ts";
+export { ProtoWriter } from "./proto_writer.ts";
 export { permissionsAsked } from "./routes.ts";
 export {
   type HttpHandler,

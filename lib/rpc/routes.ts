@@ -1,7 +1,7 @@
 import { createRegistry, type DescMethod, type Registry } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import type { Histogram, HistogramSeries } from "@ultracloud/observe";
-import type { AuthzRow, BoundService } from "./types.ts";
+import type { AuthzRow, BoundService, Codec } from "./types.ts";
 
 /** Everything about one RPC that can be known before a call. */
 export interface Route {
@@ -12,6 +12,8 @@ export interface Route {
   readonly row: AuthzRow<any>;
   // deno-lint-ignore no-explicit-any -- erased by `bind`, which checked it
   readonly handler: (request: any, context: any) => any;
+  // deno-lint-ignore no-explicit-any -- erased by `bind`, which checked it
+  readonly codec: Codec<any> | undefined;
   /** "plasmavmc.vm.create"; undefined on public and authenticated rows. */
   readonly permission: string | undefined;
   readonly isPublic: boolean;
@@ -52,6 +54,7 @@ export function buildRoutes(component: string, services: readonly BoundService[]
         method,
         row,
         handler: handler.bind(bound.handlers),
+        codec: bound.codecs[method.localName],
         permission: row.resource === undefined ? undefined : `${owner}.${row.resource}.${row.action}`,
         isPublic: row.public !== undefined,
         mutating: method.idempotency !== MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS,

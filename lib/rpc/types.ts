@@ -91,6 +91,21 @@ export type AuthzRow<M extends DescMethod> =
 
 export type AuthzTable<S extends DescService> = { [K in keyof S["method"]]: AuthzRow<S["method"][K]> };
 
+/**
+ * The binary form of one RPC's messages, written by hand where the general reader and writer of protobuf-es take more
+ * than the rest of the call: see ProtoReader and ProtoWriter. They must agree with those; JSON always goes through them.
+ */
+export interface Codec<M extends DescMethodUnary> {
+  /** The request, equal to what protobuf-es reads; undefined for bytes that only it knows how to read, or to refuse. */
+  readonly read?: (bytes: Uint8Array) => MessageShape<M["input"]> | undefined;
+  /** The handler's answer, as protobuf-es writes it. It may be written over by the next one: it is copied at once. */
+  readonly write?: (answer: MessageInitShape<M["output"]>) => Uint8Array<ArrayBuffer>;
+}
+
+export type Codecs<S extends DescService> = {
+  readonly [K in keyof S["method"]]?: S["method"][K] extends DescMethodUnary ? Codec<S["method"][K]> : never;
+};
+
 /** A service with its handlers and its authorisation table, ready to be served. */
 export interface BoundService {
   readonly service: DescService;
@@ -98,11 +113,23 @@ export interface BoundService {
   readonly handlers: Readonly<Record<string, any>>;
   // deno-lint-ignore no-explicit-any -- erased here, checked by `bind`
   readonly authz: Readonly<Record<string, AuthzRow<any>>>;
+  // deno-lint-ignore no-explicit-any -- erased here, checked by `bind`
+  readonly codecs: Readonly<Record<string, Codec<any> | undefined>>;
 }
 
 /** Ties handlers and authorisation rows to a service; both are complete or it does not compile. */
-export function bind<S extends DescService>(service: S, handlers: Handlers<S>, authz: AuthzTable<S>): BoundService {
-  return { service, handlers, authz: authz as unknown as BoundService["authz"] };
+export function bind<S extends DescService>(
+  service: S,
+  handlers: Handlers<S>,
+  authz: AuthzTable<S>,
+  codecs: Codecs<S> = {},
+): BoundService {
+  return {
+    service,
+    handlers,
+    authz: authz as unknown as BoundService["authz"],
+    codecs: codecs as unknown as BoundService["codecs"],
+  };
 }
 
 /** The other end of a connection. */

@@ -113,6 +113,15 @@ export class Databases implements AsyncDisposable {
     return [...this.#open.values()];
   }
 
+  /** The same as `find` where there is nothing to wait for and nothing to refuse. */
+  ready(name: string): OpenDatabase | undefined {
+    const database = this.#open.get(name);
+    if (database === undefined || database.machine.parts.importer.restoring || database.machine.diverged) {
+      return undefined;
+    }
+    return database;
+  }
+
   /** The database of that name, opened and fit to be used. */
   async find(name: string): Promise<OpenDatabase> {
     const database = await this.findAny(name);

@@ -5,19 +5,28 @@ import type { CallContext } from "@ultracloud/rpc";
 import type { Databases, OpenDatabase } from "./databases.ts";
 
 /** Waits until the local state may be read at the level that was asked for; linearizable when none was. */
-export async function awaitLevel(
+export function awaitLevel(
   databases: Databases,
   database: OpenDatabase,
   read: Read | undefined,
   context: CallContext,
 ): Promise<void> {
+  const level = read?.level ?? Level.UNSPECIFIED;
+  // Most reads, and one promise for them.
+  if (level === Level.UNSPECIFIED || level === Level.LINEARIZABLE) return database.group.readBarrier();
+  return awaitOther(databases, database, read!, context);
+}
+
+async function awaitOther(
+  databases: Databases,
+  database: OpenDatabase,
+  read: Read,
+  context: CallContext,
+): Promise<void> {
   const { row, group, machine } = database;
-  switch (read?.level ?? Level.UNSPECIFIED) {
-    case Level.UNSPECIFIED:
-    case Level.LINEARIZABLE:
-      return await group.readBarrier();
+  switch (read.level) {
     case Level.STALE: {
-      const maxMs = read!.maxAgeMs;
+      const maxMs = read.maxAgeMs;
       if (maxMs <= 0n) {
         throw invalidField("read.max_age_ms", `Cannot read with an age of ${maxMs} ms: wanted more than 0`);
       }
@@ -33,11 +42,11 @@ export async function awaitLevel(
       );
     }
     case Level.AT_INDEX:
-      return await group.waitApplied(checkIndex(read!.atIndex, "read.at_index") - machine.offset, context.signal);
+      return await group.waitApplied(checkIndex(read.atIndex, "read.at_index") - machine.offset, context.signal);
     case Level.STRONG:
       await databases.barrier(database, context);
       return;
     default:
-      throw invalidField("read.level", `Cannot read at level ${read!.level}: wanted one of the named levels`);
+      throw invalidField("read.level", `Cannot read at level ${read.level}: wanted one of the named levels`);
   }
 }

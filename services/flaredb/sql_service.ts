@@ -23,6 +23,7 @@ import { entryKinds } from "./domain/log_entry.ts";
 import { readStatement } from "./domain/sql_text.ts";
 import { migrate } from "./migrate.ts";
 import { checkIndex } from "./domain/names.ts";
+import { readQueryRequest, writeQueryResponse } from "./query_wire.ts";
 import { awaitLevel } from "./reads.ts";
 import type { Databases, OpenDatabase } from "./databases.ts";
 import { watchRows } from "./row_watch.ts";
@@ -89,6 +90,7 @@ export function sqlHandlers(
       }
     };
   };
+  const seeds = querySeeds(rng);
   /** One statement within an interactive transaction. */
   const rehearse = async (name: string, id: string, statement: Statement, context: CallContext) => {
     const opened = await databases.find(name);
@@ -109,10 +111,10 @@ export function sqlHandlers(
         readOnly(asked);
         return await rehearse(database, transaction, asked, context);
       }
-      const opened = await databases.find(database);
+      const opened = databases.ready(database) ?? await databases.find(database);
       await awaitLevel(databases, opened, read, context);
       const startMs = clock.monotonicMs();
-      const frozen = { timeMs: clock.nowMs(), seed: rng.fill(new Uint8Array(16)) };
+      const frozen = { timeMs: clock.nowMs(), seed: seeds() };
       const limits = { rowsMax, costRowsMax: options.costRowsMax, tick: timer() };
       const { result, reads } = opened.machine.parts.effects.query(asked, frozen, limits);
       const elapsedMs = clock.monotonicMs() - startMs;
@@ -209,7 +211,21 @@ export const sqlAuthz = {
 } satisfies AuthzTable<typeof SqlService>;
 
 export function sqlService(options: SqlOptions, deps: SqlDeps): BoundService {
-  return bind(SqlService, sqlHandlers(options, deps), sqlAuthz);
+  const query = { read: readQueryRequest, write: writeQueryResponse };
+  return bind(SqlService, sqlHandlers(options, deps), sqlAuthz, { query });
+}
+
+/** Seeds of 16 bytes for queries, drawn many at once: drawing costs by the call. */
+function querySeeds(rng: Rng): () => Uint8Array {
+  const drawn = new Uint8Array(256 * 16);
+  let at = drawn.length;
+  return () => {
+    if (at === drawn.length) {
+      rng.fill(drawn);
+      at = 0;
+    }
+    return drawn.subarray(at, at += 16);
+  };
 }
 
 function present(statement: Statement | undefined): Statement {
