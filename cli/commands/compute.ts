@@ -57,6 +57,7 @@ interface VmCreateFlags {
   group?: readonly string[];
   volume?: readonly string[];
   restart: string;
+  cooldown?: number;
   onNodeLoss: string;
   protect: boolean;
   machine: string;
@@ -90,6 +91,12 @@ const storages: Readonly<Record<string, MigrationStorage>> = {
   shared: MigrationStorage.SHARED,
   mirror: MigrationStorage.MIRROR,
 };
+const cooldownFlag = {
+  kind: "parsed",
+  parse: parseDuration,
+  optional: true,
+  brief: "Time between two restarts, like 5m",
+} as const;
 
 const verdictColumns: readonly Column<NodeVerdict>[] = [
   { name: "node", get: (v) => v.node },
@@ -150,6 +157,7 @@ export const vm = buildRouteMap({
         group: many("Placement group, repeatable"),
         volume: many("Volume attached before the first boot, repeatable"),
         restart: { kind: "enum", values: Object.keys(restarts), default: "never", brief: "When it is started again" },
+        cooldown: cooldownFlag,
         onNodeLoss: { kind: "enum", values: Object.keys(losses), default: "stay", brief: "When its worker is lost" },
         protect: { kind: "boolean", default: false, brief: "Cannot be deleted until unprotected" },
         machine: {
@@ -181,6 +189,7 @@ export const vm = buildRouteMap({
           groups: [...flags.group ?? []],
           volumes: (flags.volume ?? []).map((volume) => ({ volume })),
           restartPolicy: restarts[flags.restart]!,
+          restartCooldownMs: BigInt(flags.cooldown ?? 0),
           nodeLossPolicy: losses[flags.onNodeLoss]!,
           deleteProtection: flags.protect,
           machineType: machines[flags.machine]!,
@@ -265,7 +274,7 @@ export const vm = buildRouteMap({
       flags: {
         label: labelFlag,
         restart: { kind: "enum", values: Object.keys(restarts), optional: true, brief: "When it is started again" },
-        cooldown: { kind: "parsed", parse: parseDuration, optional: true, brief: "Time between two restarts" },
+        cooldown: cooldownFlag,
         onNodeLoss: { kind: "enum", values: Object.keys(losses), optional: true, brief: "When its worker is lost" },
         protect: { kind: "boolean", optional: true, brief: "Cannot be deleted; --no-protect lets it" },
       },

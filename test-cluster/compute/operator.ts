@@ -40,7 +40,7 @@ export async function operator(proof: Proof): Promise<void> {
   proof.seen("keys, flavors, groups, images and aliases are made and listed");
 
   await tells("vm why --flavor tiny", /n1[\s\S]*n2[\s\S]*It would go to n[12]/);
-  await run("vm create web --image tiny --subnet lan --sg web --key mine --group apart");
+  await run("vm create web --image tiny --subnet lan --sg web --key mine --group apart --restart always --cooldown 5m");
   await tells("vm list", /web\s+.*running/i);
   await run("vm create uni --image kernel@latest --machine microvm --group apart");
   await tells("vm create third --image tiny --group apart", /hard group|apart/i, 6);
@@ -84,6 +84,7 @@ export async function operator(proof: Proof): Promise<void> {
   await run("vm resize web --flavor wide --restart");
   await run("vm rebuild web");
   await tells("operation list", /vm\.rebuild[\s\S]*vm\.create/);
+  await tells("operation list --limit 2", /vm\.rebuild[\s\S]*The newest 2; there are older ones/);
   await run("vm delete web");
   await run("volume delete data");
   await run("group delete apart");
