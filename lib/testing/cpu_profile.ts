@@ -61,7 +61,10 @@ export async function profileDuring(dirs: readonly string[], work: () => Promise
       if (performance.now() > end) throw new Error(`Cannot find ${dir}/${resultName} after 20 s: is it watched?`);
       await new Promise((resolve) => setTimeout(resolve, lookEveryMs));
     }
-    return JSON.parse(await Deno.readTextFile(`${dir}/${resultName}`)) as CpuProfile;
+    const text = await Deno.readTextFile(`${dir}/${resultName}`);
+    // The next one of this process is told by its own.
+    await Deno.remove(`${dir}/${resultName}`);
+    return JSON.parse(text) as CpuProfile;
   }));
 }
 

@@ -10,26 +10,28 @@
  * nor on what else the machine does; its ratio is how much more of the same machine's work one server gets done.
  */
 import { createWorkloadSigner } from "@ultracloud/authz";
-import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import {
-  ExecuteRequestSchema,
-  PutRequestSchema,
-  QueryRequestSchema,
-  type ValueSchema,
-} from "@ultracloud/proto/flaredb/v1";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { PutRequestSchema as CoordinationPutSchema } from "@ultracloud/proto/chainfire/v1";
 import { systemClock, utf8 } from "@ultracloud/base";
 import { startTestStack } from "@ultracloud/testing";
 import { drive, type Run, secondsOf, secondsOfFamily } from "./_bench_cost.ts";
+import {
+  callJson,
+  hundredRows,
+  itemsCount,
+  prepare,
+  type Requests,
+  requests,
+  text,
+  value,
+  wrkScript,
+} from "./_bench_requests.ts";
 
 /** Each measurement takes this long; both stores in turn, so that neither has the machine's better minute. */
 const seconds = 4;
 const rounds = 3;
 const connections = 64;
-const itemsCount = 10_000;
 const databasesCount = 200;
-const text = "x".repeat(100);
-const database = "t_bench";
 const postgresDir = "/usr/lib/postgresql/15/bin";
 
 async function output(program: string, args: readonly string[]): Promise<string> {
@@ -51,43 +53,27 @@ interface Measure {
   readonly wanted: number;
   /** A script of pgbench. */
   readonly pgbench: string;
-  /** RPC method and the requests that are sent in turn. */
-  readonly method: string;
-  readonly bodies: readonly Uint8Array[];
+  readonly ours: Requests;
 }
 
-const execute = (sql: string) => ({ database, statement: { sql } });
-const integer = (value: number) => ({ kind: { case: "integer" as const, value: BigInt(value) } });
-const insert = (sql: string, ...positional: MessageInitShape<typeof ValueSchema>[]) =>
-  toBinary(ExecuteRequestSchema, create(ExecuteRequestSchema, { database, statement: { sql, positional } }));
-const select = (id: number) => {
-  const statement = { sql: "SELECT v FROM item WHERE id = ?", positional: [integer(id)] };
-  return toBinary(QueryRequestSchema, create(QueryRequestSchema, { database, statement }));
-};
-/** Keys spread over all items. */
-const ids = Array.from({ length: 500 }, (_, i) => (i * 7_919) % itemsCount + 1);
-const hundred = <T>(make: (i: number) => T) => Array.from({ length: 100 }, (_, i) => make(i));
 const measures: readonly Measure[] = [
   {
     name: "INSERT of one row",
     wanted: 2,
     pgbench: `INSERT INTO bench(k, v) VALUES(1, '${text}');`,
-    method: "Execute",
-    bodies: [insert("INSERT INTO bench(k, v) VALUES(?, ?)", integer(1), { kind: { case: "text", value: text } })],
+    ours: requests.insert,
   },
   {
     name: "INSERT of 100 rows",
     wanted: 2,
-    pgbench: `INSERT INTO bench(k, v) VALUES ${hundred((i) => `(${i}, '${text}')`)};`,
-    method: "Execute",
-    bodies: [insert(`INSERT INTO bench(k, v) VALUES ${hundred((i) => `(${i}, '${text}')`)}`)],
+    pgbench: `INSERT INTO bench(k, v) VALUES ${hundredRows};`,
+    ours: requests.bulk,
   },
   {
     name: "SELECT by key, linearizable",
     wanted: 1,
     pgbench: `\\set id random(1, ${itemsCount})\nSELECT v FROM item WHERE id = :id;`,
-    method: "Query",
-    bodies: ids.map(select),
+    ours: requests.select,
   },
 ];
 
@@ -135,22 +121,6 @@ async function startPostgres(dir: string) {
     },
   };
 }
-
-/** Requests in protobuf, taken one after the other: what a client that cares for speed sends, as pgbench does. */
-const script = (bodies: readonly Uint8Array[]) =>
-  `local bodies = {${bodies.map((body) => `"${body.toHex()}"`)}}
-for i, hex in ipairs(bodies) do
-  bodies[i] = string.gsub(hex, "..", function(byte) return string.char(tonumber(byte, 16)) end)
-end
-local headers = {["content-type"] = "application/proto", ["authorization"] = os.getenv("BENCH_AUTHORIZATION")}
-local requests, at = {}, 0
-init = function() for i, body in ipairs(bodies) do requests[i] = wrk.format("POST", nil, headers, body) end end
-request = function()
-  at = at % #requests + 1
-  return requests[at]
-end
-done = function(summary) io.write(string.format("refused %d\\n", summary.errors.status)) end
-`;
 
 /** Prints medians: requests per second, then what one request took of the processors. */
 function compare(
@@ -207,22 +177,13 @@ async function main(): Promise<void> {
     });
     const authorization = signer.authorization("flaredb");
     const coordination = { url: stack.endpoint("chainfire"), authorization: signer.authorization("chainfire") };
-    const call = async (method: string, body: unknown) => {
-      const response = await fetch(`${url}/ultracloud.flaredb.v1.${method}`, {
-        method: "POST",
-        headers: { "content-type": "application/json", authorization: await authorization() },
-        body: JSON.stringify(body),
-      });
-      const answer = await response.json();
-      if (!response.ok) throw new Error(`${method}: ${JSON.stringify(answer)}`);
-      return answer;
-    };
+    const call = (method: string, body: unknown) => callJson({ url, authorization }, method, body);
     const wrk = async (
       to: { readonly component: string; readonly path: string; readonly authorization: () => Promise<string> },
       bodies: readonly Uint8Array[],
     ): Promise<Run> => {
       const file = `${dir}/script.lua`;
-      await Deno.writeTextFile(file, script(bodies));
+      await Deno.writeTextFile(file, wrkScript(bodies));
       const { pid } = stack.process(to.component)!.identity;
       const before = secondsOf(pid);
       const args = ["-t1", `-c${connections}`, `-d${seconds}s`, "-s", file, to.path];
@@ -235,35 +196,27 @@ async function main(): Promise<void> {
         clientUs: run.seconds / requests * 1e6,
       };
     };
-    const measured = (method: string, bodies: readonly Uint8Array[]) =>
+    const measured = ({ method, bodies }: Requests) =>
       wrk({ component: "flaredb", path: `${url}/ultracloud.flaredb.v1.${method}`, authorization }, bodies);
-    await call("DatabaseService/CreateDatabase", { name: database });
-    const run = (sql: string) => call("SqlService/Execute", execute(sql));
-    await run("CREATE TABLE bench(id INTEGER PRIMARY KEY, k INTEGER, v TEXT)");
-    await run("CREATE TABLE item(id INTEGER PRIMARY KEY, v TEXT)");
-    await run(
-      `WITH n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT ${itemsCount}) INSERT INTO item SELECT x, '${text}' FROM n`,
-    );
+    await prepare({ url, authorization });
     console.log(postgres.facts);
     console.log(
       `${connections} connections, ${rounds} rounds of ${seconds} s in turn; pgbench -M prepared, wrk; medians`,
     );
-    for (const { name, wanted, pgbench, method, bodies } of measures) {
+    for (const { name, wanted, pgbench, ours: asked } of measures) {
       const theirs: Run[] = [], ours: Run[] = [];
       for (let round = 0; round < rounds; round++) {
         theirs.push(await postgres.run(pgbench));
-        ours.push(await measured(`SqlService/${method}`, bodies));
+        ours.push(await measured(asked));
       }
       compare({ name, wanted, peer: "PostgreSQL", theirs, ours });
     }
-    const value = new Uint8Array(100);
-    const put = [toBinary(PutRequestSchema, create(PutRequestSchema, { database, bucket: "b", key: "k", value }))];
     const besides = [toBinary(CoordinationPutSchema, create(CoordinationPutSchema, { key: utf8.encode("k"), value }))];
     const path = `${coordination.url}/ultracloud.chainfire.v1.KvService/Put`;
     const theirs: Run[] = [], ours: Run[] = [];
     for (let round = 0; round < rounds; round++) {
       theirs.push(await wrk({ component: "chainfire", path, authorization: coordination.authorization }, besides));
-      ours.push(await measured("KvService/Put", put));
+      ours.push(await measured(requests.put));
     }
     compare({ name: "KV put", wanted: 1, peer: "chainfire", theirs, ours });
     for (let i = 0; i < databasesCount; i++) {
