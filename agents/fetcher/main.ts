@@ -19,7 +19,7 @@ const secretCharsMin = 16;
 await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const { config, stack, clock, registry, signal } = boot;
   const { clusterId, identityKeyFile: keyFile } = config;
-  const { tls, listen } = config.rpc;
+  const { tls } = config.rpc;
   const trust = await loadTrust(config.trustFile, { clock });
   const signer = await createWorkloadSigner({ clusterId, name, keyFile }, {
     clock,
@@ -92,7 +92,7 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
     stack.defer(() => running);
   }
   stack.use(
-    await startRpcServer({ name, version, listen, tls }, {
+    await startRpcServer({ name, version, ...config.rpc }, {
       ...boot,
       services: [fetchService({ privateRanges, silenceMsMax: config.fetchSilenceMsMax }, { resolve })],
       authenticator: createAuthenticator({ audience: svcId(clusterId, name) }, {

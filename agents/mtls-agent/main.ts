@@ -12,7 +12,7 @@ const version = "0.1.0";
 await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const { config, stack, clock } = boot;
   const { clusterId, identityKeyFile: keyFile } = config;
-  const { tls, listen } = config.rpc;
+  const { tls } = config.rpc;
   const trust = await loadTrust(config.trustFile, { clock });
   const own = await createWorkloadSigner({ clusterId, name, keyFile }, { clock });
   const at = (signer: typeof own) =>
@@ -40,7 +40,7 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const running = keeper.run(boot.signal);
   stack.defer(() => running);
   stack.use(
-    await startRpcServer({ name, version, listen, tls }, {
+    await startRpcServer({ name, version, ...config.rpc }, {
       ...boot,
       services: [],
       authenticator: createAuthenticator({ audience: svcId(clusterId, name) }, { trust, clock }),

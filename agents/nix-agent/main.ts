@@ -9,7 +9,7 @@ const version = "0.1.0";
 
 await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const { config, stack } = boot;
-  const { tls, listen } = config.rpc;
+  const { tls } = config.rpc;
   const { signer, authenticator, authorizer } = await setupAuth(boot, { name });
   const at = (callee: "deployer" | "chainfire") => ({
     endpoints: config.peers[callee],
@@ -28,7 +28,7 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const running = agent.run(boot.signal);
   stack.defer(() => running);
   stack.use(
-    await startRpcServer({ name, version, listen, tls }, {
+    await startRpcServer({ name, version, ...config.rpc }, {
       ...boot,
       services: [agent.service],
       authenticator,

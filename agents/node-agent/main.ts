@@ -9,7 +9,7 @@ const version = "0.1.0";
 await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const { config, stack } = boot;
   const { signer, authenticator, authorizer } = await setupAuth(boot, { name });
-  const { tls, listen } = config.rpc;
+  const { tls } = config.rpc;
   const nodes = stack.use(createRpcClient(FleetNodeService, {
     endpoints: config.peers["fleet-scheduler"],
     authorization: signer.authorization("fleet-scheduler"),
@@ -19,7 +19,7 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const beside = config.identityKeyFile.slice(0, config.identityKeyFile.lastIndexOf("/"));
   const agent = stack.use(await openNodeAgent(config, { ...boot, nodes, version }, `${beside}/launcher`));
   stack.use(
-    await startRpcServer({ name, version, listen, tls }, {
+    await startRpcServer({ name, version, ...config.rpc }, {
       ...boot,
       services: [agent.service],
       authenticator,

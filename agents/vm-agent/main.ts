@@ -22,7 +22,7 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
     images: stack.use(createRpcClient(ImageService, peer)),
   }));
   stack.use(
-    await startRpcServer({ name, version, listen: config.rpc.listen, ...(tls ? { tls } : {}) }, {
+    await startRpcServer({ name, version, ...config.rpc }, {
       ...boot,
       services: [agent.service],
       authenticator,

@@ -44,6 +44,21 @@ async function withFile(text: string, work: (path: string) => void | Promise<voi
   }
 }
 
+Deno.test("loadConfig() reads the bounds of a listener, leaves out what is not given, and refuses what is none", () => {
+  const limits = (env: Record<string, string>) => load(env).value.rpc.limits;
+  assert.equal(limits({}), undefined);
+  assert.deepEqual(
+    limits({
+      UC_IAM_RPC__LIMITS__IN_FLIGHT_MAX: "10",
+      UC_IAM_RPC__LIMITS__ORIGINS: "https://a.example,https://b.example:8443",
+    }),
+    { inFlightMax: 10, origins: ["https://a.example", "https://b.example:8443"] },
+  );
+  assert.throws(() => load({ UC_IAM_RPC__LIMITS__ORIGINS: "https://a.example/" }), /rpc\.limits\.origins/);
+  assert.throws(() => load({ UC_IAM_RPC__LIMITS__MESSAGE_BYTES_MAX: "5" }), /rpc\.limits\.messageBytesMax/);
+  assert.throws(() => load({ UC_IAM_RPC__LIMITS__IN_FLIGHT: "5" }), /nearest is UC_IAM_RPC__LIMITS__IN_FLIGHT_MAX/);
+});
+
 Deno.test("loadConfig() lets variables override the file and flags override both, and names each source", async () => {
   await withFile(
     'electionTimeoutMs = 50\npeers = ["a"]\n[log]\nlevel = "debug"\n[voters]\n1 = "x"\n',

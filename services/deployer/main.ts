@@ -63,7 +63,12 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   stack.use(runBackground({ name, clients, leaseTtlMs: config.leaseTtlMs }, { ...boot, kv }, deployer.lead));
   stack.use(listenBootstrap(config.bootstrap, { api: deployer.api, log: boot.log }));
   stack.use(
-    await startRpcServer({ name, version, listen, tls, limits: { messageBytesMax: bundleBytesMax + 2 ** 20 } }, {
+    await startRpcServer({
+      name,
+      version,
+      ...config.rpc,
+      limits: { messageBytesMax: bundleBytesMax + 2 ** 20, ...config.rpc.limits },
+    }, {
       ...boot,
       services: deployer.services,
       ...bindAgents(config.clusterId, auth),

@@ -32,5 +32,11 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
     stack.use(await startRpcServer({ name, version, limits, ...config.peer }, { ...deps, services }));
   }
   const { services, http } = flaredb;
-  stack.use(await startRpcServer({ name, version, limits, ...config.rpc }, { ...deps, services, http }));
+  stack.use(
+    await startRpcServer({ name, version, ...config.rpc, limits: { ...limits, ...config.rpc.limits } }, {
+      ...deps,
+      services,
+      http,
+    }),
+  );
 });

@@ -10,7 +10,7 @@ const version = "0.1.0";
 
 await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const { config, stack, clock } = boot;
-  const { tls, listen } = config.rpc;
+  const { tls } = config.rpc;
   const secrets = await loadSecrets({ ...config, env: (variable) => Deno.env.get(variable) }, boot);
   const authoritySeed = await loadAuthoritySeed(config, boot);
   const trust = await loadTrust(config.trustFile, { clock });
@@ -28,7 +28,7 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const running = iam.run(boot.signal);
   stack.defer(() => running);
   stack.use(
-    await startRpcServer({ name, version, listen, tls }, {
+    await startRpcServer({ name, version, ...config.rpc }, {
       ...boot,
       ...iam,
       audit: (record) => iam.trail.note(record),

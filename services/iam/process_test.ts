@@ -3,6 +3,7 @@ import { OrgService, ProjectService, TokenService, UserService } from "@ultraclo
 import { createRpcClient } from "@ultracloud/rpc";
 import { probeReady } from "@ultracloud/launch";
 import { startTestStack, workspaceRoot } from "@ultracloud/testing";
+import { parse, stringify } from "smol-toml";
 import { PlainBrowser } from "./oauth/test_flow.ts";
 import { password, until } from "./test_world.ts";
 
@@ -30,6 +31,31 @@ Deno.test("the real process gets an administrator in and finds everything again 
   for (const secret of [adminToken, first.accessToken, first.refreshToken]) {
     assert.ok(!log.includes(secret), "the log holds a secret");
   }
+});
+
+Deno.test("the real process keeps to the bounds of its configuration", async () => {
+  const origin = "https://console.example";
+  await using test = await startTestStack({ components: ["flaredb", "iam"], start: false });
+  const { stack } = test;
+  const file = `${stack.placement("iam").configDir}/config.toml`;
+  const config = parse(await Deno.readTextFile(file)) as { rpc: Record<string, unknown> };
+  config.rpc.limits = { messageBytesMax: 65_536, origins: [origin] };
+  await Deno.writeTextFile(file, stringify(config));
+  await stack.startAll({ timeoutMs: 60_000 });
+  const url = `${stack.endpoint("iam")}/ultracloud.iam.v1.TokenService/Login`;
+  const preflight = async (from: string) => {
+    const response = await fetch(url, { method: "OPTIONS", headers: { origin: from } });
+    await response.body?.cancel();
+    return response.status;
+  };
+  assert.deepEqual([await preflight(origin), await preflight("https://evil.example")], [204, 403]);
+  const post = async (bytes: number) => {
+    const body = JSON.stringify({ password: "x".repeat(bytes) });
+    const response = await fetch(url, { method: "POST", headers: { "content-type": "application/json" }, body });
+    return (await response.json()).code;
+  };
+  assert.equal(await post(70_000), "resource_exhausted");
+  assert.notEqual(await post(1_000), "resource_exhausted");
 });
 
 Deno.test("the real process waits for flaredb, and refuses production without its secrets", async () => {

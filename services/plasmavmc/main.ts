@@ -15,7 +15,7 @@ const version = "0.1.0";
 await runComponent({ name, version, schema: configSchema }, async (boot) => {
   const { config, stack } = boot;
   const { peers } = config;
-  const { tls, listen } = config.rpc;
+  const { tls } = config.rpc;
   const { signer, authenticator, authorizer } = await setupAuth(boot, { name, policy: { endpoints: peers.iam } });
   const at = (callee: "flaredb" | "chainfire" | "prismnet") => ({
     endpoints: peers[callee],
@@ -57,7 +57,7 @@ await runComponent({ name, version, schema: configSchema }, async (boot) => {
   });
   stack.use(runBackground({ name, clients: coordination }, { ...boot, kv }, reconcile));
   stack.use(
-    await startRpcServer({ name, version, listen, tls }, {
+    await startRpcServer({ name, version, ...config.rpc }, {
       ...boot,
       services,
       authenticator,
