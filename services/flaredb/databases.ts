@@ -113,17 +113,15 @@ export class Databases implements AsyncDisposable {
     return [...this.#open.values()];
   }
 
-  /** The same as `find` where there is nothing to wait for and nothing to refuse. */
-  ready(name: string): OpenDatabase | undefined {
-    const database = this.#open.get(name);
-    if (database === undefined || database.machine.parts.importer.restoring || database.machine.diverged) {
-      return undefined;
-    }
-    return database;
+  /** The database of that name, opened and fit to be used. */
+  find(name: string): Promise<OpenDatabase> {
+    const known = this.#open.get(name);
+    // Nothing to wait for and nothing to refuse: each function that waits costs turns of the event loop.
+    const fit = known !== undefined && !known.machine.parts.importer.restoring && !known.machine.diverged;
+    return fit ? Promise.resolve(known) : this.#findFit(name);
   }
 
-  /** The database of that name, opened and fit to be used. */
-  async find(name: string): Promise<OpenDatabase> {
+  async #findFit(name: string): Promise<OpenDatabase> {
     const database = await this.findAny(name);
     if (database.machine.parts.importer.restoring) {
       throw fault(

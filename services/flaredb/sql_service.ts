@@ -23,10 +23,10 @@ import { entryKinds } from "./domain/log_entry.ts";
 import { readStatement } from "./domain/sql_text.ts";
 import { migrate } from "./migrate.ts";
 import { checkIndex } from "./domain/names.ts";
-import { readQueryRequest, writeQueryResponse } from "./query_wire.ts";
 import { awaitLevel } from "./reads.ts";
 import type { Databases, OpenDatabase } from "./databases.ts";
 import { watchRows } from "./row_watch.ts";
+import { executeCodec, queryCodec } from "./sql_wire.ts";
 import { digestBytes, digestOf } from "./state/result_digest.ts";
 import { listTables } from "./state/tables.ts";
 import { idleMsDefault, idleMsMax, type Transactions } from "./transactions.ts";
@@ -77,8 +77,7 @@ export function sqlHandlers(
     });
   };
   /** Ends a statement that still yields rows after the longest time. */
-  const timer = () => {
-    const startMs = clock.monotonicMs();
+  const timer = (startMs = clock.monotonicMs()) => {
     let rows = 0;
     return () => {
       if ((++rows & 255) === 0 && clock.monotonicMs() - startMs > options.queryMsMax) {
@@ -111,11 +110,11 @@ export function sqlHandlers(
         readOnly(asked);
         return await rehearse(database, transaction, asked, context);
       }
-      const opened = databases.ready(database) ?? await databases.find(database);
+      const opened = await databases.find(database);
       await awaitLevel(databases, opened, read, context);
       const startMs = clock.monotonicMs();
       const frozen = { timeMs: clock.nowMs(), seed: seeds() };
-      const limits = { rowsMax, costRowsMax: options.costRowsMax, tick: timer() };
+      const limits = { rowsMax, costRowsMax: options.costRowsMax, tick: timer(startMs) };
       const { result, reads } = opened.machine.parts.effects.query(asked, frozen, limits);
       const elapsedMs = clock.monotonicMs() - startMs;
       const answer = { result: { ...result, elapsedMs }, reads, index: BigInt(opened.machine.index) };
@@ -211,8 +210,7 @@ export const sqlAuthz = {
 } satisfies AuthzTable<typeof SqlService>;
 
 export function sqlService(options: SqlOptions, deps: SqlDeps): BoundService {
-  const query = { read: readQueryRequest, write: writeQueryResponse };
-  return bind(SqlService, sqlHandlers(options, deps), sqlAuthz, { query });
+  return bind(SqlService, sqlHandlers(options, deps), sqlAuthz, { query: queryCodec, execute: executeCodec });
 }
 
 /** Seeds of 16 bytes for queries, drawn many at once: drawing costs by the call. */

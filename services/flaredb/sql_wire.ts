@@ -1,5 +1,7 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import {
+  type ExecuteRequest,
+  type ExecuteResponseSchema,
   Level,
   NullSchema,
   type QueryRequest,
@@ -12,21 +14,25 @@ import {
 } from "@ultracloud/proto/flaredb/v1";
 import { ProtoReader, ProtoWriter } from "@ultracloud/rpc";
 
-type Answer = MessageInitShape<typeof QueryResponseSchema>;
+type QueryAnswer = MessageInitShape<typeof QueryResponseSchema>;
+type ExecuteAnswer = MessageInitShape<typeof ExecuteResponseSchema>;
 
 const writer = new ProtoWriter();
 
-/**
- * The answer of a query in protobuf, as the general writer writes it. A look-up's answer takes that one longer than
- * SQLite takes for the row.
- */
-export function writeQueryResponse({ result, index, reads, digest }: Answer): Uint8Array<ArrayBuffer> {
+/** Codecs of the statements that come one by one: protobuf-es takes longer over a look-up than SQLite over the row. */
+export const queryCodec = { read: readQueryRequest, write: writeQueryResponse };
+export const executeCodec = { read: readExecuteRequest, write: writeExecuteResponse };
+
+export function writeExecuteResponse({ result, index }: ExecuteAnswer): Uint8Array<ArrayBuffer> {
   writer.begin();
-  if (result !== undefined) {
-    const at = writer.open(1);
-    writeResult(result);
-    writer.close(at);
-  }
+  writeResult(result);
+  writer.uint64(2, index);
+  return writer.end();
+}
+
+export function writeQueryResponse({ result, index, reads, digest }: QueryAnswer): Uint8Array<ArrayBuffer> {
+  writer.begin();
+  writeResult(result);
   writer.uint64(2, index);
   if (reads !== undefined) {
     for (const { table, index } of reads) {
@@ -40,7 +46,10 @@ export function writeQueryResponse({ result, index, reads, digest }: Answer): Ui
   return writer.end();
 }
 
-function writeResult(result: MessageInitShape<typeof ResultSetSchema>): void {
+/** Field 1 of every answer. */
+function writeResult(result: MessageInitShape<typeof ResultSetSchema> | undefined): void {
+  if (result === undefined) return;
+  const start = writer.open(1);
   const { columns = [], types = [], rows = [], rowsAffected, lastInsertId, elapsedMs } = result;
   for (let i = 0; i < columns.length; i++) writer.text(1, columns[i]!);
   for (let i = 0; i < types.length; i++) writer.text(2, types[i]!);
@@ -57,6 +66,7 @@ function writeResult(result: MessageInitShape<typeof ResultSetSchema>): void {
   writer.int64(4, rowsAffected);
   writer.int64(5, lastInsertId);
   if (elapsedMs !== undefined && !Object.is(elapsedMs, 0)) writer.double(6, elapsedMs);
+  writer.close(start);
 }
 
 function writeValue(kind: MessageInitShape<typeof ValueSchema>["kind"]): void {
@@ -79,7 +89,32 @@ function writeValue(kind: MessageInitShape<typeof ValueSchema>["kind"]): void {
   }
 }
 
-/** The request of a query, where it is written the plain way; undefined for the general reader to read. */
+/** Where it is written the plain way; undefined for protobuf-es to read. */
+export function readExecuteRequest(bytes: Uint8Array): ExecuteRequest | undefined {
+  const reader = new ProtoReader(bytes);
+  const request: ExecuteRequest = {
+    $typeName: "ultracloud.flaredb.v1.ExecuteRequest",
+    database: "",
+    transaction: "",
+  };
+  while (reader.more) {
+    switch (reader.uint()) {
+      case 1 << 3 | 2:
+        request.database = reader.name();
+        break;
+      case 2 << 3 | 2:
+        // What comes twice is merged.
+        if (request.statement !== undefined) return undefined;
+        request.statement = readStatement(reader);
+        break;
+      default:
+        return undefined;
+    }
+  }
+  return reader.odd ? undefined : request;
+}
+
+/** Where it is written the plain way; undefined for protobuf-es to read. */
 export function readQueryRequest(bytes: Uint8Array): QueryRequest | undefined {
   const reader = new ProtoReader(bytes);
   const request: QueryRequest = {
