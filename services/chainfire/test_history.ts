@@ -31,7 +31,13 @@ const now = () => performance.now();
 
 /** Five real processes under clients and faults for a while; what the clients saw is then judged. */
 export async function runHistory(
-  options: { readonly seed: number; readonly seconds: number; readonly say?: (text: string) => void },
+  options: {
+    readonly seed: number;
+    readonly seconds: number;
+    /** Clients go on without faults until there are as many operations, on a slow machine; a minute at most. */
+    readonly operationsMin?: number;
+    readonly say?: (text: string) => void;
+  },
 ): Promise<HistoryReport> {
   const rng = seededRng(options.seed);
   await using cluster = await prepareCluster(members, {}, { proxied: true });
@@ -52,6 +58,8 @@ export async function runHistory(
   ];
   const { faults, heal } = await disturb(cluster, rng, options.seconds * 1_000, options.say);
   await heal();
+  const healed = now();
+  while (history.length < (options.operationsMin ?? 0) && now() - healed < 60_000) await systemClock.sleep(100);
   over.abort();
   await Promise.all(work);
   await cluster.leader(60_000);
