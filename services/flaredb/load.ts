@@ -107,7 +107,8 @@ class Loading {
 
   async #statement(sql: string): Promise<void> {
     const { sql: runner } = this.#opened.machine.parts;
-    const text = runner.check(create(StatementSchema, { sql }), "write", "statement");
+    const statement = create(StatementSchema, { sql });
+    runner.check(statement, "write", "statement");
     const words = tokenize(sql).flatMap(({ kind, word }) => kind === "word" ? [word] : []);
     const makes = words[0] === "CREATE" && (["VIEW", "TRIGGER"].some((word) => words.includes(word)) ||
       !words.includes("SELECT"));
@@ -120,7 +121,7 @@ class Loading {
       );
     }
     if (inserts) {
-      runner.checkCost(text, "write", costRowsMax, "statement");
+      runner.admit(statement, "write", costRowsMax, "statement");
       this.#inserts.push(sql);
       return await this.#grow(sql.length);
     }

@@ -12,6 +12,7 @@ import { destruction } from "./domain/destructive.ts";
 import { entryKinds } from "./domain/log_entry.ts";
 import type { SqlOptions } from "./sql_service.ts";
 import { migrationSha256, statementsOf } from "./state/migrations.ts";
+import { rehearseOn } from "./transactions.ts";
 
 /**
  * Brings the schema of a database to the newest migration given, or says what that would do. What was applied must be
@@ -27,18 +28,16 @@ export async function migrate(
   const opened = await databases.find(database);
   await opened.group.readBarrier();
   const { machine } = opened;
-  const { sql, migrations: applied, backups, effects } = machine.parts;
+  const { sql, migrations: applied, backups } = machine.parts;
   const missing = applied.missing(migrations);
   const current = applied.version();
   if (missing.length === 0) return { applied: [], version: BigInt(current), destructive: [] };
   const { statements, field } = statementsOf(missing);
-  statements.forEach((statement, i) => {
-    const text = sql.check(statement, "write", field(i));
-    sql.checkCost(text, "write", options.costRowsMax, field(i));
-  });
+  statements.forEach((statement, i) => sql.check(statement, "write", field(i)));
   const destructive = statements.filter((statement) => destruction(statement.sql) !== undefined).map((s) => s.sql);
-  // A rehearsal tells what would fail, before anything is in the log.
-  effects.rehearse(statements, { timeMs: clock.nowMs(), seed: rng.fill(new Uint8Array(16)) }, () => {}, { field });
+  // A rehearsal tells what would fail or take too long, before anything is in the log.
+  const frozen = { timeMs: clock.nowMs(), seed: rng.fill(new Uint8Array(16)) };
+  rehearseOn(opened, statements, frozen, () => {}, { field, costRowsMax: options.costRowsMax });
   const would = missing.map((m) => ({ version: m.version, name: m.name, sha256: migrationSha256(m) }));
   if (dryRun) return { applied: would, version: BigInt(current), destructive };
   if (destructive.length > 0) {

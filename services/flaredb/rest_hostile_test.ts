@@ -28,6 +28,8 @@ const at = (request: string, status: number, code: string, more: Partial<Case> =
 });
 const huge = "x".repeat(1_100_000);
 const cross = "FROM item a, item b, item c, item d, item e";
+const fresh = "FROM fresh a, fresh b, fresh c, fresh d, fresh e";
+const hundredThousand = "WITH n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 100000)";
 
 /** Bodies that are no request, whatever the endpoint is. */
 const malformed: readonly Case[] = [
@@ -170,6 +172,9 @@ const injections: readonly (readonly [string, string])[] = [
   [`SELECT '${huge}'`, "sql_refused"],
   [`SELECT 1${" + 1".repeat(2_000)}`, "sql_error"],
   [`SELECT 1 ${"UNION SELECT 1 ".repeat(200)}`, "sql_error"],
+  [`SELECT ${"(".repeat(5_000)}1${")".repeat(5_000)}`, "sql_error"],
+  [`SELECT ${"abs(".repeat(1_000)}1${")".repeat(1_000)}`, "sql_error"],
+  [`SELECT 1 WHERE 'a' LIKE '${"%".repeat(1_001)}'`, "sql_error"],
   ["SELECT zeroblob(1000000000)", "sql_error"],
   ["SELECT randomblob(1000000000)", "sql_error"],
 ];
@@ -184,9 +189,55 @@ const runaways: readonly (readonly [string, string])[] = [
   ["WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n", "sql_refused"],
   ["WITH n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 20000) SELECT x FROM n", "rows_too_many"],
   [
-    "WITH n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 100) SELECT hex(zeroblob(200000)) FROM n",
+    "WITH n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 60) SELECT hex(zeroblob(150000)) FROM n",
     "rows_too_many",
   ],
+  // Few rows, and hours of work in each.
+  [`${hundredThousand} SELECT sum(length(hex(zeroblob(8000000 + x)))) FROM n`, "sql_too_costly"],
+  [`${hundredThousand} SELECT sum(length(randomblob(8000000 + x))) FROM n`, "sql_too_costly"],
+  [`${hundredThousand} SELECT sum(length(printf('%*d', 8000000, x))) FROM n`, "sql_too_costly"],
+  [`${hundredThousand} SELECT x FROM n ORDER BY zeroblob(8000000 + x) LIMIT 1`, "sql_too_costly"],
+  ["SELECT instr(zeroblob(8000000), zeroblob(4000000) || x'01')", "sql_too_costly"],
+  ["SELECT trim(hex(zeroblob(8000000)), hex(zeroblob(4000000)))", "sql_too_costly"],
+  [`INSERT INTO item(name) ${hundredThousand} SELECT hex(zeroblob(8000000 + x)) FROM n`, "sql_too_costly"],
+  ["UPDATE item SET name = hex(zeroblob(8000000 + id)) || hex(zeroblob(8000000 - id))", "sql_too_costly"],
+  ["INSERT INTO long(n) VALUES(1)", "sql_too_costly"],
+];
+/** The same by what is bound, and by what is only made on the way. */
+const bound: readonly Case[] = [
+  sql({ sql: "SELECT ? LIKE ?", params: ["a".repeat(1_000_000), `%${"a".repeat(900)}b`] }, 429, "sql_too_costly"),
+  sql({ sql: "SELECT ? GLOB ?", params: ["a".repeat(1_000_000), `*${"a".repeat(900)}b`] }, 429, "sql_too_costly"),
+  sql(
+    { sql: "SELECT instr(?, ?)", params: ["a".repeat(2_000_000), "a".repeat(1_000_000) + "b"] },
+    429,
+    "sql_too_costly",
+  ),
+  sql(
+    {
+      statements: [{
+        sql: "UPDATE item SET name = trim(?, ?)",
+        params: ["a".repeat(1_000_000), `${"b".repeat(1_000_000)}a`],
+      }],
+    },
+    429,
+    "sql_too_costly",
+  ),
+  sql(
+    { statements: ["CREATE TABLE fresh(x)", "INSERT INTO fresh SELECT id FROM item", `SELECT count(*) ${fresh}`] },
+    429,
+    "sql_too_costly",
+  ),
+  sql(
+    {
+      statements: [
+        "CREATE TABLE fresh(x)",
+        `INSERT INTO fresh ${hundredThousand} SELECT x FROM n`,
+        `DELETE FROM fresh WHERE x IN (SELECT a.x ${fresh})`,
+      ],
+    },
+    429,
+    "sql_too_costly",
+  ),
 ];
 const statusOf: Readonly<Record<string, number>> = { sql_too_costly: 429, rows_too_many: 429 };
 const statements: readonly Case[] = [...injections, ...runaways].flatMap(([text, code]) => [
@@ -207,6 +258,8 @@ Deno.test("every hostile REST request is answered with its documented error and 
       "INSERT INTO item(name) WITH n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 100) SELECT 'n' || x FROM n",
       "CREATE TABLE busy(n)",
       `CREATE TRIGGER slow AFTER INSERT ON busy BEGIN SELECT count(*) ${cross} WHERE a.id > new.n; END`,
+      "CREATE TABLE long(n)",
+      `CREATE TRIGGER longer AFTER INSERT ON long BEGIN SELECT sum(length(hex(zeroblob(8000000 + a.id)))) FROM item a; END`,
     ];
     for (const text of setUp) await rows.execute({ database, statement: { sql: text } });
     const held = await fetch(`${replica.url}/api/v1/kv/b/held${q}`, { method: "PUT", body: "v" });
@@ -217,7 +270,7 @@ Deno.test("every hostile REST request is answered with its documented error and 
       return { sha256, names: all.map(({ name }) => name), files: [...Deno.readDirSync(`${dir}/databases`)].length };
     };
     const before = await contentOf();
-    const cases = [...malformed, ...names, ...absent, ...keys, ...statements];
+    const cases = [...malformed, ...names, ...absent, ...keys, ...statements, ...bound];
     const wrong: string[] = [];
     for (const { request, body, headers = {}, status, code } of cases) {
       const [method, path] = request.split(" ") as [string, string];

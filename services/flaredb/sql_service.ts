@@ -1,4 +1,4 @@
-import { type Clock, fault, invalidField, type Rng } from "@ultracloud/base";
+import { type Clock, Fault, fault, invalidField, type Rng } from "@ultracloud/base";
 import {
   BatchRequestSchema,
   type BatchResponse,
@@ -29,7 +29,7 @@ import { watchRows } from "./row_watch.ts";
 import { executeCodec, queryCodec } from "./sql_wire.ts";
 import { digestBytes, digestOf } from "./state/result_digest.ts";
 import { listTables } from "./state/tables.ts";
-import { idleMsDefault, idleMsMax, type Transactions } from "./transactions.ts";
+import { idleMsDefault, idleMsMax, rehearseOn, type Transactions } from "./transactions.ts";
 
 export interface SqlOptions {
   /** Rows the plan of one statement may visit, by estimate; more is refused before it runs. */
@@ -39,6 +39,9 @@ export interface SqlOptions {
   /** A migration that loses data needs a full backup at most this old. */
   readonly backupAgeMsMax: number;
 }
+
+/** Refusals of what would take too long; they leave nothing to be answered from the log. */
+const tooMuch: ReadonlySet<string> = new Set(["sql_too_costly", "sql_too_slow"]);
 
 export interface SqlDeps {
   readonly databases: Databases;
@@ -52,12 +55,23 @@ export function sqlHandlers(
   options: SqlOptions,
   { databases, clock, rng, transactions }: SqlDeps,
 ): Handlers<typeof SqlService> {
-  /** Refuses what would only fail, or stall every replica, once it is in the log. */
-  const admit = ({ machine }: OpenDatabase, statements: readonly Statement[], field: (i: number) => string) => {
-    statements.forEach((statement, i) => {
-      const text = machine.parts.sql.check(statement, "write", field(i));
-      machine.parts.sql.checkCost(text, "write", options.costRowsMax, field(i));
-    });
+  /**
+   * Refuses what would only fail, or stall every replica, once it is in the log. What may take long, or uses what is only
+   * made on the way, is rehearsed first: there is no end to it any more once it is applied.
+   */
+  const admit = async (opened: OpenDatabase, statements: readonly Statement[], field: (i: number) => string) => {
+    const { sql } = opened.machine.parts;
+    const admitted = statements.map((statement, i) => sql.admit(statement, "write", options.costRowsMax, field(i)));
+    if (admitted.every(({ planned, limits }) => planned && limits === undefined)) return;
+    // What was written elsewhere, just before, is there too.
+    await opened.group.readBarrier();
+    const frozen = { timeMs: clock.nowMs(), seed: rng.fill(new Uint8Array(16)) };
+    try {
+      rehearseOn(opened, statements, frozen, timer(), { field, costRowsMax: options.costRowsMax });
+    } catch (error) {
+      // What else fails is answered from the log: a call that is repeated has its answer there.
+      if (!(error instanceof Fault) || tooMuch.has(error.code)) throw error;
+    }
   };
   const admitExpected = ({ machine }: OpenDatabase, expected: readonly ExpectedResult[]) => {
     if (expected.length > expectedResultsMax) {
@@ -72,8 +86,15 @@ export function sqlHandlers(
           `Cannot expect a digest of ${digest.length} bytes: wanted ${digestBytes}, as Query answers with digest`,
         );
       }
-      const text = machine.parts.sql.check(present(statement), "read", `${field}.statement`);
-      machine.parts.sql.checkCost(text, "read", options.costRowsMax, `${field}.statement`);
+      const { limits } = machine.parts.sql.admit(present(statement), "read", options.costRowsMax, `${field}.statement`);
+      if (limits === undefined) return;
+      throw fault(
+        "resource_exhausted",
+        "sql_too_costly",
+        "Cannot expect a result of a query that may work through long values, as every replica would: wanted one that " +
+          "makes none",
+        { field: `${field}.statement.sql` },
+      );
     });
   };
   /** Ends a statement that still yields rows after the longest time. */
@@ -93,9 +114,9 @@ export function sqlHandlers(
   /** One statement within an interactive transaction. */
   const rehearse = async (name: string, id: string, statement: Statement, context: CallContext) => {
     const opened = await databases.find(name);
-    admit(opened, [statement], () => "statement");
     const startMs = clock.monotonicMs();
-    const { result, reads } = transactions.run(opened, id, statement, context, timer());
+    const limits = { tick: timer(), costRowsMax: options.costRowsMax };
+    const { result, reads } = transactions.run(opened, id, statement, context, limits);
     const elapsedMs = clock.monotonicMs() - startMs;
     return { result: { ...result, elapsedMs }, reads, index: BigInt(opened.machine.index) };
   };
@@ -127,7 +148,7 @@ export function sqlHandlers(
         return { result, index };
       }
       const opened = await databases.find(request.database);
-      admit(opened, [statement], () => "statement");
+      await admit(opened, [statement], () => "statement");
       const { execute: kind } = entryKinds;
       return await databases.propose(opened, kind, ExecuteRequestSchema, request, context) as ExecuteResponse;
     },
@@ -143,7 +164,7 @@ export function sqlHandlers(
         );
       }
       const opened = await databases.find(request.database);
-      admit(opened, statements, (i) => `statements[${i}]`);
+      await admit(opened, statements, (i) => `statements[${i}]`);
       const kind = request.expectedResults.length === 0 ? entryKinds.batch : entryKinds.checkedBatch;
       admitExpected(opened, request.expectedResults);
       return await databases.propose(opened, kind, BatchRequestSchema, request, context) as BatchResponse;

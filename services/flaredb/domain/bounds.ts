@@ -17,6 +17,8 @@ export const batchOpsMax = 10_000;
 export const statementsMax = 1_000;
 /** Characters of one SQL text. */
 export const sqlCharsMax = 1 * mib;
+/** Characters of a pattern of LIKE and GLOB. */
+export const likePatternMax = 1_000;
 /** Parameters of one statement (SQLite's own bound). */
 export const parametersMax = 32_766;
 /** Rows one statement of a replicated entry may return (RETURNING). */

@@ -1,5 +1,6 @@
 import { invalidField } from "@ultracloud/base";
 import { sqlCharsMax } from "./bounds.ts";
+import { type ValueWork, valueWork } from "./value_work.ts";
 
 /** A lexical unit of SQL; `word` is upper case for bare words and the bare text for quoted ones. */
 export interface Token {
@@ -92,6 +93,8 @@ export interface StatementText {
   readonly parameters: Parameters;
   /** Common table expressions that end by themselves: the number after LIMIT by name in lower case. */
   readonly bounded: ReadonlyMap<string, number>;
+  /** What it does to values. */
+  readonly work: ValueWork;
 }
 
 const failClause = /fail/i;
@@ -148,6 +151,7 @@ export function readStatement(sql: string, field: string): StatementText {
   if (parameters.positional > 0 && parameters.named.length > 0) {
     throw refuse("Cannot mix positional and named parameters: wanted one kind");
   }
+  const bounded = boundedTables(tokens);
   const words = new Set(tokens.map(({ kind, word }) => kind === "word" ? word : ""));
   const writes = ["INSERT", "UPDATE", "DELETE"].some((word) => words.has(word));
   let last = tokens.length - 1;
@@ -160,7 +164,8 @@ export function readStatement(sql: string, field: string): StatementText {
     returns: words.has("RETURNING"),
     mayFail: failClause.test(sql),
     parameters,
-    bounded: boundedTables(tokens),
+    bounded,
+    work: valueWork(tokens, bounded.size > 0),
   };
 }
 

@@ -141,12 +141,8 @@ Deno.test("a join without a condition is refused before it runs, a join by key i
   m.execute("CREATE INDEX t_b ON t(b)");
   for (const sql of explosive) assert.throws(() => m.query(sql, {}, cost), tooCostly, sql);
   assert.throws(() => {
-    const text = m.machine.parts.sql.check(
-      create(StatementSchema, { sql: "CREATE TABLE u AS SELECT x.a FROM t x, t y, t z" }),
-      "write",
-      "statement",
-    );
-    m.machine.parts.sql.checkCost(text, "write", cost, "statement");
+    const statement = create(StatementSchema, { sql: "CREATE TABLE u AS SELECT x.a FROM t x, t y, t z" });
+    m.machine.parts.sql.admit(statement, "write", cost, "statement");
   }, tooCostly);
   assert.deepEqual(m.query("SELECT count(*) FROM t x JOIN t y ON x.b = y.b WHERE x.a < 3", {}, cost), [[286n]]);
   assert.deepEqual(m.query("SELECT count(*) FROM t x, json_each('[1,2]')", {}, cost), [[2000n]]);
@@ -177,8 +173,7 @@ Deno.test("what triggers and foreign keys run for each row counts into the cost 
   ];
   for (const sql of setUp) m.execute(sql);
   const check = (sql: string, rowsMax: number) => {
-    const text = m.machine.parts.sql.check(create(StatementSchema, { sql }), "write", "statement");
-    m.machine.parts.sql.checkCost(text, "write", rowsMax, "statement");
+    m.machine.parts.sql.admit(create(StatementSchema, { sql }), "write", rowsMax, "statement");
   };
   const tooCostly = (error: unknown) => error instanceof Fault && error.code === "sql_too_costly";
   const refused = [

@@ -1,5 +1,5 @@
 import type { Database } from "@ultracloud/sqlite";
-import { answerBytesMax, sqlCharsMax } from "../domain/bounds.ts";
+import { answerBytesMax, likePatternMax, sqlCharsMax } from "../domain/bounds.ts";
 
 /** Tables of every replicated state: its position, and stored answers. */
 export function createBaseTables(db: Database): void {
@@ -49,7 +49,7 @@ export function limitConnection(db: Database): void {
   limits.attach = 0;
   limits.exprDepth = 200;
   limits.compoundSelect = 100;
-  limits.likePatternLength = 1_000;
+  limits.likePatternLength = likePatternMax;
   limits.triggerDepth = 32;
 }
 

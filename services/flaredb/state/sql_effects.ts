@@ -58,12 +58,11 @@ export class SqlEffects {
     limits: { readonly rowsMax: number; readonly costRowsMax: number; readonly tick: () => void },
   ): QueryResult {
     const { db, sql, inputs, versions } = this.#deps;
-    const text = sql.check(statement, "read", "statement");
     return db.reading(() => {
-      sql.checkCost(text, "read", limits.costRowsMax, "statement");
+      const { limits: values } = sql.admit(statement, "read", limits.costRowsMax, "statement");
       inputs.freeze(frozen.timeMs, frozen.seed);
       sql.watchTables();
-      const result = sql.run(statement, "read", { ...limits, bytesMax: answerBytesMax }, "statement");
+      const result = sql.run(statement, "read", { ...limits, values, bytesMax: answerBytesMax }, "statement");
       return { result, reads: versions.of(sql.touched.reads) };
     });
   }
@@ -71,15 +70,17 @@ export class SqlEffects {
   /**
    * Runs statements and undoes them: what the last one answers, and the tables that all of them read or wrote with
    * their versions. Nothing is left, not even when one fails. Those before the last one must answer what `digests` say,
-   * or it is aborted: what they showed is over.
+   * or it is aborted: what they showed is over. Each is admitted where it stands, so that what uses a table is planned
+   * with the rows that those before it put there.
    */
   rehearse(
     statements: readonly Statement[],
     frozen: Frozen,
     tick: () => void,
-    { digests = [], field = () => "statement" }: {
+    { digests = [], field = () => "statement", costRowsMax = Infinity }: {
       readonly digests?: readonly Uint8Array[];
       readonly field?: (i: number) => string;
+      readonly costRowsMax?: number;
     } = {},
   ): Rehearsed {
     const { db, sql, inputs, versions } = this.#deps;
@@ -90,10 +91,11 @@ export class SqlEffects {
     sql.watchTables();
     try {
       db.transaction(() => {
-        const limits = { rowsMax: entryRowsMax, bytesMax: answerBytesMax, tick };
-        const results = statements.map((statement, i) =>
-          shown(digests[i], i, () => sql.run(statement, "write", limits, field(i)))
-        );
+        const results = statements.map((statement, i) => {
+          const { limits: values } = sql.admit(statement, "write", costRowsMax, field(i));
+          const limits = { rowsMax: entryRowsMax, bytesMax: answerBytesMax, tick, values };
+          return shown(digests[i], i, () => sql.run(statement, "write", limits, field(i)));
+        });
         const { reads, writes } = sql.touched;
         const result = results.at(-1) ?? {};
         answer = { result, digest: digestOf(result), reads: versions.of(new Set([...reads, ...writes])) };

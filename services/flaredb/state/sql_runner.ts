@@ -13,9 +13,10 @@ import {
   type SqlMode,
 } from "../domain/sql_rules.ts";
 import { calledNames, readStatement, type StatementText } from "../domain/sql_text.ts";
+import type { ValueLimits } from "../domain/value_bound.ts";
 import { errorOffset } from "./error_offset.ts";
 import type { FrozenInputs } from "./frozen_functions.ts";
-import { type Explained, StatementCosts } from "./statement_cost.ts";
+import { type Admitted, type Explained, StatementCosts } from "./statement_cost.ts";
 import { isStatementError, type SqliteError } from "./sqlite_errors.ts";
 import { bindings, checkParameters, toValue } from "./sql_values.ts";
 
@@ -24,6 +25,8 @@ export type ResultSet = MessageInitShape<typeof ResultSetSchema>;
 export interface RunLimits {
   readonly rowsMax: number;
   readonly bytesMax: number;
+  /** What `admit` answered; where it is undefined, the connection's own hold. */
+  readonly values?: ValueLimits | undefined;
   /** Asked between rows; throws when the statement has run for too long. */
   readonly tick?: () => void;
 }
@@ -51,6 +54,8 @@ export interface Touched {
 const textsMax = 1_000;
 const statementsMax = 256;
 const rowBytes = 16;
+/** SQLITE_TOOBIG. */
+const tooBig = 18;
 
 /** Runs callers' SQL on a connection that also holds the store's own tables. */
 export class SqlRunner {
@@ -79,7 +84,9 @@ export class SqlRunner {
   constructor(db: Database, inputs: FrozenInputs) {
     this.#db = db;
     this.#inputs = inputs;
-    this.#costs = new StatementCosts(db, (text, mode) => this.#explainPlan(text, mode));
+    const { length, likePatternLength } = nativeLimits(db);
+    const usual = { bytesMax: length, patternMax: likePatternLength };
+    this.#costs = new StatementCosts(db, usual, (text, mode) => this.#explainPlan(text, mode));
     const names = db.all<{ name: string }>("SELECT DISTINCT lower(name) AS name FROM pragma_function_list");
     this.#unknown = new Set(names.map(({ name }) => name).filter((name) => !isAllowedFunction(name)));
     // Always set and switched by context: SQLite asks again whenever it prepares anew after a change of the schema.
@@ -167,9 +174,13 @@ export class SqlRunner {
     );
   }
 
-  /** Refuses a statement that may visit more rows than `rowsMax`; see StatementCosts. */
-  checkCost(text: StatementText, mode: SqlMode, rowsMax: number, field: string): void {
-    this.#costs.check(text, mode, rowsMax, field);
+  /**
+   * Refuses a statement that may visit more rows than `rowsMax`, and answers how it is to be run; see StatementCosts.
+   * Entries are applied under the usual limits: what they may do is decided before they are in the log.
+   */
+  admit(statement: Statement, mode: SqlMode, rowsMax: number, field: string): Admitted {
+    const text = this.check(statement, mode, field);
+    return this.#costs.check(text, mode, longValues(statement), rowsMax, field);
   }
 
   #explainPlan(text: StatementText, mode: SqlMode): Explained | undefined {
@@ -206,10 +217,11 @@ export class SqlRunner {
         for (const table of prepared.tables.reads) this.#reads.add(table);
         for (const table of prepared.tables.writes) this.#writes.add(table);
         this.#schema ||= prepared.tables.schema;
-        return this.#step(prepared, statement, text, limits);
+        const step = () => this.#step(prepared, statement, text, limits);
+        return limits.values === undefined ? step() : this.#within(limits.values, step);
       });
     } catch (error) {
-      throw this.#explain(error, field, text.sql);
+      throw this.#explain(error, field, text.sql, limits.values);
     } finally {
       // Columns were read when statements were prepared.
       if (text.class === "schema") this.forget();
@@ -223,6 +235,19 @@ export class SqlRunner {
       return work();
     } finally {
       this.#context = undefined;
+    }
+  }
+
+  #within<T>({ bytesMax, patternMax }: ValueLimits, work: () => T): T {
+    const native = nativeLimits(this.#db);
+    const { length, likePatternLength } = native;
+    native.length = bytesMax;
+    native.likePatternLength = patternMax;
+    try {
+      return work();
+    } finally {
+      native.length = length;
+      native.likePatternLength = likePatternLength;
     }
   }
 
@@ -331,7 +356,7 @@ export class SqlRunner {
   }
 
   /** The failure as the caller may see it; anything that is not the statement's fault stays what it is. */
-  #explain(error: unknown, field: string, sql: string): unknown {
+  #explain(error: unknown, field: string, sql: string, values?: ValueLimits): unknown {
     if (this.#inputs.failure !== undefined) return this.#inputs.failure;
     if (error instanceof Fault || !(error instanceof Error)) return error;
     const { errcode, errstr, message } = error as SqliteError;
@@ -339,6 +364,15 @@ export class SqlRunner {
       return invalidField(`${field}.sql`, `Cannot run the statement: ${this.#refused}`, "sql_refused");
     }
     if (!isStatementError(error)) return error;
+    if (values !== undefined && (errcode === tooBig || /pattern too complex/.test(message))) {
+      return fault(
+        "resource_exhausted",
+        "sql_too_costly",
+        `Cannot run the statement as it makes values or rows of more than ${values.bytesMax} bytes, or looks for ` +
+          `patterns of more than ${values.patternMax}: wanted shorter ones, or fewer rows that it is done for`,
+        { field: `${field}.sql` },
+      );
+    }
     const offset = this.#own(() => errorOffset(sql, message, (part) => this.#refusalOf(part)));
     return fault("invalid_argument", "sql_error", `Cannot run the statement: ${message || errstr || "SQL error"}`, {
       field: `${field}.sql`,
@@ -359,6 +393,17 @@ export class SqlRunner {
       return error instanceof Error ? error.message : String(error);
     }
   }
+}
+
+/** Values of text and bytes that are bound. */
+function* longValues({ positional, named }: Statement): Generator<string | Uint8Array> {
+  for (const { kind } of [...positional, ...Object.values(named)]) {
+    if (kind.case === "text" || kind.case === "blob") yield kind.value;
+  }
+}
+
+function nativeLimits(db: Database): { length: number; likePatternLength: number } {
+  return (db.raw as unknown as { limits: { length: number; likePatternLength: number } }).limits;
 }
 
 /** Rows within the limits. `completed` says that the row just read is not one of them and the last. */

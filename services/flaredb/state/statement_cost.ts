@@ -1,9 +1,11 @@
 import { Fault, fault } from "@ultracloud/base";
 import type { Database } from "@ultracloud/sqlite";
 import { planCost, type PlanRow, type Search, searchOf, unnamedSearch } from "../domain/plan_cost.ts";
-import { readStatement, type StatementText } from "../domain/sql_text.ts";
+import { readStatement, type StatementText, tokenize } from "../domain/sql_text.ts";
 import type { SqlMode } from "../domain/sql_rules.ts";
 import { triggerStatements } from "../domain/trigger_text.ts";
+import { boundValues, type ValueLimits, valueLimits, weighedRows } from "../domain/value_bound.ts";
+import { addWork, noWork, type ValueWork, valueWork } from "../domain/value_work.ts";
 import { foundBy } from "./index_fanout.ts";
 
 /** What SQLite says of a statement that it has planned. */
@@ -24,7 +26,24 @@ interface Plan {
   readonly bounded: ReadonlyMap<string, number>;
   /** What else runs for each row that it changes. */
   readonly perRow: readonly Plan[];
+  /** What it does to values, with the views, tables and triggers that it goes through. */
+  readonly work: ValueWork;
+  /** What one row holds may be used for many others. */
+  readonly nested: boolean;
+  /** It goes through tables as a whole, whatever its plan says: of the values it computes for an index, for one. */
+  readonly whole: boolean;
 }
+
+/** How a statement is to be run. */
+export interface Admitted {
+  /** False where its plan could not be read, as what it uses is not there yet. */
+  readonly planned: boolean;
+  /** Undefined: the usual ones do. */
+  readonly limits: ValueLimits | undefined;
+}
+
+const unplanned: Admitted = { planned: false, limits: undefined };
+const harmless: Admitted = { planned: true, limits: undefined };
 
 interface Sizes {
   rows(table: string): number;
@@ -43,10 +62,13 @@ export class StatementCosts {
   readonly #db: Database;
   readonly #explain: Explain;
   /** Undefined for statements that visit a row or two. */
+  readonly #usual: ValueLimits;
+  readonly #works = new Map<string, ValueWork>();
   readonly #plans = { read: new Map<string, Plan | undefined>(), write: new Map<string, Plan | undefined>() };
 
-  constructor(db: Database, explain: Explain) {
+  constructor(db: Database, usual: ValueLimits, explain: Explain) {
     this.#db = db;
+    this.#usual = usual;
     this.#explain = explain;
   }
 
@@ -54,29 +76,42 @@ export class StatementCosts {
   forget(): void {
     this.#plans.read.clear();
     this.#plans.write.clear();
+    this.#works.clear();
   }
 
   /**
-   * Refuses a statement whose plan may visit more rows than `rowsMax`. A statement that cannot be planned yet, as
-   * what it uses is made earlier in the same batch, passes: running it tells.
+   * Refuses a statement whose plan may visit more rows than `rowsMax`, and answers how long its values may get. A
+   * statement that cannot be planned yet, as what it uses is made earlier in the same batch, passes: it is to be asked
+   * about again once that is there.
    */
-  check(text: StatementText, mode: SqlMode, rowsMax: number, field: string): void {
-    if (text.class === "pragma" || text.class === "explain") return;
+  check(
+    text: StatementText,
+    mode: SqlMode,
+    values: Iterable<string | Uint8Array>,
+    rowsMax: number,
+    field: string,
+  ): Admitted {
+    if (text.class === "pragma" || text.class === "explain") return harmless;
     const planned = this.#plan(text, mode);
-    if (planned === undefined) return;
+    if (planned === undefined) return harmless;
+    if (planned === "unknown") return unplanned;
+    const bound = boundValues(values, planned.work.asked > 0);
+    const limitsFor = (rows: number) => valueLimits(rows, planned.nested, planned.work, bound, this.#usual);
     // Row ids are at hand; counting is for the rare statement that seems to be too much.
-    if (costOf(planned, { rows: (table) => this.#lastRowid(table), found: (_s, _t, rows) => rows }) <= rowsMax) return;
+    const first = costOf(planned, { rows: (table) => this.#lastRowid(table), found: (_s, _t, rows) => rows });
+    if (weighedRows(first, planned.work, bound) <= rowsMax && limitsFor(first) === undefined) return harmless;
     const counts = new Map<string, number>();
     const count = (table: string) => {
       const known = counts.get(table) ?? this.#count(table, rowsMax);
       counts.set(table, known);
       return known;
     };
-    const cost = costOf(planned, {
+    const rows = costOf(planned, {
       rows: count,
       found: (search, tables, rows) => foundBy(this.#db, search, tables, rows),
     });
-    if (cost <= rowsMax) return;
+    const cost = weighedRows(rows, planned.work, bound);
+    if (cost <= rowsMax) return { planned: true, limits: limitsFor(rows) };
     throw fault(
       "resource_exhausted",
       "sql_too_costly",
@@ -85,17 +120,17 @@ export class StatementCosts {
     );
   }
 
-  #plan(text: StatementText, mode: SqlMode): Plan | undefined {
+  #plan(text: StatementText, mode: SqlMode): Plan | undefined | "unknown" {
     const plans = this.#plans[mode];
     const known = plans.get(text.sql);
     if (known !== undefined || plans.has(text.sql)) return known;
     const plan = this.#make(text, mode, new Set());
+    if (plan === undefined) return "unknown";
     // One look-up alone finds no more than there is.
-    const several = plan !== undefined && plan.plan.filter((r) => searchOf(r.detail)?.single === false).length > 1;
-    const matters = plan !== undefined &&
-      (several || plan.perRow.length > 0 ||
-        // The least or greatest of one table, alone, is at hand or one scan.
-        plan.plan.some(({ detail }) => detail.startsWith("SCAN ") || (plan.plan.length > 1 && unnamedSearch(detail))));
+    const several = plan.plan.filter((r) => searchOf(r.detail)?.single === false).length > 1;
+    const matters = several || plan.perRow.length > 0 || isWork(plan.work) ||
+      // The least or greatest of one table, alone, is at hand or one scan.
+      plan.plan.some(({ detail }) => detail.startsWith("SCAN ") || (plan.plan.length > 1 && unnamedSearch(detail)));
     if (plans.size >= plansMax) plans.delete(plans.keys().next().value!);
     plans.set(text.sql, matters ? plan : undefined);
     return matters ? plan : undefined;
@@ -116,7 +151,26 @@ export class StatementCosts {
         if (plan !== undefined) perRow.push(plan);
       }
     }
-    return { plan: explained.rows, tables: explained.tables, bounded: text.bounded, perRow };
+    const { rows, tables, sources } = explained;
+    const work = [...tables, ...sources].reduce((sum, name) => addWork(sum, this.#workOf(name)), text.work);
+    const nested = rows.filter(({ detail }) => /^(SCAN|SEARCH|SCALAR) /.test(detail)).length > 1;
+    return { plan: rows, tables, bounded: text.bounded, perRow, work, nested, whole: text.class === "schema" };
+  }
+
+  /** Of a view, a trigger, or a table with its indexes: what they compute stands in no statement. */
+  #workOf(name: string): ValueWork {
+    let work = this.#works.get(name);
+    if (work !== undefined) return work;
+    const definitions = this.#db.all<{ sql: string }>(
+      "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND (name=?1 OR (tbl_name=?1 AND type='index'))",
+      name,
+    );
+    work = definitions.reduce(
+      (sum, { sql }) => addWork(sum, valueWork(tokenize(sql), /\brecursive\b/i.test(sql))),
+      noWork,
+    );
+    this.#works.set(name, work);
+    return work;
   }
 
   #planAlone(sql: string, above: ReadonlySet<string>): Plan | undefined {
@@ -147,11 +201,20 @@ export class StatementCosts {
   }
 }
 
-function costOf({ plan, tables, bounded, perRow }: Plan, sizes: Sizes): number {
+/** Work that a single row may make too much of. */
+function isWork(work: ValueWork): boolean {
+  return work.makes || work.square > 0 || work.needles > 0 || work.replaces || work.asked > 0 || work.patterns > 0;
+}
+
+function costOf({ plan, tables, bounded, perRow, work, whole }: Plan, sizes: Sizes): number {
   const largest = () => Math.max(1, ...tables.map((table) => sizes.rows(table)));
   // Scans of an alias are named after it: then the largest table of the statement counts.
   const rowsOf = (name: string) => tables.includes(name) ? sizes.rows(name) : largest();
-  const own = planCost(plan, bounded, rowsOf, (search) => sizes.found(search, tables, rowsOf(search.name)));
+  const least = whole && isWork(work) ? largest() : 1;
+  const own = Math.max(
+    least,
+    planCost(plan, bounded, rowsOf, (search) => sizes.found(search, tables, rowsOf(search.name))),
+  );
   const each = perRow.reduce((sum, inner) => sum + costOf(inner, sizes), 0);
   return own * (1 + each);
 }
