@@ -8,6 +8,9 @@
  * Requests per second are what the contract counts. They also say how many processors a server can use: PostgreSQL has
  * a process per connection, a member of flaredb one thread for all. Processor time per request does not depend on that,
  * nor on what else the machine does; its ratio is how much more of the same machine's work one server gets done.
+ *
+ * In turn with them a bare `Deno.serve` answers the same requests with the same bytes: what would be left if flaredb did
+ * nothing, and so the most that one thread behind HTTP can reach on this machine.
  */
 import { createWorkloadSigner } from "@ultracloud/authz";
 import { create, toBinary } from "@bufbuild/protobuf";
@@ -15,6 +18,7 @@ import { PutRequestSchema as CoordinationPutSchema } from "@ultracloud/proto/cha
 import { systemClock, utf8 } from "@ultracloud/base";
 import { startTestStack } from "@ultracloud/testing";
 import { drive, type Run, secondsOf, secondsOfFamily } from "./_bench_cost.ts";
+import { startFloor } from "./_bench_floor.ts";
 import {
   callJson,
   hundredRows,
@@ -122,6 +126,10 @@ async function startPostgres(dir: string) {
   };
 }
 
+function median(runs: readonly Run[], of: keyof Run): number {
+  return runs.map((run) => run[of]).sort((a, b) => a - b)[runs.length >> 1]!;
+}
+
 /** Prints medians: requests per second, then what one request took of the processors. */
 function compare(
   { name, wanted, peer, theirs, ours }: {
@@ -132,8 +140,6 @@ function compare(
     readonly ours: readonly Run[];
   },
 ): void {
-  const median = (runs: readonly Run[], of: keyof Run) =>
-    runs.map((run) => run[of]).sort((a, b) => a - b)[runs.length >> 1]!;
   const both = (of: keyof Run) => [median(theirs, of), median(ours, of)] as const;
   const [them, us] = both("perSecond"),
     [theirUs, ourUs] = both("serverUs"),
@@ -178,13 +184,14 @@ async function main(): Promise<void> {
     const authorization = signer.authorization("flaredb");
     const coordination = { url: stack.endpoint("chainfire"), authorization: signer.authorization("chainfire") };
     const call = (method: string, body: unknown) => callJson({ url, authorization }, method, body);
+    const pidOf = (component: string) => stack.process(component)!.identity.pid;
     const wrk = async (
-      to: { readonly component: string; readonly path: string; readonly authorization: () => Promise<string> },
+      to: { readonly pid: number; readonly path: string; readonly authorization: () => Promise<string> },
       bodies: readonly Uint8Array[],
     ): Promise<Run> => {
       const file = `${dir}/script.lua`;
       await Deno.writeTextFile(file, wrkScript(bodies));
-      const { pid } = stack.process(to.component)!.identity;
+      const { pid } = to;
       const before = secondsOf(pid);
       const args = ["-t1", `-c${connections}`, `-d${seconds}s`, "-s", file, to.path];
       const run = await drive("wrk", args, { BENCH_AUTHORIZATION: await to.authorization() });
@@ -197,25 +204,43 @@ async function main(): Promise<void> {
       };
     };
     const measured = ({ method, bodies }: Requests) =>
-      wrk({ component: "flaredb", path: `${url}/ultracloud.flaredb.v1.${method}`, authorization }, bodies);
+      wrk({ pid: pidOf("flaredb"), path: `${url}/ultracloud.flaredb.v1.${method}`, authorization }, bodies);
+    const answerTo = async ({ method, bodies }: Requests): Promise<Uint8Array> => {
+      const response = await fetch(`${url}/ultracloud.flaredb.v1.${method}`, {
+        method: "POST",
+        headers: { "content-type": "application/proto", authorization: await authorization() },
+        body: new Uint8Array(bodies[0]!),
+      });
+      const answer = await response.bytes();
+      if (!response.ok) throw new Error(`${method}: ${new TextDecoder().decode(answer)}`);
+      return answer;
+    };
     await prepare({ url, authorization });
     console.log(postgres.facts);
     console.log(
       `${connections} connections, ${rounds} rounds of ${seconds} s in turn; pgbench -M prepared, wrk; medians`,
     );
     for (const { name, wanted, pgbench, ours: asked } of measures) {
-      const theirs: Run[] = [], ours: Run[] = [];
+      const theirs: Run[] = [], ours: Run[] = [], bare: Run[] = [];
+      await using floor = await startFloor(await answerTo(asked), stack.member("flaredb").manifest.v8);
       for (let round = 0; round < rounds; round++) {
         theirs.push(await postgres.run(pgbench));
         ours.push(await measured(asked));
+        bare.push(await wrk({ pid: floor.pid, path: `${floor.url}/${asked.method}`, authorization }, asked.bodies));
       }
       compare({ name, wanted, peer: "PostgreSQL", theirs, ours });
+      const [most, least] = [median(bare, "perSecond"), median(bare, "serverUs")];
+      console.log(
+        `  bare Deno.serve, same bytes           ${most.toFixed(0).padStart(7)}/s, ${least.toFixed(0)} us: ratio ` +
+          `${(most / median(theirs, "perSecond")).toFixed(2)}, ` +
+          `of processor time ${(median(theirs, "serverUs") / least).toFixed(2)}`,
+      );
     }
     const besides = [toBinary(CoordinationPutSchema, create(CoordinationPutSchema, { key: utf8.encode("k"), value }))];
     const path = `${coordination.url}/ultracloud.chainfire.v1.KvService/Put`;
     const theirs: Run[] = [], ours: Run[] = [];
     for (let round = 0; round < rounds; round++) {
-      theirs.push(await wrk({ component: "chainfire", path, authorization: coordination.authorization }, besides));
+      theirs.push(await wrk({ pid: pidOf("chainfire"), path, authorization: coordination.authorization }, besides));
       ours.push(await measured(requests.put));
     }
     compare({ name: "KV put", wanted: 1, peer: "chainfire", theirs, ours });
@@ -224,7 +249,7 @@ async function main(): Promise<void> {
       await call("DatabaseService/CreateDatabase", { name });
       await call("SqlService/Execute", { database: name, statement: { sql: "CREATE TABLE t(a)" } });
     }
-    const kib = Number(await output("ps", ["-o", "rss=", "-p", String(stack.process("flaredb")!.identity.pid)]));
+    const kib = Number(await output("ps", ["-o", "rss=", "-p", String(pidOf("flaredb"))]));
     console.log(
       `${databasesCount} databases and the load before: RSS ${Math.round(kib / 1024)} MiB, wanted 1024 at most`,
     );
