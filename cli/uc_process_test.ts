@@ -91,6 +91,9 @@ Deno.test("wrong usage ends with 2, says what is wrong on standard error and not
     ],
     [["login", "--token-file", "/"], /^error\[file_unusable\]/],
     [["login", "--user", "alice", "--key-id", "key_1"], /^error\[login_how\]/],
+    [["quickstart", "--with", "nosuch"], /^error\[component_unknown\]/],
+    [["login", "--org", "acme"], /^error\[login_how\]: Cannot log in with --org without --user/],
+    [["login", "--secret-file", "key.secret"], /^error\[login_how\].*--secret-file without --key-id/],
     [["vm", "list"], /^error\[no_project\]: .*\nhint: /],
     [["whoami"], /^error\[invalid_endpoint\]/],
   ];

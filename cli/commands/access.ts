@@ -163,6 +163,15 @@ export const login = command<LoginFlags, []>({
         "Cannot log in: wanted at most one of --token-file, --admin-token-file, --user with --org, --key-id",
       );
     }
+    // What belongs to another way is a mistake: who names an organisation expects it to matter.
+    const strays = [
+      flags.user === undefined && flags.org !== undefined && "--org without --user",
+      flags.user === undefined && flags.passwordFile !== undefined && "--password-file without --user",
+      flags.keyId === undefined && flags.secretFile !== undefined && "--secret-file without --key-id",
+    ].filter((stray) => stray !== false);
+    if (strays.length > 0) {
+      throw fault("invalid_argument", "login_how", `Cannot log in with ${strays.join(" and ")}`);
+    }
     if (ways === 0) {
       session.saveCredentials(
         await deviceLogin({

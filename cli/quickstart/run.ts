@@ -74,6 +74,9 @@ export async function runQuickstart(
   home: QuickstartHome,
   io: Io,
 ): Promise<QuickstartResult> {
+  const built = new Set((await loadFleet(options.root)).keys());
+  // What this release does not have is said before anything is installed or ended.
+  componentsOf(profiles["single-node-dev"], options.with, built);
   using _lock = await takeLock(home);
   const started = new Date();
   const begin = performance.now();
@@ -96,7 +99,7 @@ export async function runQuickstart(
   try {
     const claimed = await claimHome(home);
     if (claimed.ended > 0) progress.say(`Ended ${claimed.ended} processes of a quickstart that was killed`);
-    stack = await bringUp(options, home, runDir, io, progress, result);
+    stack = await bringUp(options, { home, runDir, io, progress, result, built });
   } catch (error) {
     failure = error;
   }
@@ -134,14 +137,19 @@ export async function runQuickstart(
   return result;
 }
 
-async function bringUp(
-  options: QuickstartOptions,
-  home: QuickstartHome,
-  runDir: string,
-  io: Io,
-  progress: ReturnType<typeof createProgress>,
-  result: QuickstartResult,
-): Promise<Stack> {
+/** What one run works with. */
+interface Run {
+  readonly home: QuickstartHome;
+  readonly runDir: string;
+  readonly io: Io;
+  readonly progress: ReturnType<typeof createProgress>;
+  readonly result: QuickstartResult;
+  /** Components that this release has. */
+  readonly built: ReadonlySet<string>;
+}
+
+async function bringUp(options: QuickstartOptions, run: Run): Promise<Stack> {
+  const { home, runDir, io, progress, result, built } = run;
   const { signal } = io;
   const ports = portsOf(options.portOffset);
   progress.step("examine the host");
@@ -163,7 +171,7 @@ async function bringUp(
   const components = componentsOf(
     profiles["single-node-dev"],
     [...options.with, ...fabric ? ["net-agent"] : []],
-    new Set((await loadFleet(options.root)).keys()),
+    built,
   );
   const stack = await prepareStack({
     root: options.root,
