@@ -1,47 +1,17 @@
 import { buildRouteMap } from "@stricli/core";
 import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { fault } from "@ultracloud/base";
-import {
-  BackupKind,
-  BackupService,
-  type Database,
-  DatabaseSchema,
-  DatabaseService,
-  SqlService,
-} from "@ultracloud/proto/flaredb/v1";
-import { type Column, humanBytes } from "../frame/columns.ts";
-import { command, text } from "../frame/command.ts";
+import { BackupKind, BackupService, DatabaseSchema, DatabaseService, SqlService } from "@ultracloud/proto/flaredb/v1";
+import { humanBytes } from "../frame/columns.ts";
+import { command } from "../frame/command.ts";
+import { databaseColumns } from "./_db_columns.ts";
+import { databaseArg, flag, indexFlag, optionalText } from "./_db_shared.ts";
 import { readBackupFiles, writeBackupFile } from "./db_backup_files.ts";
 import { readDumpFile, writeDumpFile } from "./db_dump_file.ts";
 import { kv } from "./db_kv.ts";
+import { check, lead, maybeMembers, place, status } from "./db_members.ts";
 import { readMigrations } from "./db_migrations.ts";
 import { webhook } from "./db_webhook.ts";
-
-const databaseColumns: readonly Column<Database>[] = [
-  { name: "name", get: (d) => d.name },
-  { name: "size", get: (d) => humanBytes(d.bytes) },
-  { name: "applied", get: (d) => String(d.appliedIndex) },
-  { name: "replicas", get: (d) => d.replicas.join(",") + (d.placed ? "" : " (moving)") },
-  { name: "learners", get: (d) => d.learners.join(","), wide: true },
-  { name: "capture", get: (d) => d.settings?.capture ? "on" : "off", wide: true },
-  { name: "archive", get: (d) => d.settings?.archive ? "on" : "off", wide: true },
-];
-const databaseArg = { brief: "Database", placeholder: "database" } as const;
-const optionalText = (brief: string) => ({ kind: "parsed", parse: text, optional: true, brief }) as const;
-const flag = (brief: string) => ({ kind: "boolean", default: false, brief }) as const;
-
-/** "1,2,3" as member ids. */
-function membersOf(list: string): bigint[] {
-  const ids = list.split(",").map((part) => part.trim());
-  if (ids.every((id) => /^\d{1,10}$/.test(id))) return ids.map(BigInt);
-  throw fault(
-    "invalid_argument",
-    "bad_members",
-    `Cannot read ${JSON.stringify(list)} as members: wanted ids like 1,2,3`,
-  );
-}
-
-const maybeMembers = (list: string | undefined) => list === undefined ? [] : membersOf(list);
 
 function onOff(value: string, name: string): boolean {
   if (value === "on" || value === "off") return value === "on";
@@ -97,51 +67,16 @@ export const db = buildRouteMap({
         await one(DatabaseSchema, await client.updateDatabase({ name, settings: wanted }), databaseColumns);
       },
     }),
-    place: command<{ learners?: string }, [string, string]>({
-      brief: "Move a database to members; it stays in use meanwhile",
-      args: [databaseArg, { brief: "Members, like 1,2,3", placeholder: "members" }],
-      flags: { learners: optionalText("Members that hold a copy for reading beside them, like 4,5") },
-      async run({ session, one }, { learners }, name, members) {
-        const client = session.client(DatabaseService, "flaredb");
-        const request = { name, replicas: membersOf(members), learners: maybeMembers(learners) };
-        await one(DatabaseSchema, await client.placeDatabase(request), databaseColumns);
-      },
-    }),
-    check: command<Record<never, never>, [string]>({
-      brief: "Compare the content of all replicas",
-      args: [databaseArg],
-      async run({ session, io }, _flags, name) {
-        const { index, sha256, replicas } = await session.client(DatabaseService, "flaredb").checkReplicas({ name });
-        io.out(`${sha256} at index ${index}\n`);
-        for (const { member, sha256: own, differs, learner } of replicas) {
-          const found = own === "" ? "did not report" : differs ? `differs: ${own}` : "the same";
-          io.out(`${learner ? "learner" : "member"} ${member}  ${found}\n`);
-        }
-        const ids = (those: typeof replicas) => those.map(({ member }) => member).join(", ");
-        const differing = replicas.filter(({ differs }) => differs);
-        if (differing.length > 0) {
-          throw fault(
-            "data_loss",
-            "database_diverged",
-            `The content of ${name} on ${
-              ids(differing)
-            } differs from that of most members: it is not served there any ` +
-              "more; place the database without, then with them",
-          );
-        }
-        const silent = replicas.filter((each) => each.sha256 === "");
-        if (silent.length > 0) io.err(`Not compared, as they did not report in time: ${ids(silent)}\n`);
-      },
-    }),
-    backup: command<{ after?: string }, [string, string]>({
+    place,
+    check,
+    status,
+    lead,
+    backup: command<{ after?: bigint }, [string, string]>({
       brief: "Write a backup to a file while the database goes on",
       args: [databaseArg, { brief: "File to write", placeholder: "file" }],
-      flags: { after: optionalText("Incremental: what came after this index, that of the backup before") },
+      flags: { after: indexFlag("Incremental: what came after this index, that of the backup before") },
       async run({ session, io }, { after }, database, file) {
-        if (after !== undefined && !/^\d{1,16}$/.test(after)) {
-          throw fault("invalid_argument", "bad_index", `Cannot read ${JSON.stringify(after)} as an index`);
-        }
-        const parts = session.client(BackupService, "flaredb").backup({ database, afterIndex: BigInt(after ?? "0") });
+        const parts = session.client(BackupService, "flaredb").backup({ database, afterIndex: after ?? 0n });
         const { bytes, index } = await writeBackupFile(file, parts);
         io.err(`Wrote ${file}: ${humanBytes(bytes)} up to index ${index}\n`);
       },
@@ -165,12 +100,12 @@ export const db = buildRouteMap({
         ]);
       },
     }),
-    restore: command<{ toIndex?: string; toTime?: string; verify: boolean }, [string, ...string[]]>({
+    restore: command<{ toIndex?: bigint; toTime?: string; verify: boolean }, [string, ...string[]]>({
       brief: "Fill a new database from a full backup and incremental ones behind it",
       args: [{ brief: "New database", placeholder: "database" }],
       variadic: { brief: "Backup files in order", placeholder: "file", minimum: 1 },
       flags: {
-        toIndex: optionalText("Leave out what came after this index"),
+        toIndex: indexFlag("Leave out what came after this index"),
         toTime: optionalText("Leave out what came after this time, like 2026-01-31T10:20:30Z"),
         verify: flag("Check everything, make nothing"),
       },
@@ -181,7 +116,7 @@ export const db = buildRouteMap({
         }
         const answer = await session.client(BackupService, "flaredb").restore(readBackupFiles({
           database,
-          toIndex: BigInt(toIndex ?? "0"),
+          toIndex: toIndex ?? 0n,
           ...(time === undefined ? {} : { toTime: timestampFromDate(time) }),
           verifyOnly: verify,
         }, files));
@@ -226,13 +161,13 @@ export const db = buildRouteMap({
         io.err(`${database} is at version ${answer.version}\n`);
       },
     }),
-    changes: command<{ after?: string }, [string, ...string[]]>({
+    changes: command<{ after?: bigint }, [string, ...string[]]>({
       brief: "Print row changes as they happen, one JSON object to a line; `index` resumes",
       args: [databaseArg],
       variadic: { brief: "Tables; all without", placeholder: "table" },
-      flags: { after: optionalText("Changes after this index") },
+      flags: { after: indexFlag("Changes after this index") },
       async run({ session, io }, { after }, database, ...tables) {
-        const request = { database, tables, afterIndex: BigInt(after ?? "0") };
+        const request = { database, tables, afterIndex: after ?? 0n };
         for await (const { changes } of session.client(SqlService, "flaredb").changes(request)) {
           for (const change of changes) {
             io.out(

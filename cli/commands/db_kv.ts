@@ -5,9 +5,9 @@ import { type Bucket, BucketSchema, type Item, ItemSchema, KvService } from "@ul
 import { type Column, humanBytes } from "../frame/columns.ts";
 import { command, parseDuration, parseInteger, text } from "../frame/command.ts";
 import type { Session } from "../frame/session.ts";
+import { databaseArg } from "./_db_shared.ts";
 import { asText } from "./_kv_bytes.ts";
 
-const databaseArg = { brief: "Database", placeholder: "database" } as const;
 const bucketArgs = [databaseArg, { brief: "Bucket", placeholder: "bucket" }] as const;
 const keyArgs = [...bucketArgs, { brief: "Key", placeholder: "key" }] as const;
 const client = (session: Session) => session.client(KvService, "flaredb");

@@ -54,6 +54,24 @@ Deno.test("uc db and uc sql: statements, transactions, migrations, backup and th
     const { out } = await ok(["sql", "t_shop", "SELECT count(*) AS n FROM item", "-o", "json"]);
     assert.deepEqual(JSON.parse(out), [{ n: 2 }]);
     assert.match((await ok(["db", "check", "t_shop"])).out, /^[0-9a-f]{64} at index \d+\nmember 1 {2}the same\n$/);
+    const status = JSON.parse((await ok(["db", "status", "t_shop", "-o", "json"])).out);
+    assert.deepEqual(status.map((g: Record<string, unknown>) => [g.database, g.leader, g.voters]), [["t_shop", "1", [
+      "1",
+    ]]]);
+    assert.match((await ok(["db", "status"])).out, /^DATABASE +LEADER +VOTERS[\s\S]*\nsystem +1 +1/);
+    assert.match((await ok(["db", "lead", "t_shop", "1"])).err, /^Member 1 was asked to lead t_shop\n$/);
+    for (
+      const [words, code, error] of [
+        [["db", "status", "t_none"], 3, /^error\[database_not_here\]/],
+        [["db", "lead", "t_shop", "1,2"], 2, /^error\[bad_members\]/],
+        [["db", "changes", "t_shop", "--after", "soon"], 2, /wanted digits/],
+        [["db", "restore", "t_other", "none", "--to-index", "-1"], 2, /wanted digits/],
+      ] as const
+    ) {
+      const refused = await uc([...words]);
+      assert.equal(refused.code, code, refused.err);
+      assert.match(refused.err, error);
+    }
 
     const full = `${home}/full.backup`, more = `${home}/more.backup`;
     const [, index = ""] = /up to index (\d+)/.exec((await ok(["db", "backup", "t_shop", full])).err) ?? [];

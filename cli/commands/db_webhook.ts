@@ -6,6 +6,7 @@ import { type Webhook, WebhookSchema, WebhookService, WebhookState } from "@ultr
 import { type Column, enumName } from "../frame/columns.ts";
 import { command, text } from "../frame/command.ts";
 import type { Session } from "../frame/session.ts";
+import { databaseArg } from "./_db_shared.ts";
 
 const time = (at: Webhook["createTime"]) => at === undefined ? "" : new Date(timestampMs(at)).toISOString();
 const columns: readonly Column<Webhook>[] = [
@@ -20,7 +21,6 @@ const columns: readonly Column<Webhook>[] = [
   { name: "delivered", get: (w) => time(w.deliveryTime), wide: true },
   { name: "failing_since", get: (w) => time(w.failingSince), wide: true },
 ];
-const databaseArg = { brief: "Database", placeholder: "database" } as const;
 const hookArgs = [databaseArg, { brief: "Webhook", placeholder: "webhook" }] as const;
 const optional = (brief: string) => ({ kind: "parsed", parse: text, optional: true, brief }) as const;
 const client = (session: Session) => session.client(WebhookService, "flaredb");

@@ -2,6 +2,7 @@ import { fault } from "@ultracloud/base";
 import { Level, SqlService } from "@ultracloud/proto/flaredb/v1";
 import { command, parseDuration, parseInteger } from "../frame/command.ts";
 import { contextPath } from "../frame/contexts.ts";
+import { databaseArg } from "./_db_shared.ts";
 import { resultJson, resultTable } from "./sql_output.ts";
 import { runPiped, runShell, SqlTalk } from "./sql_shell.ts";
 
@@ -34,7 +35,7 @@ function readOf({ level, maxAge, atIndex }: SqlFlags) {
 export const sql = command<SqlFlags, [string, string?]>({
   brief: "SQL on a database, as the operator: one statement, or a shell without one",
   args: [
-    { brief: "Database", placeholder: "database" },
+    databaseArg,
     { brief: "Statement; without one a shell, or what is piped in", placeholder: "sql", optional: true },
   ],
   flags: {

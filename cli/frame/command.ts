@@ -100,7 +100,15 @@ export interface Run {
   confirm(question: string): void;
 }
 
-type Positional = readonly { readonly brief: string; readonly placeholder: string; readonly optional?: boolean }[];
+/** Live names for the shell. */
+type Complete = (session: Session, partial: string) => Promise<readonly string[]>;
+
+type Positional = readonly {
+  readonly brief: string;
+  readonly placeholder: string;
+  readonly optional?: boolean;
+  readonly complete?: Complete;
+}[];
 
 export interface CommandSpec<F, A extends readonly (string | undefined)[]> {
   readonly brief: string;
@@ -112,7 +120,8 @@ export interface CommandSpec<F, A extends readonly (string | undefined)[]> {
   readonly variadic?: { readonly brief: string; readonly placeholder: string; readonly minimum?: number };
   /** The request itself carries `--dry-run` to the server; elsewhere the first changing call is printed, not made. */
   readonly dryRunOnServer?: boolean;
-  readonly complete?: (session: Session, partial: string) => Promise<readonly string[]>;
+  /** For every positional that has none of its own. */
+  readonly complete?: Complete;
   run(run: Run, flags: F, ...args: A): Promise<void>;
 }
 
@@ -120,11 +129,13 @@ export interface CommandSpec<F, A extends readonly (string | undefined)[]> {
 export function command<F = Record<never, never>, A extends readonly (string | undefined)[] = readonly string[]>(
   spec: CommandSpec<F, A>,
 ): Command<UcContext> {
-  const positionalOf = (p: { brief: string; placeholder: string }) => ({
-    brief: p.brief,
-    placeholder: p.placeholder,
+  const positionalOf = (
+    { brief, placeholder, complete = spec.complete }: { brief: string; placeholder: string; complete?: Complete },
+  ) => ({
+    brief,
+    placeholder,
     parse: text,
-    ...(spec.complete ? { proposeCompletions: (partial: string) => completions(spec.complete!, partial) } : {}),
+    ...(complete ? { proposeCompletions: (partial: string) => completions(complete, partial) } : {}),
   });
   const positional = spec.variadic
     ? {
@@ -184,7 +195,7 @@ function usageOf(spec: Pick<CommandSpec<unknown, never>, "flags" | "args" | "var
 
 /** Live names for the shell; a completion that fails or takes long proposes nothing. */
 async function completions(
-  complete: NonNullable<CommandSpec<unknown, []>["complete"]>,
+  complete: Complete,
   partial: string,
 ): Promise<readonly string[]> {
   const io: Io = {
