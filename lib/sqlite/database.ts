@@ -156,6 +156,14 @@ export class Database implements Disposable {
     this.exec("COMMIT");
   }
 
+  /**
+   * False when SQLite has undone the open transaction by itself, as it does when the disk or memory fail, even while it
+   * only reads: what was written in it is gone.
+   */
+  get intact(): boolean {
+    return this.#depth === 0 || this.#db.isTransaction;
+  }
+
   /** True inside a transaction. */
   get inTransaction(): boolean {
     return this.#depth > 0;

@@ -7,7 +7,7 @@ import {
   BackupPartSchema,
   ImportEntrySchema,
 } from "@ultracloud/proto/flaredb/v1";
-import { backupDatabase, type Database, openDatabase } from "@ultracloud/sqlite";
+import { type Database, openDatabase } from "@ultracloud/sqlite";
 import { sizeDelimitedEncode } from "@bufbuild/protobuf/wire";
 import { createHash } from "node:crypto";
 import type { DatabaseMachine } from "./state/database_machine.ts";
@@ -49,7 +49,7 @@ export async function* fullBackup(
   signal: AbortSignal,
 ): AsyncGenerator<BackupPart> {
   const { database, path } = options;
-  await backupDatabase(machine.path, path);
+  await machine.copyTo(path);
   try {
     const position = (() => {
       using copy = openDatabase(path, { readOnly: true });

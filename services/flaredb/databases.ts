@@ -46,6 +46,8 @@ export interface DatabasesDeps {
   readonly rng: Rng;
   readonly log: Logger;
   readonly health: Health;
+  /** The disk or the logic is broken: end the process at once. */
+  readonly onFatal: (error: Error) => void;
 }
 
 /** How often overdue keys are looked for; a key is gone at most this long after its time. */
@@ -267,7 +269,7 @@ export class Databases implements AsyncDisposable {
 
   async #openAndRemove(): Promise<void> {
     if (this.#stop.signal.aborted) return;
-    const { node } = this.#deps;
+    const { node, log, onFatal } = this.#deps;
     for (const row of this.#catalog.deleted()) {
       if (this.#removed.has(row.group)) continue;
       const opened = this.#open.get(row.name);
@@ -291,7 +293,11 @@ export class Databases implements AsyncDisposable {
       }
       // One that was placed anew is there already, elsewhere: what is new here learns from that.
       const join = row.moved || !row.replicas.includes(this.#options.memberId);
-      const machine = new DatabaseMachine({ path: this.#path(row) });
+      const onLost = (error: Error) => {
+        log.error("cannot go on with a database", { database: row.name, error });
+        onFatal(error);
+      };
+      const machine = new DatabaseMachine({ path: this.#path(row), onLost });
       const group = await node.openGroup({ group: row.group, voters: row.replicas, join }, machine);
       const database = { row, group, machine };
       this.#open.set(row.name, database);

@@ -10,7 +10,7 @@ import {
   ImportRowsSchema,
   type Row,
 } from "@ultracloud/proto/flaredb/v1";
-import { backupDatabase, openDatabase } from "@ultracloud/sqlite";
+import { openDatabase } from "@ultracloud/sqlite";
 import { positionOf } from "./backup.ts";
 import { sqlCharsMax } from "./domain/bounds.ts";
 import { sqlLiteral } from "./domain/sql_literal.ts";
@@ -33,7 +33,7 @@ export async function* dumpDatabase(
   signal: AbortSignal,
 ): AsyncGenerator<DumpPart> {
   const { database, path } = options;
-  await backupDatabase(machine.path, path);
+  await machine.copyTo(path);
   try {
     using copy = openDatabase(path, { readOnly: true });
     const { index, timeMs } = positionOf(copy);

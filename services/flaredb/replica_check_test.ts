@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { DatabaseService, type GroupStatus, SqlService } from "@ultracloud/proto/flaredb/v1";
+import { BackupService, DatabaseService, type GroupStatus, SqlService } from "@ultracloud/proto/flaredb/v1";
 import { createRpcClient, toFault } from "@ultracloud/rpc";
 import { openDatabase } from "@ultracloud/sqlite";
 import { makeMembers, type Replica, startReplica, until } from "./_replicas.ts";
@@ -81,10 +81,12 @@ class Trio implements AsyncDisposable {
     const file = [...Deno.readDirSync(dir)].find((each) =>
       each.name.startsWith(database) && each.name.endsWith(".db")
     )!;
-    await this.works("the damage", () => {
+    using backups = createRpcClient(BackupService, this.#at([id]));
+    await this.works("the damage", async () => {
+      // The replica's own transaction ends when the database is copied; until then nobody else can write.
+      for await (const _ of backups.dump({ database }));
       using db = openDatabase(`${dir}/${file.name}`);
       db.run("UPDATE t SET a = ?", id);
-      return Promise.resolve();
     });
   }
   /** Until it does not fail any more: leaders may just be changing. */

@@ -14,6 +14,7 @@ import {
 import type { SimClock } from "@ultracloud/testing";
 import { decodeEntry, encodeEntry, entryKinds } from "../domain/log_entry.ts";
 import { DatabaseMachine } from "../state/database_machine.ts";
+import { contentOf } from "../state/store.ts";
 import type { PlantedBug } from "./test_bugs.ts";
 import { GroupLog, SharedLog } from "./test_log.ts";
 
@@ -44,6 +45,16 @@ const tickMs = 10;
 const snapshotTimeoutMs = 400;
 /** The whole state is compared at every index that this divides. */
 const digestEvery = 8;
+
+/** Few, so that kills come with entries of every age in an open transaction. */
+const entriesMax = 12;
+
+/** What a killed process leaves in its file: the open transaction is gone. */
+function committed({ db }: DatabaseMachine): { readonly index: number; readonly bytes: Uint8Array } {
+  if (db.raw.isTransaction) db.raw.exec("ROLLBACK");
+  const row = db.get<{ value: number }>("SELECT value FROM _uc_meta WHERE key='applied_index'");
+  return { index: row?.value ?? 0, bytes: contentOf(db) };
+}
 
 /** One machine of the cluster: a log and checkpoints that outlive crashes, and replicas of all groups that do not. */
 export class SimNode {
@@ -97,7 +108,7 @@ export class SimNode {
   #start(group: number): void {
     const { clock } = this.#deps;
     const { bug } = this.#options;
-    const machine = new DatabaseMachine({ path: ":memory:" });
+    const machine = new DatabaseMachine({ path: ":memory:", entriesMax });
     const image = this.#images.get(group);
     if (image !== undefined) machine.restore(image.index, image.bytes);
     const driver: RaftDriver = new RaftDriver({ ...this.#options.raft, id: this.id }, {
@@ -188,8 +199,8 @@ export class SimNode {
     this.#life++;
     this.pausedUntilMs = 0;
     for (const [group, { machine }] of this.replicas) {
-      // Without a power cut the system still writes what SQLite gave it.
-      if (!power) this.#images.set(group, { index: machine.appliedIndex(), bytes: machine.snapshot() });
+      // Without a power cut the system still writes what SQLite gave it: what it was told to commit.
+      if (!power) this.#images.set(group, committed(machine));
       machine.close();
     }
     this.replicas.clear();

@@ -1,49 +1,24 @@
 import { create, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
-import type { GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { assert, Fault, fault } from "@ultracloud/base";
 import type { AppliedEntry, GroupStateMachine } from "@ultracloud/replica";
 import {
   BackupRecordSchema,
-  BatchResponseSchema,
-  BatchWriteResponseSchema,
-  BucketSchema,
-  CompareAndSwapResponseSchema,
   DatabaseSettingsSchema,
-  DeleteResponseSchema,
-  ExecuteResponseSchema,
   LoggedCheckSchema,
   LoggedImportSchema,
   LoggedReportSchema,
-  MigrateResponseSchema,
-  PutResponseSchema,
 } from "@ultracloud/proto/flaredb/v1";
-import type { Database } from "@ultracloud/sqlite";
+import { backupDatabase, type Database } from "@ultracloud/sqlite";
 import { decodeEntry, type Entry, type EntryKind, entryKinds } from "../domain/log_entry.ts";
+import { answers, type AnyMessage } from "./answers.ts";
 import { contentHash } from "./content_hash.ts";
 import { kvEffect } from "./kv_effects.ts";
 import { openParts, type Parts } from "./parts.ts";
 import type { ContentDigest } from "./replica_check.ts";
+import type { Rehearsed, SqlEffects } from "./sql_effects.ts";
 import { sqlEffect } from "./sql_entries.ts";
+import { SharedTransaction, type SharedTransactionOptions } from "./shared_transaction.ts";
 import { contentOf, copyContent, openContent, replaceByStaged, replaceContent, stageContent } from "./store.ts";
-
-// deno-lint-ignore no-explicit-any -- any message type; the kind decides which
-type AnyMessage = GenMessage<any>;
-
-/** What an entry answers with, by its kind; sweeps answer to nobody. */
-const answers: Readonly<Record<number, AnyMessage>> = {
-  [entryKinds.put]: PutResponseSchema,
-  [entryKinds.delete]: DeleteResponseSchema,
-  [entryKinds.compareAndSwap]: CompareAndSwapResponseSchema,
-  [entryKinds.batchWrite]: BatchWriteResponseSchema,
-  [entryKinds.execute]: ExecuteResponseSchema,
-  [entryKinds.batch]: BatchResponseSchema,
-  [entryKinds.checkedBatch]: BatchResponseSchema,
-  [entryKinds.setQuota]: BucketSchema,
-  [entryKinds.transaction]: BatchResponseSchema,
-  [entryKinds.checkedTransaction]: BatchResponseSchema,
-  [entryKinds.settings]: DatabaseSettingsSchema,
-  [entryKinds.migrate]: MigrateResponseSchema,
-};
 
 /** Kinds that say nothing about the content, and so have no place in an archive of it. */
 const unarchived: ReadonlySet<EntryKind> = new Set<EntryKind>([
@@ -55,26 +30,37 @@ const unarchived: ReadonlySet<EntryKind> = new Set<EntryKind>([
   entryKinds.import,
 ]);
 
+export interface DatabaseMachineOptions extends SharedTransactionOptions {
+  /** A file, or ":memory:". */
+  readonly path: string;
+  /** What was applied is lost, or cannot be written: end the process at once, the log brings it back. */
+  readonly onLost?: (error: Error) => void;
+}
+
 /**
  * The replicated state of one database: KV buckets, SQL tables, recent changes and stored answers in one SQLite file,
- * with the index of the last applied entry in the same transaction.
+ * with the index of the last applied entry in the same transaction. Batches share a transaction: the file lags behind
+ * what is read here, and who looks at the file is to come through here.
  *
  * Callers count in `index`, which a restored database takes over from the one it was; Raft counts in `appliedIndex()`.
  */
 export class DatabaseMachine implements GroupStateMachine, Disposable {
+  readonly #options: DatabaseMachineOptions;
   readonly #path: string;
   readonly #listeners = new Set<() => void>();
   /** What entries that are on their way were read from, by their data. */
   readonly #requests = new Map<Uint8Array, object>();
   #db!: Database;
   #parts!: Parts;
+  #transaction!: SharedTransaction;
   #applied = 0;
   #offset = 0;
   #closed = false;
   /** Time of the newest entry; entries never go back in time. */
   #timeMs = 0;
 
-  constructor(options: { /** A file, or ":memory:". */ readonly path: string }) {
+  constructor(options: DatabaseMachineOptions) {
+    this.#options = options;
     this.#path = options.path;
     this.#open(openContent(options.path));
   }
@@ -82,6 +68,10 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   #open(db: Database): void {
     this.#db = db;
     this.#parts = openParts(db);
+    this.#transaction = new SharedTransaction(db, this.#options, {
+      store: () => this.#storePosition(),
+      onLost: (error) => this.#options.onLost?.(error),
+    });
     this.#applied = this.#parts.meta.get("applied_index");
     this.#timeMs = this.#parts.meta.get("time_ms");
     this.#load();
@@ -92,12 +82,14 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
     this.#parts.load(this.index);
   }
 
-  /** What the state is made of; for reading. */
+  /** What the state is made of; for reading. Ask again after anything was awaited. */
   get parts(): Parts {
+    this.#transaction.check();
     return this.#parts;
   }
-  /** Connection for the store's own reads. */
+  /** Connection for the store's own reads. Ask again after anything was awaited. */
   get db(): Database {
+    this.#transaction.check();
     return this.#db;
   }
   /** Replicated time: that of the newest entry. */
@@ -120,11 +112,6 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   get diverged(): boolean {
     return this.#parts.check.diverged;
   }
-  /** The file, for copies of it. */
-  get path(): string {
-    return this.#path;
-  }
-
   /** Data that was proposed here holds the bytes that `request` was read from: applying need not read them again. */
   expect(data: Uint8Array, request: object): void {
     this.#requests.set(data, request);
@@ -142,24 +129,28 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   applyBatch(entries: readonly AppliedEntry[]): unknown[] {
     const decoded = entries.map((entry) => ({ raw: entry, entry: decodeEntry(entry.data) }));
     const results: unknown[] = [];
-    // Rows of a backup come in any order: foreign keys are off for them, which only holds between transactions.
     for (let at = 0; at < decoded.length;) {
       const rows = bringsRows(decoded[at]!.entry);
       let end = at + 1;
       while (end < decoded.length && bringsRows(decoded[end]!.entry) === rows) end++;
-      if (rows) this.#db.exec("PRAGMA foreign_keys=OFF");
-      results.push(...this.#db.transaction(() => {
-        const answered = decoded.slice(at, end).map(({ raw, entry }) => {
-          assert(raw.index > this.#applied, "Entries are applied once and in order");
-          const result = this.#apply(raw.index + this.#offset, entry, raw.data);
-          this.#applied = raw.index;
-          return result;
-        });
-        this.#storePosition();
-        return answered;
-      }));
-      if (rows) this.#db.exec("PRAGMA foreign_keys=ON");
+      const piece = decoded.slice(at, end);
       at = end;
+      // Rows of a backup come in any order: foreign keys are off for them, which only holds between transactions.
+      if (rows) {
+        this.#transaction.end();
+        this.#db.exec("PRAGMA foreign_keys=OFF");
+      }
+      const bytes = piece.reduce((sum, { raw }) => sum + raw.data.length, 0);
+      this.#transaction.apply(piece.length, bytes, () => {
+        for (const { raw, entry } of piece) {
+          assert(raw.index > this.#applied, "Entries are applied once and in order");
+          results.push(this.#apply(raw.index + this.#offset, entry, raw.data));
+          this.#applied = raw.index;
+        }
+      });
+      // What making an index or dropping a table wrote, no count of rows tells.
+      if (rows || this.#transaction.full || this.#parts.versions.schemaChanged) this.#transaction.end();
+      if (rows) this.#db.exec("PRAGMA foreign_keys=ON");
     }
     this.#notify();
     return results;
@@ -171,14 +162,14 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   }
 
   checkpoint(): number {
-    this.#storePosition();
+    this.#transaction.end();
     this.#db.checkpoint();
     return this.#applied;
   }
 
   snapshot(): Uint8Array {
     this.#refuseDiverged();
-    this.#storePosition();
+    this.#transaction.end();
     return contentOf(this.#db);
   }
 
@@ -188,8 +179,20 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
 
   async snapshotTo(path: string): Promise<number> {
     this.#refuseDiverged();
-    this.#storePosition();
+    this.#transaction.end();
     return await copyContent(this.#db, this.#path, path);
+  }
+
+  /** Copies the file as of one moment that is not before the call, while entries are applied. */
+  async copyTo(path: string): Promise<void> {
+    this.#transaction.end();
+    await backupDatabase(this.#path, path);
+  }
+
+  /** As `SqlEffects.rehearse`, on a transaction of its own: what fails in it takes nothing that was applied along. */
+  rehearse(...asked: Parameters<SqlEffects["rehearse"]>): Rehearsed {
+    this.#transaction.end();
+    return this.#parts.effects.rehearse(...asked);
   }
 
   async restoreFrom(index: number, path: string): Promise<void> {
@@ -204,6 +207,7 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
   }
 
   #replace(index: number, open: () => Database): void {
+    this.#transaction.end();
     this.#parts.sql.forget();
     this.#db.close();
     this.#open(open());
@@ -234,7 +238,9 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
 
   /** Ends those who wait for changes, too. */
   close(): void {
+    if (this.#closed) return;
     this.#closed = true;
+    if (this.#transaction.sound) this.#transaction.end();
     this.#db.close();
     this.#notify();
   }
@@ -325,7 +331,9 @@ export class DatabaseMachine implements GroupStateMachine, Disposable {
 
   /** A piece of a backup; time and versions are those of the database it was taken of. */
   #import(index: number, payload: Uint8Array): unknown {
-    const { importer } = this.#parts;
+    const { importer, versions } = this.#parts;
+    // It looks at the table to see whether the database was used, wherever batches and transactions begin.
+    versions.flush();
     const { part } = fromBinary(LoggedImportSchema, payload);
     const refused = importer.begin();
     if (refused !== undefined) return refused;

@@ -64,6 +64,11 @@ export class TableVersions {
     );
   }
 
+  /** The schema was changed since the last `flush`. */
+  get schemaChanged(): boolean {
+    return this.#dirty.has(schemaName);
+  }
+
   /** Writes what was marked, within the transaction of the entries that did it. */
   flush(): void {
     for (const table of this.#dirty) {
