@@ -115,6 +115,15 @@ Deno.test("bad volumes are refused before anything happens", async () => {
     await code(vms.createVm({ ...vmRequest, name: "two", volumes: [{ volume: "far" }, { volume: "far" }] })),
     "failed_precondition/volume_in_use",
   );
+  // A disk has one writer: neither another VM nor its own gets it once more, however it is asked for.
+  await done(vms.attachVolume({ project, vm: "web", volume: "near" }));
+  const again = [
+    vms.attachVolume({ project, vm: "web", volume: "near" }),
+    vms.createVm({ ...vmRequest, name: "two", volumes: [{ volume: "near" }] }),
+  ];
+  for (const call of again) assert.equal(await code(call), "failed_precondition/volume_in_use");
+  const { operations } = await process.operations.listOperations({ project });
+  assert.equal(operations.filter(({ state }) => state < OperationState.DONE).length, 0);
   assert.equal(world.agent("node01").volumes.size + world.agent("node02").volumes.size, 2);
 });
 
