@@ -12,7 +12,6 @@ import { destruction } from "./domain/destructive.ts";
 import { entryKinds } from "./domain/log_entry.ts";
 import type { SqlOptions } from "./sql_service.ts";
 import { migrationSha256, statementsOf } from "./state/migrations.ts";
-import { rehearseOn } from "./transactions.ts";
 
 /**
  * Brings the schema of a database to the newest migration given, or says what that would do. What was applied must be
@@ -37,7 +36,7 @@ export async function migrate(
   const destructive = statements.filter((statement) => destruction(statement.sql) !== undefined).map((s) => s.sql);
   // A rehearsal tells what would fail or take too long, before anything is in the log.
   const frozen = { timeMs: clock.nowMs(), seed: rng.fill(new Uint8Array(16)) };
-  rehearseOn(opened, statements, frozen, () => {}, { field, costRowsMax: options.costRowsMax });
+  machine.rehearse(statements, frozen, () => {}, { field, costRowsMax: options.costRowsMax });
   const would = missing.map((m) => ({ version: m.version, name: m.name, sha256: migrationSha256(m) }));
   if (dryRun) return { applied: would, version: BigInt(current), destructive };
   if (destructive.length > 0) {

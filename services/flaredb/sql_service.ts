@@ -29,7 +29,7 @@ import { watchRows } from "./row_watch.ts";
 import { executeCodec, queryCodec } from "./sql_wire.ts";
 import { digestBytes, digestOf } from "./state/result_digest.ts";
 import { listTables } from "./state/tables.ts";
-import { idleMsDefault, idleMsMax, rehearseOn, type Transactions } from "./transactions.ts";
+import { idleMsDefault, idleMsMax, type Transactions } from "./transactions.ts";
 
 export interface SqlOptions {
   /** Rows the plan of one statement may visit, by estimate; more is refused before it runs. */
@@ -67,7 +67,7 @@ export function sqlHandlers(
     await opened.group.readBarrier();
     const frozen = { timeMs: clock.nowMs(), seed: rng.fill(new Uint8Array(16)) };
     try {
-      rehearseOn(opened, statements, frozen, timer(), { field, costRowsMax: options.costRowsMax });
+      opened.machine.rehearse(statements, frozen, timer(), { field, costRowsMax: options.costRowsMax });
     } catch (error) {
       // What else fails is answered from the log: a call that is repeated has its answer there.
       if (!(error instanceof Fault) || tooMuch.has(error.code)) throw error;

@@ -4,7 +4,7 @@ import { type BatchResponse, LoggedTransactionSchema, type Statement } from "@ul
 import type { CallContext } from "@ultracloud/rpc";
 import type { Databases, OpenDatabase } from "./databases.ts";
 import { entryKinds } from "./domain/log_entry.ts";
-import type { QueryResult, Rehearsed, SqlEffects } from "./state/sql_effects.ts";
+import type { QueryResult, Rehearsed } from "./state/sql_effects.ts";
 
 /** Open transactions of this process; each holds its statements. */
 const openMax = 256;
@@ -13,11 +13,6 @@ const statementsMax = 100;
 const statementBytesMax = 1024 * 1024;
 export const idleMsDefault = 30_000;
 export const idleMsMax = 300_000;
-
-/** As `SqlEffects.rehearse`, behind what was applied to the database so far. */
-export function rehearseOn({ machine }: OpenDatabase, ...asked: Parameters<SqlEffects["rehearse"]>): Rehearsed {
-  return machine.parts.effects.rehearse(...asked);
-}
 
 interface Open {
   readonly id: string;
@@ -105,7 +100,7 @@ export class Transactions {
     let answer: Rehearsed;
     try {
       const options = { costRowsMax, digests: open.digests };
-      answer = rehearseOn(database, [...open.statements, statement], frozen, tick, options);
+      answer = database.machine.rehearse([...open.statements, statement], frozen, tick, options);
     } catch (error) {
       if (error instanceof Fault && error.code === "read_changed") this.#open.delete(id);
       throw error;

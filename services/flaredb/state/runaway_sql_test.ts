@@ -115,7 +115,7 @@ Deno.test("statements that visit few rows and work for hours are refused or cut,
   }
   for (const [sql, ...params] of writes) {
     const statement = create(StatementSchema, { sql, positional: params.map(text) });
-    refuses(sql, () => m.machine.parts.effects.rehearse([statement], frozen, () => {}, { costRowsMax: cost }));
+    refuses(sql, () => m.machine.rehearse([statement], frozen, () => {}, { costRowsMax: cost }));
   }
   assert.deepEqual(wrong, []);
   assert.equal(m.machine.hash(), hash);

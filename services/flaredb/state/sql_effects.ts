@@ -1,4 +1,4 @@
-import { equalBytes, Fault, fault } from "@ultracloud/base";
+import { assert, equalBytes, Fault, fault } from "@ultracloud/base";
 import type { ExpectedResult, Statement, TableVersion } from "@ultracloud/proto/flaredb/v1";
 import type { Database } from "@ultracloud/sqlite";
 import { answerBytesMax, entryRowsMax } from "../domain/bounds.ts";
@@ -84,6 +84,7 @@ export class SqlEffects {
     } = {},
   ): Rehearsed {
     const { db, sql, inputs, versions } = this.#deps;
+    assert(!db.inTransaction, "What is rehearsed must not be able to undo what was applied");
     const undo = new Error("undo");
     let answer: Rehearsed | undefined;
     inputs.freeze(frozen.timeMs, frozen.seed);
