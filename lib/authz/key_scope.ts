@@ -87,15 +87,28 @@ function spanOf(scope: string): Span | undefined {
   return { from, to: isPrefix ? behind(from) : concatBytes([from, new Uint8Array(1)]) };
 }
 
+/** Scopes of grants are few, and asked about at every call. */
+const grantSpansMax = 1_000;
+const grantSpans = new Map<string, Span | undefined>();
+
+function grantSpanOf(scope: string): Span | undefined {
+  const known = grantSpans.get(scope);
+  if (known !== undefined || grantSpans.has(scope)) return known;
+  if (grantSpans.size >= grantSpansMax) grantSpans.clear();
+  const span = spanOf(scope);
+  grantSpans.set(scope, span);
+  return span;
+}
+
 /** True for a scope of keys that a grant may have. */
 export function isKeyGrantScope(scope: string): boolean {
   return scope !== noKeyScope && spanOf(scope) !== undefined;
 }
 
-/** True when every key of `inner` is one of `outer`; both are scopes of keys. */
+/** True when every key of `inner` is one of `outer`, which a grant has; both are scopes of keys. */
 export function keyScopeCovers(outer: string, inner: string): boolean {
   if (inner === noKeyScope) return true;
-  const all = spanOf(outer);
+  const all = grantSpanOf(outer);
   const some = spanOf(inner);
   if (all === undefined || some === undefined || outer === noKeyScope) return false;
   return compareBytes(all.from, some.from) <= 0 &&

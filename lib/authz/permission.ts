@@ -17,12 +17,31 @@ export function checkPermission(text: string, field: string): string {
   );
 }
 
-/** True when `pattern` covers `permission`, part by part. */
+/** True when `pattern` covers `permission`, part by part. Asked for every grant at every call: it splits nothing. */
 export function permissionMatches(pattern: string, permission: string): boolean {
   if (pattern === permission || pattern === "*.*.*") return true;
-  const wanted = permission.split(".");
-  const given = pattern.split(".");
-  return given.length === 3 && wanted.length === 3 && given.every((part, i) => part === "*" || part === wanted[i]);
+  let given = 0, wanted = 0;
+  for (let part = 1; part <= 3; part++) {
+    const givenEnd = endOfPart(pattern, given, part), wantedEnd = endOfPart(permission, wanted, part);
+    if (givenEnd < 0 || wantedEnd < 0) return false;
+    const length = givenEnd - given;
+    if (length !== 1 || pattern[given] !== "*") {
+      if (length !== wantedEnd - wanted) return false;
+      for (let i = 0; i < length; i++) {
+        if (pattern.charCodeAt(given + i) !== permission.charCodeAt(wanted + i)) return false;
+      }
+    }
+    given = givenEnd + 1;
+    wanted = wantedEnd + 1;
+  }
+  return true;
+}
+
+/** Where the part that begins at `start` ends; -1 when it is not one of three. */
+function endOfPart(text: string, start: number, part: number): number {
+  const dot = text.indexOf(".", start);
+  if (part < 3) return dot;
+  return dot < 0 ? text.length : -1;
 }
 
 /** The scope and everything above it, from the root down: "", "org", "org/project", ... */
