@@ -3,8 +3,8 @@ import { codeOf, password, world } from "./test_world.ts";
 
 const newPassword = "another correct horse";
 
-async function acme() {
-  const w = await world();
+async function acme(options: Parameters<typeof world>[0] = {}) {
+  const w = await world(options);
   const root = await w.admin();
   await root.orgs.createOrg({ name: "acme" });
   await root.projects.createProject({ org: "acme", name: "prod" });
@@ -38,7 +38,7 @@ Deno.test("ChangePassword() takes who knows the old one, ends every older login 
 });
 
 Deno.test("ChangePassword() brakes who guesses the old one, and is nothing for programs", async () => {
-  await using o = await acme();
+  await using o = await acme({ stillClock: true });
   const { w, root } = o;
   const alice = await w.user("acme", "alice", { acme: "viewer" });
   const guess = (word: string) => codeOf(alice.users.changePassword({ password: word, newPassword }));

@@ -14,7 +14,7 @@ import {
   type User,
   userKind,
 } from "./kinds.ts";
-import { verifyPassword } from "./passwords.ts";
+import { hashPassword, verifyPassword } from "./passwords.ts";
 import { equalSecrets, hashSecret, newSecret } from "./seal.ts";
 import type { IssuedTokens } from "./tokens.ts";
 
@@ -51,11 +51,11 @@ export interface Logins {
   /** Checks the password, with brakes against guessing; makes no token yet. */
   person(o: PasswordLogin): Promise<Person>;
   password(o: PasswordLogin): Promise<IssuedTokens>;
-  /** Puts a password of the hash `fresh` in the place of the one that `password` must be; ends every older login. */
+  /** Puts another password in the place of the one that `password` must be; ends every older login. */
   changed(o: {
     readonly user: StoredRecord<User>;
     readonly password: string;
-    readonly fresh: string;
+    readonly newPassword: string;
   }): Promise<IssuedTokens>;
   /** The service account of a key; `unauthenticated` when the key is not good. */
   keyHolder(o: { readonly keyId: string; readonly secret: string }): Promise<{ principal: string; keyId: string }>;
@@ -142,13 +142,14 @@ export function logins(
       return { ...await tokens.login(user.id), deviceToken };
     },
 
-    async changed({ user: { project: org, name }, password, fresh }) {
+    async changed({ user: { project: org, name }, password, newPassword }) {
       const wrong = () =>
         fault("permission_denied", "wrong_password", "Cannot change the password: the old one is wrong");
       const { user } = await self.person({ org, user: name, password }).catch((error) => {
         // The caller is logged in: that the password is wrong must not read as if the token were.
         throw error instanceof Fault && error.code === "login_failed" ? wrong() : error;
       });
+      const fresh = await hashPassword(newPassword, rng);
       const endedMs = await changePolicy(core, async (tx) => {
         const now = await tx.get(userKind, org, user.id);
         if (now.value.password !== user.value.password) throw wrong();

@@ -24,7 +24,7 @@ async function stored(w: World): Promise<string> {
 }
 
 Deno.test("Login() takes the right password only, slows guesses down and locks the account for a while", async () => {
-  await using w = await world();
+  await using w = await world({ stillClock: true });
   const root = await tenant(w);
   await root.users.createUser({ org: "acme", name: "alice", password });
   const { tokens } = w.as("");
@@ -48,7 +48,7 @@ Deno.test("Login() takes the right password only, slows guesses down and locks t
 });
 
 Deno.test("Login() locks strangers, never a device that has logged in before, and an administrator unlocks", async () => {
-  await using w = await world();
+  await using w = await world({ stillClock: true });
   const root = await tenant(w);
   await root.users.createUser({ org: "acme", name: "alice", password });
   const { tokens } = w.as("");
@@ -74,7 +74,7 @@ Deno.test("Login() locks strangers, never a device that has logged in before, an
 });
 
 Deno.test("Login() counts guesses that are sent at once one by one", async () => {
-  await using w = await world();
+  await using w = await world({ stillClock: true });
   const root = await tenant(w);
   await root.users.createUser({ org: "acme", name: "alice", password });
   const { tokens } = w.as("");

@@ -78,7 +78,7 @@ export function userService(core: Core, by: Logins): BoundService {
       }, { idempotency: idempotencyOf(context, SetUserPasswordRequestSchema, masked, UserSchema) });
     },
     async changePassword({ password, newPassword }, { principal }) {
-      const fresh = await hashPassword(checkPassword(newPassword, "newPassword"), rng);
+      checkPassword(newPassword, "newPassword");
       const user = principal.kind === "user"
         ? await platform.findById(userKind, principal.id.slice("user:".length))
         : undefined;
@@ -89,7 +89,7 @@ export function userService(core: Core, by: Logins): BoundService {
           `Cannot change the password of ${principal.id}: wanted a user`,
         );
       }
-      return await by.changed({ user, password, fresh });
+      return await by.changed({ user, password, newPassword });
     },
     setUserDisabled(request, context) {
       const { disabled } = request;
