@@ -1,9 +1,12 @@
 import { Fault, fault } from "@ultracloud/base";
+import type { QmpClient } from "@ultracloud/qmp";
+import type { Host } from "./domain/argv.ts";
 import { isMicrovm } from "./domain/hardware.ts";
 import { isOver } from "./domain/migration.ts";
 import { forwardChanges } from "./domain/nics.ts";
 import type { VmSpec } from "./domain/spec.ts";
 import { localVolumes, needsLease } from "./domain/spec_parts.ts";
+import { losesWrites } from "./domain/written_pages.ts";
 import type { VmRecord } from "./records.ts";
 import { staleEpoch, type Volumes } from "./volumes.ts";
 
@@ -70,6 +73,26 @@ export function checkHotPlug({ run }: VmRecord, spec: VmSpec): void {
   });
   if (sameNics && disksOf(plugged).join() === disksOf(spec).join()) return;
   refuseMicrovm(run.hardware.machineType, spec.vmId, "change the devices of", "it stopped");
+}
+
+/**
+ * Refuses to send a guest that would arrive with pages of an earlier moment. QEMU itself is asked what it is and has: the
+ * guest may come from another host, or have been started by an older agent or QEMU.
+ */
+export async function refuseLostWrites(monitor: Pick<QmpClient, "execute" | "version">, vmId: string): Promise<void> {
+  const { major, minor } = monitor.version;
+  const [{ enabled: isKvm }, memory] = await Promise.all([
+    monitor.execute<{ enabled: boolean }>("query-kvm"),
+    monitor.execute<{ "base-memory": number }>("query-memory-size-summary"),
+  ]);
+  const host: Host = { accelerator: isKvm ? "kvm" : "tcg", qemuMajor: major, qemuMinor: minor };
+  if (!losesWrites(host, memory["base-memory"])) return;
+  throw fault(
+    "failed_precondition",
+    "writes_unnoticed",
+    `Cannot move ${vmId} while it runs as QEMU ${major}.${minor} without KVM would lose what it writes ` +
+      `meanwhile: wanted it stopped and started here once, which gives it memory that can be moved`,
+  );
 }
 
 export function unresponsive(vmId: string, action: string): Fault {

@@ -4,6 +4,7 @@ import { attachedNode, unlessAbsent } from "./devices.ts";
 import { nbdNode } from "./domain/block.ts";
 import type { MigrationProgress, MigrationRecord } from "./domain/migration.ts";
 import { localVolumes } from "./domain/spec_parts.ts";
+import { lookingMs } from "./domain/written_pages.ts";
 import type { HostUser } from "./host_user.ts";
 import type { Machine } from "./machine.ts";
 import { addTlsKey, dropTlsKey, tlsCreds } from "./migration_tls.ts";
@@ -87,7 +88,7 @@ export async function stepSource(machine: Machine, migration: MigrationRecord, d
       if (psk !== undefined) await addTlsKey(monitor, machine.at!, run!.slot, { psk, endpoint: "client" }, deps.user);
       if (!await mirrorsReady(monitor, migration, disks, jobs)) return;
       await handOn(machine, migration, deps);
-      await send(monitor, migration);
+      await send(monitor, migration, run?.hardware.memoryBytes ?? machine.spec.memoryBytes);
     } catch (error) {
       // What QEMU refuses now it refuses again: a target that is not there, an export that is too small.
       if (!(error instanceof Fault && error.code === "qmp_error")) throw error;
@@ -239,7 +240,7 @@ async function completeMirrors(monitor: QmpClient, disks: readonly string[]): Pr
   return jobs;
 }
 
-async function send(monitor: QmpClient, migration: MigrationRecord): Promise<void> {
+async function send(monitor: QmpClient, migration: MigrationRecord, memoryBytes: number): Promise<void> {
   const options = migration.options!;
   await setCapabilities(monitor, {
     events: true,
@@ -249,7 +250,7 @@ async function send(monitor: QmpClient, migration: MigrationRecord): Promise<voi
   });
   await monitor.execute("migrate-set-parameters", {
     "max-bandwidth": options.bandwidthBytesPerSecond || unlimited,
-    "downtime-limit": options.maxDowntimeMs,
+    "downtime-limit": options.maxDowntimeMs + lookingMs(memoryBytes),
     "cpu-throttle-initial": 20,
     "cpu-throttle-increment": 20,
     // Empty: none, whatever a migration before this one went by.

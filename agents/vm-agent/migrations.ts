@@ -18,7 +18,7 @@ import { nbdTcpUri, nbdUri } from "./domain/volume_spec.ts";
 import type { HostUser } from "./host_user.ts";
 import { localVolumes } from "./domain/spec_parts.ts";
 import type { Machine } from "./machine.ts";
-import { reasonOf } from "./machine_checks.ts";
+import { reasonOf, refuseLostWrites } from "./machine_checks.ts";
 import { addTlsKey, freshPsk, type MigrationListen, tlsCreds } from "./migration_tls.ts";
 import { movedAway, setCapabilities, stepSource } from "./migration_source.ts";
 import { stepTarget } from "./migration_target.ts";
@@ -152,7 +152,7 @@ export class Migrations {
         `Cannot move ${machine.spec.vmId} as ${known.id} is moving it`,
       );
     }
-    machine.monitor("move");
+    await refuseLostWrites(machine.monitor("move"), machine.spec.vmId);
     const mirrored = machine.disks().filter((disk) => disk.source.kind === "file").map((disk) => disk.device);
     checkEndpoints(options.endpoints, options.storage, mirrored);
     const epoch = machine.record.writerEpoch ?? 0;

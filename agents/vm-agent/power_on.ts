@@ -3,9 +3,11 @@ import { type Disks, virtualSizeOf } from "./disks.ts";
 import { type Host, machineTypeOf, vcpusOn, type VmFiles } from "./domain/argv.ts";
 import { type Disk, diskOf } from "./domain/block.ts";
 import { devicesOf, type Layout, placed } from "./domain/layout.ts";
+import { isMicrovm } from "./domain/hardware.ts";
 import { writeIso } from "./domain/iso.ts";
 import { seedFiles } from "./domain/seed.ts";
 import type { VmSpec } from "./domain/spec.ts";
+import { memoryOn } from "./domain/written_pages.ts";
 import { removeAll } from "./files.ts";
 import { refuseMicrovm } from "./machine_checks.ts";
 import type { ImageCache } from "./images.ts";
@@ -95,7 +97,8 @@ export function layoutFor(spec: VmSpec, host: Host): Layout {
   return {
     machineType,
     vcpus: vcpusOn(host, spec.vcpus),
-    memoryBytes: spec.memoryBytes,
+    // A microvm does not move.
+    memoryBytes: isMicrovm(machineType) ? spec.memoryBytes : memoryOn(host, spec.memoryBytes),
     ports: placed(machineType, {}, devicesOf(spec, hasRoot(spec))),
     sizes: {},
   };

@@ -31,6 +31,11 @@ function specOf(change: Partial<VmSpec> = {}): VmSpec {
 
 const counterOf = async (guest: Guest) => Number(await guest.run("cat /run/counter"));
 
+/** The guest's kernel has found nothing in its memory that it did not expect, and nor do its commands. */
+async function sound(guest: Guest): Promise<void> {
+  assert.equal(await guest.run("dmesg | grep -E 'Oops|BUG|WARNING|general protection|segfault|Bad page' || true"), "");
+}
+
 async function move(
   from: Vms,
   to: Vms,
@@ -97,6 +102,7 @@ withWorkers("a guest moves with its local disks, counts on, and moves back", asy
   const after = await counterOf(moved);
   assert.ok(after >= before, `the counter went from ${before} to ${after}`);
   await until("the counter to go on", 30_000, async () => await counterOf(moved) > after);
+  await sound(moved);
   assert.equal(await moved.run("sha256sum </dev/vdc"), digest);
   assert.equal(a.get(spec.vmId).state, "stopped");
   await assert.rejects(a.ensure({ ...spec, generation: 9, writerEpoch: 9 }), fails("vm_moved"));
@@ -252,6 +258,7 @@ withWorkers("agents that die while a guest moves find it and carry on", async (w
   await over(b.vms, vmId, id);
   const now = await counterOf(guest.on(b.vms));
   await until("the counter to go on", 30_000, async () => await counterOf(guest.on(b.vms)) > now);
+  await sound(guest.on(b.vms));
   assert.match(await consoleText(b.vms, vmId, 0, /UCANS/, 10_000), /UCANS/);
 });
 

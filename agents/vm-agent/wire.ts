@@ -45,6 +45,7 @@ import {
   type VmSpec,
 } from "./domain/spec.ts";
 import { checkSize, type VolumeSpec } from "./domain/volume_spec.ts";
+import { memoryUnitBytes } from "./domain/written_pages.ts";
 import type { SnapshotView } from "./snapshots.ts";
 import type { VmStatsView } from "./stats.ts";
 import type { VolumeView } from "./volumes.ts";
@@ -126,8 +127,10 @@ export function layoutOf(wire: WireLayout | undefined): Layout {
   const { vcpus, machineType } = wire;
   const memoryBytes = Number(wire.memoryBytes);
   if (vcpus < 1 || vcpus > limits.vcpusMax) throw invalidField("layout.vcpus", `Cannot give a guest ${vcpus} vCPUs`);
-  if (memoryBytes < limits.memoryBytesMin || memoryBytes > limits.memoryBytesMax || memoryBytes % 2 ** 20 !== 0) {
-    throw invalidField("layout.memory_bytes", `Cannot give a guest ${memoryBytes} bytes of memory: wanted whole MiB`);
+  if (
+    memoryBytes < limits.memoryBytesMin || memoryBytes > limits.memoryBytesMax || memoryBytes % memoryUnitBytes !== 0
+  ) {
+    throw invalidField("layout.memory_bytes", `Cannot give a guest ${memoryBytes} bytes of memory: wanted whole 8 KiB`);
   }
   const ports: Record<string, number> = {};
   const sizes: Record<string, number> = {};

@@ -75,7 +75,7 @@ export function qemuArgs(
   const small = isMicrovm(layout.machineType);
   add("-machine", `${layout.machineType},${small ? microvmOptions : "usb=off,vmport=off"}`);
   add("-accel", host.accelerator, "-cpu", host.accelerator === "kvm" ? "host" : "max");
-  add("-smp", `cpus=${layout.vcpus}`, "-m", `size=${layout.memoryBytes / 2 ** 20}M`);
+  add("-smp", `cpus=${layout.vcpus}`, "-m", `size=${layout.memoryBytes / 1_024}K`);
   add("-rtc", "base=utc");
   add("-pidfile", files.pidFile);
   add("-chardev", `socket,id=qmp,path=${escaped(files.qmpSocket)},server=on,wait=off`);

@@ -1,13 +1,17 @@
 import { systemClock } from "@ultracloud/base";
 import { noopLogger, Registry } from "@ultracloud/observe";
+import type { Host } from "../domain/argv.ts";
 import { HostUser } from "../host_user.ts";
 import { WorkerLease } from "../lease.ts";
 import { qemuVersion } from "../probe.ts";
 import { Vms, type VmsOptions } from "../vms.ts";
+import { restlessGuest } from "./restless_guest.ts";
 import { type TinyImage, tinyImage, until } from "./tiny_image.ts";
 
 export const image: TinyImage | undefined = await tinyImage();
 const version = image ? await qemuVersion() : { major: 0, minor: 0 };
+/** What the workers of tests run guests on. */
+export const host: Host = { accelerator: "tcg", qemuMajor: version.major, qemuMinor: version.minor };
 
 export interface Worker {
   readonly vms: Vms;
@@ -44,7 +48,7 @@ export function withWorkers(name: string, body: (workers: Workers) => Promise<vo
         const vms = new Vms({
           stateDir: `${home}/state`,
           runDir: `${home}/run`,
-          host: { accelerator: "tcg", qemuMajor: version.major, qemuMinor: version.minor },
+          host,
           consoleBytesMax: 64 * 1024,
           imageCacheBytesMax: 2 ** 30,
           tickMs: 100,
@@ -55,7 +59,7 @@ export function withWorkers(name: string, body: (workers: Workers) => Promise<vo
           registry: new Registry(),
           user: new HostUser({ uidFirst: undefined }),
           lease,
-          readImage: (_, offset) => chunks(image!.bytes.subarray(offset)),
+          readImage: (sha256, offset) => chunks(contentOf(sha256).subarray(offset)),
           signal: new AbortController().signal,
         });
         opened.set(worker, vms);
@@ -81,6 +85,10 @@ export function withWorkers(name: string, body: (workers: Workers) => Promise<vo
       }
     },
   });
+}
+
+function contentOf(sha256: string): Uint8Array {
+  return [image!, restlessGuest].find(({ ref }) => ref.sha256 === sha256)!.bytes;
 }
 
 async function* chunks(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
