@@ -4,7 +4,10 @@ import {
   ExecuteResponseSchema,
   QueryRequestSchema,
   QueryResponseSchema,
-  type ValueSchema,
+  ResultSetSchema,
+  RowSchema,
+  TableVersionSchema,
+  ValueSchema,
 } from "@ultracloud/proto/flaredb/v1";
 import assert from "node:assert/strict";
 import fc from "fast-check";
@@ -96,6 +99,19 @@ function general(type: DescMessage, bytes: Uint8Array): object | undefined {
     return undefined;
   }
 }
+
+Deno.test("the hand-written writers know every field of what they write", () => {
+  const namesOf = (type: DescMessage) => type.fields.map(({ localName }) => localName).join();
+  const known = new Map<DescMessage, string>([
+    [QueryResponseSchema, "result,index,reads,digest"],
+    [ExecuteResponseSchema, "result,index"],
+    [ResultSetSchema, "columns,types,rows,rowsAffected,lastInsertId,elapsedMs"],
+    [RowSchema, "values"],
+    [ValueSchema, "null,integer,real,text,blob"],
+    [TableVersionSchema, "table,index"],
+  ]);
+  for (const [type, names] of known) assert.equal(namesOf(type), names, `sql_wire.ts writes ${type.typeName}`);
+});
 
 for (const [name, { read, write, request, response, asked, plain, answered }] of Object.entries(wires)) {
   Deno.test(`answers of ${name} are the very bytes that protobuf-es writes`, () => {
