@@ -1,5 +1,6 @@
 import { invalidField } from "@ultracloud/base";
 import { sqlCharsMax } from "./bounds.ts";
+import { copiesOf } from "./copies.ts";
 import { type ValueWork, valueWork } from "./value_work.ts";
 
 /** A lexical unit of SQL; `word` is upper case for bare words and the bare text for quoted ones. */
@@ -95,6 +96,8 @@ export interface StatementText {
   readonly bounded: ReadonlyMap<string, number>;
   /** What it does to values. */
   readonly work: ValueWork;
+  /** Copies of an expression that preparing it may make. */
+  readonly copies: number;
 }
 
 const failClause = /fail/i;
@@ -166,6 +169,7 @@ export function readStatement(sql: string, field: string): StatementText {
     parameters,
     bounded,
     work: valueWork(tokens, bounded.size > 0),
+    copies: copiesOf(tokens),
   };
 }
 

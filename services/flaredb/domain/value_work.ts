@@ -103,17 +103,20 @@ const growthMax = 64;
 export const literalMax = 65_536;
 /** Passes that a literal pattern may cost and still count as one. */
 export const patternPassesMax = 8;
+/** Names and operators of a statement that cost no more than visiting a row does. */
+const stepsFree = 256;
 /** Tokens looked at for the arguments of one call; beyond, they count as anything. */
 const argumentTokensMax = 64;
 
 /** The work in one statement, or in the definition of a trigger, a view, a table or an index. */
 export function valueWork(tokens: readonly Token[], recursive: boolean): ValueWork {
   const work = { ...noWork as { -readonly [K in keyof ValueWork]: ValueWork[K] } };
-  let literals = 0, growth = 1, joined = 0, selects = 0, calls = 0;
+  let literals = 0, growth = 1, joined = 0, selects = 0, calls = 0, steps = 0;
   let over = false, collected = false;
   for (const [i, token] of tokens.entries()) {
     const next = tokens[i + 1];
     if (token.kind === "string") literals += token.end - token.at;
+    if (token.kind === "word" || token.kind === "quoted" || /[-+*\/%&|<>=~]/.test(token.word[0]!)) steps++;
     if (token.kind === "symbol") {
       if (token.word === "|" && isSymbol(next, "|")) {
         work.linear++;
@@ -173,6 +176,7 @@ export function valueWork(tokens: readonly Token[], recursive: boolean): ValueWo
   const levels = Math.max(1, selects);
   growth *= (joined / levels + 1) ** levels;
   work.makes ||= growth > growthMax || literals > literalMax || (collected && over);
+  work.called += Math.max(0, steps - stepsFree);
   work.makes ||= recursive && (joined > 0 || calls > 1);
   return work;
 }

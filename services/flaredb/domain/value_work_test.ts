@@ -37,6 +37,18 @@ Deno.test("valueLimits() leaves one row room for long values, and many rows only
   assert.ok(limitsOf("SELECT instr(body, ?) FROM t", 1, false, "x".repeat(100_000))!.bytesMax < 1_000_000);
 });
 
+Deno.test("copiesOf() counts what queries within queries come to, and nothing that stands side by side", () => {
+  const copies = (sql: string) => readStatement(sql, "statement").copies;
+  assert.equal(copies("SELECT a, b, c FROM t"), 1);
+  assert.equal(copies("SELECT t.a, t.b FROM t WHERE t.c > 1 UNION ALL SELECT t.a, t.b FROM t"), 1);
+  assert.equal(copies(`SELECT 1${" UNION ALL SELECT a + a FROM t".repeat(50)}`), 2);
+  assert.equal(copies("SELECT y + y FROM (SELECT x + x + x AS y FROM t)"), 6);
+  assert.equal(copies("SELECT p.y + q.y FROM (SELECT x + x AS y FROM t) p, (SELECT x + x AS y FROM t) q"), 4);
+  assert.equal(copies("WITH p AS (SELECT x + x AS y FROM t), q AS (SELECT y + y AS z FROM p) SELECT z FROM q"), 8);
+  assert.equal(copies("WITH p AS MATERIALIZED (SELECT x + x AS y FROM t) SELECT y FROM p"), 2);
+  assert.ok(copies("))) SELECT ((( a".replace(/^/, "SELECT ")) >= 1);
+});
+
 Deno.test("patternPasses() tells patterns whose comparisons fail late and start anew", () => {
   assert.equal(patternPasses("%hello world%"), 1);
   assert.equal(patternPasses("%banana%"), 1);

@@ -13,6 +13,8 @@ const late = `%${"a".repeat(900)}b`;
 const same = "a".repeat(1_000_000);
 const wide = Array(2_000).fill(`hex(zeroblob(${big}))`).join(",");
 
+const all = (name: string) => Array(900).fill(name).join(",");
+
 /** Statements whose plans visit few rows, and which would run for minutes to years. */
 const runaways: readonly (readonly [string, ...string[]])[] = [
   // One call that grows with the square of its arguments.
@@ -63,6 +65,14 @@ const runaways: readonly (readonly [string, ...string[]])[] = [
   // Calls into the runtime, and many of them.
   [`${many(100_000)} SELECT count(strftime('%J', n.x)) FROM n, few a, few b`],
   [`${many(100_000)} SELECT max(${Array(60).fill("lower(upper(n.x))").join(",")}) FROM n, few`],
+  [`${many(100_000)} SELECT ${Array(500).fill(`sum(${Array(150).fill("n.x").join(" + ")})`).join(",")} FROM n`],
+  // What takes all memory while it is prepared.
+  [Array(40).fill(0).reduce((sql) => `SELECT y + y AS y FROM (${sql})`, "SELECT x + x AS y FROM few")],
+  [`SELECT max(${all("y")}) FROM (SELECT max(${all("y")}) AS y FROM (SELECT max(${all("x")}) AS y FROM few))`],
+  [`WITH c0(y) AS (SELECT x FROM few)${
+    Array.from({ length: 40 }, (_, i) => `, c${i + 1} AS (SELECT y + y AS y FROM c${i})`).join("")
+  } SELECT y FROM c40`],
+  ["SELECT y FROM twice39"],
   // Behind a view, and computed as it is read.
   [`${many(100_000)} SELECT sum(length(v.z || n.x)) FROM n, long_view v`],
   [`${many(100_000)} SELECT sum(length(c.z || n.x)) FROM n, computed c`],
@@ -70,7 +80,7 @@ const runaways: readonly (readonly [string, ...string[]])[] = [
 
 /** The same for each row that is changed. */
 const writes: readonly (readonly [string, ...string[]])[] = [
-  ...runaways.filter(([sql]) => !sql.includes(wide)).map(([sql, ...params]) =>
+  ...runaways.filter(([sql]) => sql.length < 40_000).map(([sql, ...params]) =>
     [`INSERT INTO sink SELECT * FROM (${sql})`, ...params] as const
   ),
   [`UPDATE few SET x = length(hex(zeroblob(${big} + x))) + length(hex(zeroblob(${big} - x)))
@@ -78,6 +88,7 @@ const writes: readonly (readonly [string, ...string[]])[] = [
   [`DELETE FROM few WHERE (${many(100_000)} SELECT sum(length(hex(zeroblob(${big} + n.x + few.x)))) FROM n) > 0`],
   [`CREATE TABLE made AS ${many(100_000)} SELECT zeroblob(${big} + x) z FROM n`],
   ["INSERT INTO fires VALUES(1)"],
+  ["INSERT INTO doubles VALUES(1)"],
 ];
 
 Deno.test("statements that visit few rows and work for hours are refused or cut, and leave nothing", () => {
@@ -90,6 +101,14 @@ Deno.test("statements that visit few rows and work for hours are refused or cut,
     `CREATE VIEW long_view AS SELECT hex(zeroblob(${big})) z`,
     `CREATE TABLE computed(a, z AS (printf('%*d', ${big}, a)))`,
     "INSERT INTO computed VALUES(1)",
+    // Each fits; together they do not, and so does the trigger that was there before them.
+    "CREATE TABLE doubles(a)",
+    "CREATE TRIGGER d AFTER INSERT ON doubles BEGIN INSERT INTO sink SELECT y FROM twice39; END",
+    ...Array.from(
+      { length: 40 },
+      (_, i) =>
+        `CREATE VIEW twice${i} AS SELECT y + y AS y FROM ${i === 0 ? "(SELECT x AS y FROM few)" : `twice${i - 1}`}`,
+    ),
     "CREATE TABLE fires(a)",
     `CREATE TRIGGER f AFTER INSERT ON fires BEGIN
       INSERT INTO sink SELECT sum(length(hex(zeroblob(${big} + a.x)))) FROM few a, few b; END`,

@@ -1,5 +1,6 @@
 import { Fault, fault } from "@ultracloud/base";
 import type { Database } from "@ultracloud/sqlite";
+import { copiesOf } from "../domain/copies.ts";
 import { planCost, type PlanRow, type Search, searchOf, unnamedSearch } from "../domain/plan_cost.ts";
 import { readStatement, type StatementText, tokenize } from "../domain/sql_text.ts";
 import type { SqlMode } from "../domain/sql_rules.ts";
@@ -51,6 +52,8 @@ interface Sizes {
 }
 
 const plansMax = 256;
+/** Copies of an expression that a statement may come to while it is prepared: half a second, and 100 MB. */
+const copiesMax = 1_000_000;
 /** Rows counted exactly before a table counts as larger than any budget. */
 const countMax = 100_000_000;
 const quoted = (name: string) => `"${name.replaceAll('"', '""')}"`;
@@ -64,6 +67,8 @@ export class StatementCosts {
   /** Undefined for statements that visit a row or two. */
   readonly #usual: ValueLimits;
   readonly #works = new Map<string, ValueWork>();
+  /** Of views, and of tables with triggers, by their names in lower case; undefined until asked. */
+  #definitions: Map<string, { readonly texts: string[]; copies: number | undefined }> | undefined;
   readonly #plans = { read: new Map<string, Plan | undefined>(), write: new Map<string, Plan | undefined>() };
 
   constructor(db: Database, usual: ValueLimits, explain: Explain) {
@@ -77,6 +82,7 @@ export class StatementCosts {
     this.#plans.read.clear();
     this.#plans.write.clear();
     this.#works.clear();
+    this.#definitions = undefined;
   }
 
   /**
@@ -92,7 +98,7 @@ export class StatementCosts {
     field: string,
   ): Admitted {
     if (text.class === "pragma" || text.class === "explain") return harmless;
-    const planned = this.#plan(text, mode);
+    const planned = this.#plan(text, mode, field);
     if (planned === undefined) return harmless;
     if (planned === "unknown") return unplanned;
     const bound = boundValues(values, planned.work.asked > 0);
@@ -120,10 +126,11 @@ export class StatementCosts {
     );
   }
 
-  #plan(text: StatementText, mode: SqlMode): Plan | undefined | "unknown" {
+  #plan(text: StatementText, mode: SqlMode, field: string): Plan | undefined | "unknown" {
     const plans = this.#plans[mode];
     const known = plans.get(text.sql);
     if (known !== undefined || plans.has(text.sql)) return known;
+    this.#checkCopies(text, field);
     const plan = this.#make(text, mode, new Set());
     if (plan === undefined) return "unknown";
     // One look-up alone finds no more than there is.
@@ -134,6 +141,48 @@ export class StatementCosts {
     if (plans.size >= plansMax) plans.delete(plans.keys().next().value!);
     plans.set(text.sql, matters ? plan : undefined);
     return matters ? plan : undefined;
+  }
+
+  /** Before SQLite prepares it, which is when it would make them. */
+  #checkCopies(text: StatementText, field: string): void {
+    const copies = this.#copiesThrough(text.sql, text.copies);
+    if (copies <= copiesMax) return;
+    throw fault(
+      "resource_exhausted",
+      "sql_too_costly",
+      `Cannot run the statement as its queries within queries come to ${copies.toExponential(1)} copies of an ` +
+        `expression: wanted at most ${copiesMax}, or MATERIALIZED common table expressions`,
+      { field: `${field}.sql` },
+    );
+  }
+
+  /** With those of the views that it names, and of the triggers of tables that it names. */
+  #copiesThrough(sql: string, own: number): number {
+    if (this.#definitions === undefined) {
+      this.#definitions = new Map();
+      const rows = this.#db.all<{ name: string; sql: string }>(
+        "SELECT lower(iif(type='view', name, tbl_name)) AS name, sql FROM sqlite_schema WHERE type IN ('view', 'trigger')",
+      );
+      for (const { name, sql } of rows) {
+        const known = this.#definitions.get(name) ?? { texts: [], copies: undefined };
+        known.texts.push(sql);
+        this.#definitions.set(name, known);
+      }
+    }
+    if (this.#definitions.size === 0) return own;
+    let most = 1;
+    for (const { kind, word } of tokenize(sql)) {
+      const definition = kind === "word" || kind === "quoted" ? this.#definitions.get(word.toLowerCase()) : undefined;
+      if (definition === undefined) continue;
+      if (definition.copies === undefined) {
+        // A definition names itself.
+        definition.copies = 1;
+        const each = definition.texts.map((text) => this.#copiesThrough(text, copiesOf(tokenize(text))));
+        definition.copies = Math.max(...each);
+      }
+      most = Math.max(most, definition.copies);
+    }
+    return own * most;
   }
 
   /** `above` are the triggers that run already: none fires itself again. */
