@@ -119,3 +119,18 @@ Deno.test("reading() shares one transaction within a round of the event loop, an
     Deno.removeSync(dir, { recursive: true });
   }
 });
+
+Deno.test("intact tells that SQLite has undone the open transaction by itself", () => {
+  using db = openDatabase(":memory:");
+  db.exec("CREATE TABLE t(a)");
+  assert.equal(db.intact, true);
+  db.begin();
+  db.run("INSERT INTO t VALUES(1)");
+  assert.equal(db.intact, true);
+  const { pages } = db.get<{ pages: number }>("SELECT page_count AS pages FROM pragma_page_count()")!;
+  db.get(`PRAGMA max_page_count=${pages}`);
+  // As a full disk does: what was written before goes, too.
+  assert.throws(() => db.exec("INSERT INTO t VALUES(zeroblob(100000))"), /full/);
+  assert.equal(db.intact, false);
+  assert.throws(() => db.commit(), /no transaction/);
+});
