@@ -24,11 +24,15 @@ export function memoryOn(host: Host, wanted: number): number {
 
 /** What QEMU takes at most for the pages of a GiB, one by one, on a busy host. */
 const pageByPageMsPerGib = 250;
+/** Up to here the look is short beside the downtime that is planned with anyway. */
+const quicklySeenBytes = 2 ** 28;
 
 /**
  * Milliseconds to add to the downtime that QEMU plans with. It counts the time of looking at each page as time of the
  * network, takes that for slow, and would go on for ever with a guest of some GiB; the pages themselves are sent as fast.
  */
 export function lookingMs(memoryBytes: number): number {
-  return memoryBytes % wordBytes === 0 ? 0 : Math.ceil(memoryBytes / 2 ** 30 * pageByPageMsPerGib);
+  return memoryBytes % wordBytes === 0
+    ? 0
+    : Math.round(Math.max(0, memoryBytes - quicklySeenBytes) / 2 ** 30 * pageByPageMsPerGib);
 }
