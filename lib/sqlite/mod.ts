@@ -1,3 +1,4 @@
 /** The one adapter over node:sqlite. */
 export * from "./database.ts";
 export * from "./backup.ts";
+export * from "./lasting_transaction.ts";

@@ -106,7 +106,10 @@ export async function createChainfire(options: ChainfireOptions, deps: Chainfire
   openSchema(db);
   const voters = members.map(({ id }) => id);
   await restoreIfAsked({ stateDir, group, voters, revisionBump: options.restoreRevisionBump }, { ...deps, db });
-  const state = new ChainfireState(db, file);
+  const state = new ChainfireState(db, file, (error) => {
+    deps.log.error("cannot go on with the state", { error });
+    deps.onFatal(error);
+  });
   const hub = new WatchHub({ source: state, clock: deps.clock });
   const leaseHub = new LeaseHub({ present: () => state.leases() });
   const waits = new KeyWaits();

@@ -1,6 +1,6 @@
 import { assert, concatBytes, Fault, unreachable } from "@ultracloud/base";
 import type { AppliedEntry, GroupStateMachine } from "@ultracloud/replica";
-import { type Database, openDatabase } from "@ultracloud/sqlite";
+import { type Database, LastingTransaction, openDatabase } from "@ultracloud/sqlite";
 import type {
   Alarm,
   AlarmType,
@@ -56,6 +56,7 @@ const entriesPerCommit = 1_024;
 export class ChainfireState implements GroupStateMachine {
   readonly #db: Database;
   readonly #path: string | undefined;
+  readonly #transaction: LastingTransaction;
   readonly #counters: Counters;
   /** The counters as the database has them. */
   readonly #written: Counters;
@@ -69,10 +70,14 @@ export class ChainfireState implements GroupStateMachine {
   #backups = 0;
   readonly #listeners: StateListener[] = [];
 
-  /** `path` is the file of the database, where it has one. */
-  constructor(db: Database, path?: string) {
+  /**
+   * `path` is the file of the database, where it has one. `onLost` is told once when what was applied is lost, or cannot
+   * be written: the process must end at once, and the log brings it back.
+   */
+  constructor(db: Database, path?: string, onLost: (error: Error) => void = () => {}) {
     this.#db = db;
     this.#path = path;
+    this.#transaction = new LastingTransaction(db, onLost);
     this.#counters = openSchema(db);
     this.#written = { ...this.#counters };
     const counters = this.#counters;
@@ -116,15 +121,18 @@ export class ChainfireState implements GroupStateMachine {
   }
 
   range(op: RangeOp, bytesMax?: number): RangeResult {
+    this.#transaction.check();
     return this.#keys.range(op, bytesMax);
   }
 
   /** A transaction that writes nothing, whichever branch it takes. */
   read(op: TxnOp): OpResult {
+    this.#transaction.check();
     return applyOp({ keys: this.#keys, leases: this.#leases, counters: this.#counters }, op);
   }
 
   changes(range: KeyRange, from: number, rows: number, prevKv: boolean): { events: KvEvent[]; next: number } {
+    this.#transaction.check();
     return this.#keys.changes(range, from, rows, prevKv);
   }
 
@@ -189,8 +197,7 @@ export class ChainfireState implements GroupStateMachine {
    * process before a commit.
    */
   applyBatch(entries: readonly AppliedEntry[]): readonly unknown[] {
-    if (!this.#db.inTransaction) this.#db.begin();
-    const results = entries.map((entry) => this.#apply(decodeEntry(entry.data)));
+    const results = this.#transaction.within(() => entries.map((entry) => this.#apply(decodeEntry(entry.data))));
     this.#counters.applied = entries.at(-1)!.index;
     this.#uncommitted += entries.length;
     if (this.#uncommitted >= entriesPerCommit) this.#commit();
@@ -202,14 +209,17 @@ export class ChainfireState implements GroupStateMachine {
   }
 
   #commit(): void {
+    this.#transaction.check();
     this.#uncommitted = 0;
     if (!this.#db.inTransaction) return;
-    this.#keys.fresh.flush();
-    writeCounters(this.#db, this.#counters, this.#written);
-    this.#db.commit();
+    this.#transaction.commit(() => {
+      this.#keys.fresh.flush();
+      writeCounters(this.#db, this.#counters, this.#written);
+    });
   }
 
   skipTo(index: number): void {
+    this.#transaction.check();
     this.#counters.applied = index;
     writeCounters(this.#db, this.#counters, this.#written);
   }
@@ -347,6 +357,7 @@ export class ChainfireState implements GroupStateMachine {
   /** One bounded step of removing what compaction made unreachable; answers whether there is more. */
   sweep(): boolean {
     if (this.#backups > 0) return true;
+    this.#transaction.check();
     this.#keys.fresh.flush();
     return this.#db.transaction(() => {
       const more = sweep(this.#db, this.#counters);

@@ -46,9 +46,11 @@ class Fed {
   readonly state: ChainfireState;
   readonly events: KvEvent[] = [];
 
+  readonly lost: Error[] = [];
+
   constructor(path = ":memory:") {
     this.db = openDatabase(path);
-    this.state = new ChainfireState(this.db);
+    this.state = new ChainfireState(this.db, undefined, (error) => this.lost.push(error));
     this.state.listen({ changed: (events) => void this.events.push(...events), replaced: () => {} });
   }
 
@@ -268,6 +270,39 @@ Deno.test("a database opened again goes on where it was", () => {
     assert.deepEqual([state.appliedIndex(), state.revision, state.clockMs], [5, 2, 77]);
   } finally {
     Deno.removeSync(dir, { recursive: true });
+  }
+});
+
+Deno.test("what a full disk undoes is read no more and never taken for written: the log brings it back", async () => {
+  const dir = await Deno.makeTempDir();
+  try {
+    const puts = [..."abcde"].map((key) => put(key, "1"));
+    {
+      using fed = new Fed(`${dir}/state.db`);
+      fed.state.checkpoint();
+      for (const command of puts) fed.apply(command);
+      // Counting writes what was put into the open transaction.
+      assert.equal(fed.state.countKeys(), 5);
+      const { n } = fed.db.get<{ n: number }>("SELECT page_count AS n FROM pragma_page_count()")!;
+      fed.db.exec(`PRAGMA max_page_count=${n}`);
+      fed.apply(put("big", "x".repeat(100_000)));
+      assert.throws(() => fed.state.checkpoint(), /full/);
+      assert.match(fed.lost[0]!.message, /what was applied is lost/);
+      // Room again, too late for this process.
+      fed.db.exec("PRAGMA max_page_count=1000000");
+      for (const use of [() => fed.state.range(range("a")), () => fed.apply(put("f", "1")), () => fed.state.sweep()]) {
+        assert.throws(use, /what was applied is lost/);
+      }
+      assert.throws(() => fed.state.checkpoint(), /what was applied is lost/);
+      assert.equal(fed.lost.length, 1);
+    }
+    using fed = new Fed(`${dir}/state.db`);
+    assert.equal(fed.state.appliedIndex(), 0, "the log is asked for all of them");
+    for (const command of puts) fed.apply(command);
+    assert.equal(fed.state.countKeys(), 5);
+    fed.state.checkpoint();
+  } finally {
+    await Deno.remove(dir, { recursive: true });
   }
 });
 

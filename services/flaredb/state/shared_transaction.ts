@@ -1,5 +1,4 @@
-import { fault } from "@ultracloud/base";
-import type { Database } from "@ultracloud/sqlite";
+import { type Database, LastingTransaction } from "@ultracloud/sqlite";
 
 /**
  * Bounds of what one transaction collects: what it changes is to fit into SQLite's cache of 2 MB, as pages that it has to
@@ -26,44 +25,36 @@ export interface SharedTransactionDeps {
  * The transaction of SQLite that batches of the log share, as writing changed pages for each costs more than changing
  * them. What is applied is readable on its connection at once; on others, and after a kill, when it has ended. The log
  * has all of it until then.
- *
- * SQLite undoes a whole transaction by itself when the disk or memory fail, also while something is read. What was
- * applied, and answered, is then gone from the connection: it must not be read, and the process must end, which brings
- * it back from the log.
  */
 export class SharedTransaction {
   readonly #db: Database;
-  readonly #deps: SharedTransactionDeps;
+  readonly #transaction: LastingTransaction;
+  readonly #store: () => void;
   readonly #entriesMax: number;
   #entries = 0;
   #bytes = 0;
   #rowsBefore = 0;
-  #lost: Error | undefined;
 
   constructor(db: Database, options: SharedTransactionOptions, deps: SharedTransactionDeps) {
     this.#db = db;
+    this.#transaction = new LastingTransaction(db, deps.onLost);
+    this.#store = deps.store;
     this.#entriesMax = options.entriesMax ?? entriesMax;
-    this.#deps = deps;
   }
 
   /** Applies entries of so many bytes within the transaction, which is begun when there is none. */
   apply<T>(entries: number, bytes: number, work: () => T): T {
-    this.check();
-    try {
-      if (!this.#db.inTransaction) this.#begin();
+    const begins = !this.#db.inTransaction;
+    return this.#transaction.within(() => {
+      if (begins) {
+        this.#entries = this.#bytes = 0;
+        this.#rowsBefore = this.#rowsChanged();
+      }
       const result = work();
       this.#entries += entries;
       this.#bytes += bytes;
       return result;
-    } catch (error) {
-      throw this.#lose(error);
-    }
-  }
-
-  #begin(): void {
-    this.#db.begin();
-    this.#entries = this.#bytes = 0;
-    this.#rowsBefore = this.#rowsChanged();
+    });
   }
 
   /** Rows that this connection has changed, those of triggers, too. */
@@ -79,32 +70,16 @@ export class SharedTransaction {
 
   /** Commits what was applied, with what `store` writes: the file says everything. */
   end(): void {
-    this.check();
-    try {
-      if (!this.#db.inTransaction) this.#db.begin();
-      this.#deps.store();
-      this.#db.commit();
-    } catch (error) {
-      throw this.#lose(error);
-    }
+    this.#transaction.commit(this.#store);
   }
 
   /** What was applied is still there. */
   get sound(): boolean {
-    return this.#lost === undefined && this.#db.intact;
+    return this.#transaction.sound;
   }
 
   /** Throws when what was applied is not there any more. */
   check(): void {
-    if (this.#lost !== undefined) throw this.#lost;
-    if (!this.#db.intact) throw this.#lose(new Error("SQLite has ended the transaction"));
-  }
-
-  /** What to throw: the failure itself, where it is told for the first time. */
-  #lose(cause: unknown): unknown {
-    if (this.#lost !== undefined) return cause;
-    this.#lost = fault("internal", "applied_lost", "Cannot go on as what was applied is lost", { cause });
-    this.#deps.onLost(this.#lost);
-    return cause;
+    this.#transaction.check();
   }
 }
