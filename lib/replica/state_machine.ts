@@ -6,8 +6,9 @@ export interface GroupStateMachine {
   /** Index of the last entry whose effect is in the state; 0 when new. */
   appliedIndex(): number;
   /**
-   * Applies entries in ONE transaction that also stores the last index. One result per entry; a Fault as a result is
-   * the rejection of that proposal and has no effect. Throws only for a bug or a broken disk: the process then ends.
+   * Applies entries; their effect and the last index are stored together or not at all, in a transaction that may span
+   * batches. One result per entry; a Fault as a result is the rejection of that proposal and has no effect. Throws only
+   * for a bug or a broken disk: the process then ends.
    */
   applyBatch(entries: readonly AppliedEntry[]): readonly unknown[];
   /** The index moved on without an effect (a leader's first entry, a configuration). */
