@@ -141,10 +141,15 @@ Deno.test("an agent that nobody announced is ready and says so; on a host withou
     await answer?.body?.cancel();
     return answer?.ok;
   });
-  const { state, reason, launcher, nix, nixFound } = await agent.getStatus({});
+  // It is ready before it was told for the first time.
+  const { state, reason, launcher, nix, nixFound } = await until("what it knows", async () => {
+    const status = await agent.getStatus({});
+    return status.reason !== "" && status;
+  });
   assert.deepEqual([state, reason], ["idle", "whoever decides does not know this node"]);
   assert.ok(["systemd", "setsid"].includes(launcher) && nix !== "");
   if (nixFound) return;
+  await until("a writer", () => deployer.getStatus({}).then(({ writing }) => writing, () => false));
   await deployer.applyClusterState({ stateJson: stateOf(system("a")) });
   const failed = await until("the failure", async () => {
     const status = await agent.getStatus({});

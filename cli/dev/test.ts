@@ -8,7 +8,7 @@ const tool = ["run", "-q", "--frozen", "-A", "cli/dev/main.ts"];
 const quickstartEntry = "cli/main.ts";
 const secretScan = "test-cluster/process/secret_scan_main.ts";
 
-/** Tests that start processes: each runs a part of a cloud, so few of them fit beside each other. */
+/** Tests that start processes run a part of a cloud each: they wait more than they compute, for its timers and guests. */
 const startsProcesses = /\b(startComponent|prepareStack|spawnComponent|Deno\.Command)\b/;
 
 /** Test files of the workspace: those that stay inside their process, and those that start others. */
@@ -59,7 +59,7 @@ export async function stagesOf(root: string): Promise<Stage[]> {
     {
       name: "process tests",
       args: [...deno, "--parallel", ...processes],
-      env: { DENO_JOBS: "2" },
+      env: { DENO_JOBS: "3" },
       timeoutMs: 40 * minute,
       countsTests: true,
       ...(processes.length === 0 ? { skip: "no test starts a process" } : {}),

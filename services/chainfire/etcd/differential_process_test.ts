@@ -7,7 +7,8 @@ import { explain, ruleNames } from "./test_rules.ts";
 
 const page = new URL("../../../docs/reference/etcd-differences.md", import.meta.url);
 const seed = 2026;
-const requests = 5_000;
+/** `deno task etcd:diff` sends 5 000 of another seed each time. */
+const requests = 2_000;
 
 testUnless(
   `chainfire answers ${requests} random requests as etcd's gateway does, but for what the reference lists`,
@@ -17,7 +18,7 @@ testUnless(
     const words = describe(comparison, seed);
     console.log(words);
     assert.deepEqual(comparison.unexplained, [], words);
-    assert.ok(comparison.requests >= requests && comparison.events > 1_000, words);
+    assert.ok(comparison.requests >= requests && comparison.events > 500, words);
     // Most requests must do something, or the comparison says little.
     const done = Object.entries(comparison.answers).filter(([key]) => key.endsWith(" 200"));
     assert.ok(done.reduce((sum, [, count]) => sum + count, 0) > requests / 2, words);
