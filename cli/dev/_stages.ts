@@ -31,6 +31,28 @@ export function formatTotals(totals: Totals): string {
   return `${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`;
 }
 
+/** Processor time of the machine so far, in ticks, and how much of it the host gave to others (proc(5), `stat`). */
+export interface ProcessorTime {
+  readonly all: number;
+  readonly stolen: number;
+}
+
+/** Reads the first line of `/proc/stat`; undefined where there is none. */
+export function readProcessorTime(stat: string | undefined): ProcessorTime | undefined {
+  const times = /^cpu +(.+)$/m.exec(stat ?? "")?.[1]?.split(" ").slice(0, 8).map(Number);
+  if (times === undefined || times.length < 8) return undefined;
+  return { all: times.reduce((sum, time) => sum + time, 0), stolen: times[7]! };
+}
+
+/** What a slow run is to be judged by: words for the part of the processors that was not there; empty below 2 %. */
+export function stolenWords(before: ProcessorTime | undefined, after: ProcessorTime | undefined): string {
+  if (before === undefined || after === undefined || after.all <= before.all) return "";
+  const percent = Math.round((after.stolen - before.stolen) / (after.all - before.all) * 100);
+  return percent < 2 ? "" : `; the host gave ${percent} % of the processors to others meanwhile`;
+}
+
+const processorTime = async () => readProcessorTime(await readTextIfPresent("/proc/stat"));
+
 /** Lines of a failed stage's output that are shown at once; the rest stands in its log. */
 const tailLinesMax = 40;
 /** Failed tests that are listed one by one. */
@@ -88,6 +110,7 @@ export async function runStages(stages: readonly Stage[], options: { root: strin
   await Deno.remove(options.logDir, { recursive: true }).catch(() => {});
   await Deno.mkdir(options.logDir, { recursive: true });
   const runStart = performance.now();
+  const processors = await processorTime();
   for (const stage of stages) {
     if (stage.skip !== undefined) {
       totals.skipped++;
@@ -119,6 +142,7 @@ export async function runStages(stages: readonly Stage[], options: { root: strin
       console.log(`    log: ${logFile}`);
     }
   }
-  console.log(dim(`took ${formatSpan(performance.now() - runStart)}`));
+  const stolen = stolenWords(processors, await processorTime());
+  console.log(dim(`took ${formatSpan(performance.now() - runStart)}${stolen}`));
   return totals;
 }

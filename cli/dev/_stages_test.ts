@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { plantTree } from "./_tree_test_support.ts";
 import { capture } from "./_process.ts";
+import { readProcessorTime, stolenWords } from "./_stages.ts";
 
 const root = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
 
@@ -78,4 +79,17 @@ Deno.test("runStages() runs a stage whose Deno crashed once more where that is k
   assert.equal(text.match(/a run of bad/g)?.length, 1);
   assert.match(text, /failed {2}unknown: it ended with 139/);
   assert.equal(lines.at(-1), "1 passed, 3 failed, 0 skipped");
+});
+
+Deno.test("stolenWords() tells the part of the processors that the host gave to others, where it matters", () => {
+  const at = (...times: number[]) => readProcessorTime(`cpu  ${times.join(" ")} 7 7\ncpu0 1 1 1 1 1 1 1 1 0 0\n`);
+  const start = at(100, 0, 50, 800, 10, 0, 0, 40);
+  assert.deepEqual(start, { all: 1_000, stolen: 40 });
+  assert.equal(
+    stolenWords(start, at(500, 0, 150, 900, 20, 0, 0, 330)),
+    "; the host gave 32 % of the processors to others meanwhile",
+  );
+  assert.equal(stolenWords(start, at(900, 0, 150, 900, 20, 0, 0, 45)), "");
+  assert.equal(stolenWords(start, undefined), "");
+  assert.equal(readProcessorTime("nothing"), undefined);
 });
