@@ -193,7 +193,12 @@ export function migrateSaga(control: Control): Saga<MigrateData> {
     if (!vm) return;
     await control.ports.leave(vm, data.source, signal);
     const target = await workers.agentOf(data.target);
-    await orAbsent(target.finishMigration({ vmId: vm.id, migrationId: operation.id }, { signal, timeoutMs: callMs }));
+    try {
+      await orAbsent(target.finishMigration({ vmId: vm.id, migrationId: operation.id }, { signal, timeoutMs: callMs }));
+    } catch (error) {
+      // Its QEMU died as the guest arrived: it is off there, with all that its disks hold, and as any other that ended so.
+      if (toFault(error).code !== "migration_not_completed") throw error;
+    }
     if (await workers.isAlive(data.source)) {
       const source = await workers.agentOf(data.source);
       await orAbsent(source.deleteVm({ vmId: vm.id }, { signal, timeoutMs: 60_000 }));

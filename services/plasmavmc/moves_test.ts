@@ -219,6 +219,29 @@ Deno.test("a migration nobody has room for changes nothing, and one that nobody 
   await gone(world, process);
 });
 
+Deno.test("a guest whose QEMU dies as it arrives has moved all the same", async () => {
+  const { world, process, stack, done } = await ready();
+  await using _ = stack;
+  await done(process.vms.createVm(vmRequest));
+  const { meta } = await process.vms.getVm({ project, vm: "web" });
+  const source = home(world);
+  const target = source === "node01" ? "node02" : "node01";
+  let refused = 0;
+  world.agent(target).hook = (call) => {
+    if (call !== "finishMigration") return;
+    refused++;
+    world.agent(target).vms.get(meta!.id)!.state = VmState.FAILED;
+    throw fault("failed_precondition", "migration_not_completed", "Cannot finish it as it is failed");
+  };
+  const ended = await over(process, await process.vms.migrateVm({ project, vm: "web" }));
+  assert.equal(ended.state, OperationState.DONE, ended.error?.message);
+  assert.equal(refused, 1);
+  const moved = await process.vms.getVm({ project, vm: "web" });
+  assert.deepEqual([moved.node, moved.operation], [target, ""]);
+  assert.equal(world.agent(source).vms.size, 0);
+  await gone(world, process);
+});
+
 Deno.test("a drained worker is empty and cordoned; what cannot leave is told", async () => {
   const { world, process, stack, done } = await ready(["node01"]);
   await using _ = stack;
