@@ -197,7 +197,9 @@ export function migrateSaga(control: Control): Saga<MigrateData> {
       await orAbsent(target.finishMigration({ vmId: vm.id, migrationId: operation.id }, { signal, timeoutMs: callMs }));
     } catch (error) {
       // Its QEMU died as the guest arrived: it is off there, with all that its disks hold, and as any other that ended so.
-      if (toFault(error).code !== "migration_not_completed") throw error;
+      const { kind, code } = toFault(error);
+      // With the kind `unavailable` it says that the guest is only just arriving: it is asked again.
+      if (kind !== "failed_precondition" || code !== "migration_not_completed") throw error;
     }
     if (await workers.isAlive(data.source)) {
       const source = await workers.agentOf(data.source);
