@@ -20,6 +20,11 @@ const bindingColumns: readonly Column<Binding>[] = [
 ];
 
 const orgFlag = { kind: "parsed", parse: text, brief: "Organisation" } as const;
+/** What a role is made of, new or changed. */
+const permissionFlags = {
+  org: orgFlag,
+  permission: { kind: "parsed", parse: text, variadic: true, brief: "service.resource.action, each may be *" },
+} as const;
 
 const optionalOrg = {
   kind: "parsed",
@@ -51,10 +56,7 @@ export const role = buildRouteMap({
     create: command<{ org: string; permission: readonly string[] }, [string]>({
       brief: "Create a role from permissions",
       args: [{ brief: "Role", placeholder: "role" }],
-      flags: {
-        org: orgFlag,
-        permission: { kind: "parsed", parse: text, variadic: true, brief: "service.resource.action, each may be *" },
-      },
+      flags: permissionFlags,
       async run({ session, one }, flags, name) {
         const client = session.client(RoleService, "iam");
         await one(
@@ -67,10 +69,7 @@ export const role = buildRouteMap({
     update: command<{ org: string; permission: readonly string[] }, [string]>({
       brief: "Replace a role's permissions, for everybody who is bound to it",
       args: [{ brief: "Role", placeholder: "role" }],
-      flags: {
-        org: orgFlag,
-        permission: { kind: "parsed", parse: text, variadic: true, brief: "service.resource.action, each may be *" },
-      },
+      flags: permissionFlags,
       async run({ session, one }, flags, name) {
         const client = session.client(RoleService, "iam");
         const { etag } = await client.getRole({ org: flags.org, name });
